@@ -1,0 +1,1 @@
+"""The exporter: checkpoint -> reference model -> two graphs -> parity -> bundle. Needs torch."""

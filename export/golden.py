@@ -1,0 +1,178 @@
+"""Golden data: photographs, prompts and what the reference makes of them.
+
+The reference does its own preprocessing (Pillow) and upscaling (PyTorch), so that parity covers the
+whole way from the image to the mask and not only the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from sam_edge.errors import ParityError
+from sam_edge.golden import Golden, GoldenPrompt, sample_embedding
+from sam_edge.models.catalogue import Model
+from sam_edge.models.photos import PHOTOS, read_photo
+
+from .reference.model import SamModel
+
+GOLDEN_LONG_SIDE = 448
+# A reference mask this small or this large says little about agreement.
+MIN_AREA, MAX_AREA = 0.002, 0.95
+
+
+@dataclass(frozen=True)
+class ReferenceImage:
+    """One image as the reference sees it."""
+
+    image: NDArray[np.uint8]
+    embedding: Tensor
+    resized: tuple[int, int]
+
+
+class Reference:
+    """The published predictor's flow around the reference model, for one model."""
+
+    def __init__(self, sam: SamModel, model: Model) -> None:
+        self.sam, self.model = sam, model
+
+    @torch.inference_mode()
+    def encode(self, image: NDArray[np.uint8]) -> ReferenceImage:
+        """(H, W, 3) uint8 RGB -> its embedding."""
+        side, rules = self.model.image_size, self.model.preprocess
+        height, width = image.shape[:2]
+        scale = side / max(height, width)
+        resized = int(height * scale + 0.5), int(width * scale + 0.5)
+        picture = Image.fromarray(image).resize(resized[::-1], Image.Resampling.BILINEAR)
+        x = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)
+        mean, std = torch.tensor(rules.mean), torch.tensor(rules.std)
+        x = (x - mean[:, None, None]) / std[:, None, None]
+        x = F.pad(x, (0, side - resized[1], 0, side - resized[0]), value=rules.pad_value)
+        return ReferenceImage(image, self.sam.image_encoder(x[None]), resized)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        seen: ReferenceImage,
+        coords: NDArray[np.float32],
+        labels: NDArray[np.float32],
+        mask_input: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+        """One prompt, in pixels of the original image, box corners included as labels 2 and 3.
+
+        Returns low-resolution logits (4, h, w), masks (4, H, W) and scores (4,).
+        """
+        height, width = seen.image.shape[:2]
+        scale = np.array([seen.resized[1] / width, seen.resized[0] / height], np.float32)
+        points, codes = coords * scale, labels
+        if 2 not in labels:
+            points = np.concatenate([points, np.zeros((1, 2), np.float32)])
+            codes = np.concatenate([codes, np.full(1, -1, np.float32)])
+        low_side = 4 * self.model.embedding_side
+        given = torch.zeros(1, 1, low_side, low_side)
+        if mask_input is not None:
+            given = torch.from_numpy(mask_input)[None]
+        low, scores = self.sam.decode(
+            seen.embedding,
+            torch.from_numpy(points)[None].float(),
+            torch.from_numpy(codes)[None].float(),
+            given,
+            torch.tensor([float(mask_input is not None)]),
+        )
+        side = self.model.image_size
+        full = F.interpolate(low, (side, side), mode="bilinear", align_corners=False)
+        full = full[..., : seen.resized[0], : seen.resized[1]]
+        full = F.interpolate(full, (height, width), mode="bilinear", align_corners=False)
+        masks = full[0] > self.model.mask_threshold
+        return low[0].numpy(), masks.numpy(), scores[0].numpy()
+
+
+def golden_images(model: Model) -> list[NDArray[np.uint8]]:
+    """The sample photographs, small enough to travel with every bundle; fewer for slow models."""
+    count = 4 if model.parameters < 100_000_000 else 2
+    images = []
+    for photo in PHOTOS[:count]:
+        picture = Image.fromarray(read_photo(photo))
+        picture.thumbnail((GOLDEN_LONG_SIDE, GOLDEN_LONG_SIDE))
+        images.append(np.asarray(picture))
+    return images
+
+
+def make_golden(
+    sam: SamModel, model: Model, progress: Callable[[str], None] = lambda _: None
+) -> Golden:
+    """Run the reference on every golden image with clicks, boxes, both together and mask prompts.
+
+    Raises:
+        ParityError: the reference makes no usable mask at all, so nothing could be compared.
+    """
+    reference = Reference(sam, model)
+    images = golden_images(model)
+    prompts: list[GoldenPrompt] = []
+    embeddings = []
+    for index, image in enumerate(images):
+        progress(f"reference on golden image {index + 1} of {len(images)}")
+        seen = reference.encode(image)
+        embeddings.append(sample_embedding(seen.embedding.numpy()))
+        prompts += _prompts(reference, seen, index)
+    if not prompts:
+        raise ParityError(
+            "the reference model makes only empty or full masks on the golden images, so nothing can "
+            "be compared; is the checkpoint trained?"
+        )
+    return Golden(images, embeddings, prompts)
+
+
+def _picked(masks: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    best: NDArray[np.bool_] = masks[1 + int(scores[1:].argmax())]
+    return best
+
+
+def _prompts(reference: Reference, seen: ReferenceImage, index: int) -> list[GoldenPrompt]:
+    """Up to six prompts whose reference mask is neither empty nor everything."""
+    height, width = seen.image.shape[:2]
+    found: list[GoldenPrompt] = []
+
+    def keep(
+        points: NDArray[np.float32] | None,
+        labels: NDArray[np.float32] | None,
+        box: NDArray[np.float32] | None,
+        mask_input: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]] | None:
+        coords = np.zeros((0, 2), np.float32) if points is None else points
+        codes = np.zeros(0, np.float32) if labels is None else labels
+        if box is not None:
+            coords = np.concatenate([coords, box.reshape(2, 2)])
+            codes = np.concatenate([codes, np.array([2, 3], np.float32)])
+        low, masks, scores = reference.decode(seen, coords, codes, mask_input)
+        if not MIN_AREA < _picked(masks, scores).mean() < MAX_AREA:
+            return None
+        found.append(GoldenPrompt(index, points, labels, box, mask_input, masks, scores))
+        return low, masks, scores
+
+    one = np.ones(1, np.float32)
+    for y, x in ((0.5, 0.5), (0.35, 0.35), (0.65, 0.6), (0.3, 0.7), (0.75, 0.3), (0.15, 0.5)):
+        point = np.array([[int(x * width), int(y * height)]], np.float32)
+        made = keep(point, one, None)
+        if made is None:
+            continue
+        low, masks, scores = made
+        rows, columns = np.nonzero(_picked(masks, scores))
+        box = np.array(
+            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32
+        )
+        keep(None, None, box)
+        keep(point, one, box)
+        outside = np.array([[5, 5]], np.float32)
+        keep(np.concatenate([point, outside]), np.array([1, 0], np.float32), None)
+        keep(point, one, None, low[None, 1 + int(scores[1:].argmax())])
+        if len(found) >= 5:
+            break
+    return found

@@ -1,0 +1,131 @@
+"""Write the two graphs as ONNX: traced, simplified, checked, with the model's facts inside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxsim
+import torch
+from torch import nn
+
+from sam_edge.errors import ExportError
+from sam_edge.models.catalogue import Model
+
+from .reference.model import PromptAndMaskDecoder, SamModel
+
+OPSET = 18
+# A protobuf message cannot pass 2 GiB; larger models keep their weights in a file beside the graph.
+EXTERNAL_DATA_BYTES = 1_800_000_000
+
+ENCODER_INPUTS = ["images"]
+ENCODER_OUTPUTS = ["image_embeddings"]
+DECODER_INPUTS = [
+    "image_embeddings",
+    "point_coords",
+    "point_labels",
+    "mask_input",
+    "has_mask_input",
+]
+DECODER_OUTPUTS = ["low_res_masks", "iou_predictions"]
+
+
+def write_encoder(sam: SamModel, model: Model, path: Path, facts: Mapping[str, Any]) -> None:
+    """images (1, 3, S, S) float32 -> image_embeddings (1, dim, S / 16, S / 16); all static."""
+    images = torch.zeros(1, 3, model.image_size, model.image_size)
+    proto = _trace(sam.image_encoder, (images,), ENCODER_INPUTS, ENCODER_OUTPUTS, None)
+    _finish(proto, path, facts)
+
+
+def write_decoder(sam: SamModel, model: Model, path: Path, facts: Mapping[str, Any]) -> None:
+    """The prompt encoder and mask decoder in one graph, batched over prompts and points."""
+    side = model.embedding_side
+    example = (
+        torch.zeros(1, model.decoder.dim, side, side),
+        torch.zeros(2, 3, 2),
+        torch.ones(2, 3),
+        torch.zeros(2, 1, 4 * side, 4 * side),
+        torch.zeros(2),
+    )
+    prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
+    dynamic = {
+        "image_embeddings": None,
+        "point_coords": {0: prompts, 1: points},
+        "point_labels": {0: prompts, 1: points},
+        "mask_input": {0: prompts},
+        "has_mask_input": {0: prompts},
+    }
+    proto = _trace(PromptAndMaskDecoder(sam), example, DECODER_INPUTS, DECODER_OUTPUTS, dynamic)
+    _finish(proto, path, facts)
+
+
+def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Inputs and outputs of a written graph: name, dtype and shape, dynamic axes by name."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return [_tensor(v) for v in graph.input], [_tensor(v) for v in graph.output]
+
+
+def _tensor(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    shape = [d.dim_param if d.HasField("dim_param") else d.dim_value for d in kind.shape.dim]
+    return {"name": value.name, "dtype": dtype, "shape": shape}
+
+
+def _trace(
+    module: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: dict[str, Any] | None,
+) -> onnx.ModelProto:
+    # The exporter prints its own progress and logs each optional package it lacks.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _finish(proto: onnx.ModelProto, path: Path, facts: Mapping[str, Any]) -> None:
+    large = proto.ByteSize() > EXTERNAL_DATA_BYTES
+    if not large:
+        proto, same = onnxsim.simplify(proto)
+        if not same:
+            raise ExportError(f"simplifying {path.name} changed its outputs; nothing was published")
+    for node in proto.graph.node:
+        # Traces of the exporter's own source files and machine.
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del proto.graph.metadata_props[:], proto.graph.value_info[:]
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, {"sam_edge": json.dumps(facts, sort_keys=True)})
+    if large:
+        onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data")
+        onnx.checker.check_model(str(path))
+    else:
+        onnx.checker.check_model(proto)
+        onnx.save(proto, path)

@@ -1,0 +1,106 @@
+"""Publish a bundle whole or not at all.
+
+A bundle is built in a hidden sibling of its place and renamed when complete. A sibling's name holds
+the process that makes it, so that the next run can tell what a killed one left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sam_edge.errors import OutputError
+
+
+def _leftovers(out: Path) -> list[tuple[Path, str, int]]:
+    pattern = re.compile(rf"\.{re.escape(out.name)}\.(partial|old)-(\d+)")
+    found = []
+    for sibling in out.parent.iterdir():
+        match = pattern.fullmatch(sibling.name)
+        if match:
+            found.append((sibling, match[1], int(match[2])))
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def clean_up(out: Path) -> None:
+    """Remove what killed exports left beside `out`; put back an old bundle that was set aside."""
+    for sibling, kind, pid in _leftovers(out):
+        if pid != os.getpid() and _alive(pid):
+            continue
+        if kind == "old" and not out.exists():
+            sibling.rename(out)
+        else:
+            shutil.rmtree(sibling, ignore_errors=True)
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place that cannot be written, or that holds something other than a bundle.
+
+    Raises:
+        OutputError: says which.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"--out {out} is a file; give a directory to create")
+    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise OutputError(
+            f"--out {out} holds files but no manifest.json, so it is not a bundle and is not "
+            "replaced; give another directory"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"--out {out}: {out.parent} cannot be created ({error.strerror}); give another directory"
+        ) from error
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"--out {out}: {out.parent} is not writable; give another directory")
+
+
+@contextlib.contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A directory to build in; published as `out` when the block ends well, removed otherwise."""
+    out = out.absolute()
+    check_place(out)
+    clean_up(out)
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise OutputError(
+            f"--out {out}: {out.parent} cannot be written ({error.strerror}); give another directory"
+        ) from error
+    try:
+        yield partial
+        _replace(partial, out)
+    except OSError as error:
+        raise OutputError(
+            f"writing {out} failed ({error.strerror}); nothing was published"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(partial: Path, out: Path) -> None:
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    old = out.parent / f".{out.name}.old-{os.getpid()}"
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The reference models in PyTorch: the truth every export is compared with."""

@@ -1,0 +1,69 @@
+"""A bundle on disk: its manifest, its variants, and whether its files are what was exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError, IntegrityError
+from .files import sha256_file
+from .manifest import Manifest, read_manifest
+
+# From exact to small: "auto" takes the first that the bundle has.
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A directory made by `sam-edge export` and its checked manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def choose(self, formats: tuple[str, ...], precision: str = "auto") -> dict[str, Any]:
+        """The first variant in one of `formats` and of `precision` ("auto": the most exact).
+
+        Raises:
+            BundleError: there is none; lists what there is.
+        """
+        wanted = PRECISIONS if precision == "auto" else (precision,)
+        for one in wanted:
+            for variant in self.manifest.variants:
+                if variant["format"] in formats and variant["precision"] == one:
+                    return variant
+        there = ", ".join(v["id"] for v in self.manifest.variants)
+        raise BundleError(
+            f"{self.path} has no variant of format {' or '.join(formats)} and precision {precision}; "
+            f"it has: {there}"
+        )
+
+    def check_files(self, variant: dict[str, Any]) -> None:
+        """Raise `IntegrityError` unless every file of `variant` is the one exported."""
+        for file in variant["files"]:
+            self._check(file)
+
+    def check_golden(self) -> Path:
+        """The golden data's path; raises `IntegrityError` unless it is the file exported."""
+        self._check(self.manifest.golden)
+        return self.path / str(self.manifest.golden["path"])
+
+    def _check(self, file: dict[str, Any]) -> None:
+        path = self.path / file["path"]
+        if not path.is_file():
+            raise IntegrityError(f"{path} is missing; export or copy the bundle again")
+        if path.stat().st_size != file["bytes"] or sha256_file(path) != file["sha256"]:
+            raise IntegrityError(
+                f"{path} is not the file that was exported (its size or sha256 differs); export or "
+                "copy the bundle again"
+            )
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read a bundle's manifest; files are checked when they are used.
+
+    Raises:
+        BundleError: not a bundle, or one that cannot be used; the message says why.
+    """
+    path = Path(path)
+    return Bundle(path, read_manifest(path))

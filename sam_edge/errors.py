@@ -1,0 +1,67 @@
+"""Every error sam-edge raises on purpose.
+
+    SamEdgeError
+    ├── CheckpointError     a checkpoint that is missing, damaged, unsafe or unknown
+    ├── ExportError         a conversion that failed
+    ├── ParityError         an export that does not make the reference's masks
+    ├── BundleError         a bundle or manifest that cannot be used
+    │   └── IntegrityError  a file that is not the one that was exported
+    ├── BackendError        an inference runtime that is missing or refuses a model
+    ├── DeviceError         a device that is not there
+    ├── PromptError         points, boxes or masks that make no sense
+    ├── ImageError          an image that is none, or of the wrong kind
+    └── OutputError         a place that cannot be written
+
+A message says what was wrong, what was expected and what to do. `exit_code` is what the command line
+ends with: 2 where the input was wrong, 1 where the work failed.
+"""
+
+
+class SamEdgeError(Exception):
+    """The root of the tree."""
+
+    exit_code = 2
+
+
+class CheckpointError(SamEdgeError):
+    """A checkpoint that is missing, damaged, unsafe or unknown."""
+
+
+class ExportError(SamEdgeError):
+    """A conversion that failed."""
+
+    exit_code = 1
+
+
+class ParityError(SamEdgeError):
+    """An export that does not make the reference's masks."""
+
+    exit_code = 1
+
+
+class BundleError(SamEdgeError):
+    """A bundle or manifest that cannot be used."""
+
+
+class IntegrityError(BundleError):
+    """A file that is not the one that was exported."""
+
+
+class BackendError(SamEdgeError):
+    """An inference runtime that is missing or refuses a model."""
+
+
+class DeviceError(SamEdgeError):
+    """A device that is not there."""
+
+
+class PromptError(SamEdgeError):
+    """Points, boxes or masks that make no sense."""
+
+
+class ImageError(SamEdgeError):
+    """An image that is none, or of the wrong kind."""
+
+
+class OutputError(SamEdgeError):
+    """A place that cannot be written."""

@@ -1,0 +1,187 @@
+"""`manifest.json`: what a bundle holds and how its model wants its inputs.
+
+The schema is `manifest.schema.json`; this module reads, checks and writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError, IntegrityError
+from .files import write_atomically
+from .schema import validate
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class InputRules:
+    """How an image becomes the encoder's input.
+
+    `size` is (height, width) in pixels; `mean` and `std` are on the 0 to 255 scale, RGB; `pad_value`
+    is added after normalisation, on the right and at the bottom.
+    """
+
+    size: tuple[int, int]
+    resize: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pad_value: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest. `data` is the JSON as read."""
+
+    data: dict[str, Any]
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """family, name, parameters, checkpoint and license."""
+        return dict(self.data["model"])
+
+    @property
+    def model_id(self) -> str:
+        """The checkpoint's sha256: embeddings fit only the model they come from."""
+        return str(self.data["model"]["checkpoint"]["sha256"])
+
+    @property
+    def input(self) -> InputRules:
+        """How an image becomes the encoder's input."""
+        rules = self.data["input"]
+        return InputRules(
+            tuple(rules["size"]),
+            rules["resize"],
+            tuple(rules["mean"]),
+            tuple(rules["std"]),
+            rules["pad_value"],
+        )
+
+    @property
+    def padding_point(self) -> bool:
+        """Whether prompts without a box get a padding point (0, 0) with the label -1."""
+        return bool(self.data["prompt"]["padding_point"])
+
+    @property
+    def mask_threshold(self) -> float:
+        """Logits above this belong to the mask."""
+        return float(self.data["mask"]["threshold"])
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """(h, w) of the low-resolution logits."""
+        h, w = self.data["mask"]["size"]
+        return h, w
+
+    @property
+    def golden(self) -> dict[str, Any]:
+        """path, sha256 and bytes of the golden data."""
+        return dict(self.data["golden"])
+
+    @property
+    def variants(self) -> list[dict[str, Any]]:
+        """One entry per format and precision, as in the schema."""
+        return list(self.data["variants"])
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The manifest's JSON schema."""
+    text = Path(__file__).with_name("manifest.schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def integrity(data: dict[str, Any]) -> str:
+    """SHA-256 over the canonical JSON of everything but the key `integrity` itself."""
+    rest = {key: value for key, value in data.items() if key != "integrity"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def model_facts(data: dict[str, Any]) -> dict[str, Any]:
+    """The part of a manifest that also goes into each artifact's own metadata."""
+    keys = ("schema_version", "sam_edge_version", "model", "input", "prompt", "mask")
+    return {key: data[key] for key in keys}
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and check BUNDLE/manifest.json.
+
+    Raises:
+        BundleError: no bundle there, not JSON, made by a newer sam-edge, against the schema, or
+            naming a path that leaves the bundle.
+        IntegrityError: changed since the export.
+    """
+    path = bundle / MANIFEST
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{bundle} is not a bundle: {path} cannot be read ({error.strerror}); give a directory "
+            "made by `sam-edge export`"
+        ) from error
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid JSON ({error}); export the bundle again") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version}, this sam-edge reads up to {SCHEMA_VERSION}; "
+            "upgrade sam-edge"
+        )
+    try:
+        validate(data, schema())
+    except ValueError as error:
+        raise BundleError(f"{path} is not a valid manifest: {error}; export it again") from error
+    for name in _paths(data):
+        _check_path(bundle, name)
+    if integrity(data) != data["integrity"]:
+        raise IntegrityError(
+            f"{path} was changed since it was exported; export or copy the bundle again"
+        )
+    return Manifest(data)
+
+
+def write_manifest(bundle: Path, data: dict[str, Any]) -> None:
+    """Check `data` against the schema, add its `integrity`, write BUNDLE/manifest.json."""
+    data = {**data, "integrity": integrity(data)}
+    data = json.loads(json.dumps(data, allow_nan=False))
+    validate(data, schema())
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(bundle / MANIFEST, text.encode())
+
+
+def _paths(data: dict[str, Any]) -> list[str]:
+    names = [data["golden"]["path"]]
+    for variant in data["variants"]:
+        names += [file["path"] for file in variant["files"]]
+        names += [variant["encoder"]["path"], variant["decoder"]["path"]]
+    return names
+
+
+def _check_path(bundle: Path, name: str) -> None:
+    unsafe = (
+        name.startswith("/")
+        or re.search(r"[\\:\x00]", name) is not None
+        or ".." in name.split("/")
+    )
+    try:
+        if not unsafe and (bundle / name).resolve().is_relative_to(bundle.resolve()):
+            return
+    except (OSError, RuntimeError, ValueError):
+        pass
+    raise BundleError(
+        f"{bundle / MANIFEST} names {name!r}, which is not a file inside the bundle; do not use a "
+        "bundle from this source"
+    )
+
+

@@ -1,0 +1,64 @@
+"""The part of JSON Schema (draft 2020-12) that the manifest's schema uses.
+
+The runtime may depend on nothing but NumPy, so this stands in for a library; the tests hold its
+verdicts against the `jsonschema` package.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def _is(value: Any, name: str) -> bool:
+    if isinstance(value, bool):
+        return name == "boolean"
+    if name == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES[name])
+
+
+def validate(value: Any, schema: dict[str, Any], root: dict[str, Any] | None = None,
+             where: str = "manifest") -> None:
+    """Raise ValueError, naming the place, unless `value` is valid under `schema`."""
+    root = schema if root is None else root
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/$defs/")
+        validate(value, root["$defs"][name], root, where)
+    if "type" in schema:
+        names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+        if not any(_is(value, name) for name in names):
+            raise ValueError(f"{where} should be {' or '.join(names)}, not {value!r:.60}")
+    if "const" in schema and (value != schema["const"] or isinstance(value, bool)):
+        raise ValueError(f"{where} should be {schema['const']!r}, not {value!r:.60}")
+    if "enum" in schema and value not in schema["enum"]:
+        raise ValueError(f"{where} should be one of {schema['enum']}, not {value!r:.60}")
+    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+        raise ValueError(f"{where} should match {schema['pattern']}, not {value!r:.60}")
+    if _is(value, "number") and value < schema.get("minimum", value):
+        raise ValueError(f"{where} should be at least {schema['minimum']}, not {value}")
+    if isinstance(value, list):
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+            raise ValueError(f"{where} has the wrong number of items, {len(value)}")
+        for index, item in enumerate(value):
+            validate(item, schema.get("items", {}), root, f"{where}[{index}]")
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        for name in schema.get("required", []):
+            if name not in value:
+                raise ValueError(f"{where} lacks {name!r}")
+        for name, item in value.items():
+            if name in properties:
+                validate(item, properties[name], root, f"{where}.{name}")
+            elif schema.get("additionalProperties", True) is False:
+                raise ValueError(f"{where} has an unknown key {name!r:.60}")
