@@ -1,1 +1,42 @@
-"""tmp"""
+"""Run exported Segment Anything models with NumPy and one inference runtime.
+
+    sam = sam_edge.load("bundle")
+    embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once per image
+    masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
+"""
+
+from .errors import (
+    BackendError,
+    BundleError,
+    CheckpointError,
+    DeviceError,
+    ExportError,
+    ImageError,
+    IntegrityError,
+    OutputError,
+    ParityError,
+    PromptError,
+    SamEdgeError,
+)
+from .sam import ImageEmbedding, Masks, Sam, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "BundleError",
+    "CheckpointError",
+    "DeviceError",
+    "ExportError",
+    "ImageEmbedding",
+    "ImageError",
+    "IntegrityError",
+    "Masks",
+    "OutputError",
+    "ParityError",
+    "PromptError",
+    "Sam",
+    "SamEdgeError",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,128 @@
+"""Parity: do an export's masks agree with the PyTorch reference's?
+
+Measured on the golden data, on boolean masks at the original image's resolution. The gates apply to
+the mask that the reference itself picks: the best-scored of its three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .golden import Golden, sample_embedding
+
+if TYPE_CHECKING:
+    from .sam import Sam
+
+# Mean and minimum IoU that each precision must reach.
+GATES = {"fp32": (0.999, 0.99), "fp16": (0.995, 0.95), "int8": (0.95, 0.80)}
+
+Mask = NDArray[np.bool_]
+
+
+def iou(a: Mask, b: Mask) -> float:
+    """Intersection over union of two (H, W) masks; 1 where both are empty."""
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0
+
+
+def _eroded(mask: Mask, steps: int) -> Mask:
+    """`steps` erosions by a 3 x 3 square, with nothing beyond the image: one by a larger square."""
+    for axis in (0, 1):
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = (steps, steps)
+        padded = np.pad(mask, padding)
+        sums = np.cumsum(padded, axis=axis, dtype=np.int32)
+        sums = np.insert(sums, 0, 0, axis=axis)
+        width = 2 * steps + 1
+        n = mask.shape[axis]
+        upper, lower = np.arange(width, width + n), np.arange(n)
+        mask = np.take(sums, upper, axis) - np.take(sums, lower, axis) == width
+    return mask
+
+
+def boundary_iou(a: Mask, b: Mask, dilation_ratio: float = 0.02) -> float:
+    """IoU of the inner boundary bands of two (H, W) masks (Cheng et al. 2021, "Boundary IoU").
+
+    The band is `dilation_ratio` of the image diagonal wide.
+    """
+    steps = max(1, int(round(dilation_ratio * float(np.hypot(*a.shape)))))
+    return iou(a & ~_eroded(a, steps), b & ~_eroded(b, steps))
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What `run_parity` measured; the fields are those of the manifest."""
+
+    mean_iou: float
+    p5_iou: float
+    min_iou: float
+    boundary_iou: float
+    all_masks_mean_iou: float
+    all_masks_min_iou: float
+    max_score_difference: float
+    embedding_relative_error: float
+    num_prompts: int
+    gate: dict[str, float]
+    passed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+
+def run_parity(
+    sam: Sam, golden: Golden, precision: str, min_iou: float | None = None
+) -> ParityReport:
+    """Run every golden prompt through `sam` and compare.
+
+    Args:
+        sam: the loaded variant.
+        golden: the reference's answers.
+        precision: whose gate applies, a key of `GATES`.
+        min_iou: replaces the gate on the mean.
+    """
+    embeddings = [sam.encode(image) for image in golden.images]
+    errors = []
+    for embedding, expected in zip(embeddings, golden.embeddings, strict=True):
+        got = sample_embedding(embedding.image_embeddings)
+        errors.append(float(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
+    picked, boundary, every, score_differences = [], [], [], []
+    for prompt in golden.prompts:
+        result = sam.predict_all(
+            embeddings[prompt.image_index],
+            point_coords=prompt.point_coords,
+            point_labels=prompt.point_labels,
+            boxes=prompt.box,
+            mask_input=prompt.mask_input,
+        )
+        masks, scores = result.masks[0], result.scores[0]
+        best = 1 + int(prompt.scores[1:].argmax())
+        picked.append(iou(masks[best], prompt.masks[best]))
+        boundary.append(boundary_iou(masks[best], prompt.masks[best]))
+        every += [
+            iou(ours, reference)
+            for ours, reference in zip(masks, prompt.masks, strict=True)
+            if reference.any()
+        ]
+        score_differences.append(float(np.abs(scores - prompt.scores).max()))
+    mean_gate, min_gate = GATES[precision]
+    mean_gate = mean_gate if min_iou is None else min_iou
+    min_gate = min(min_gate, mean_gate)
+    mean, lowest = float(np.mean(picked)), float(np.min(picked))
+    return ParityReport(
+        mean_iou=mean,
+        p5_iou=float(np.percentile(picked, 5)),
+        min_iou=lowest,
+        boundary_iou=float(np.mean(boundary)),
+        all_masks_mean_iou=float(np.mean(every)),
+        all_masks_min_iou=float(np.min(every)),
+        max_score_difference=max(score_differences),
+        embedding_relative_error=max(errors),
+        num_prompts=len(picked),
+        gate={"mean_iou": mean_gate, "min_iou": min_gate},
+        passed=mean >= mean_gate and lowest >= min_gate,
+    )

@@ -1,0 +1,248 @@
+"""`load` a bundle, `encode` an image once, `predict` masks for as many prompts as you like."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Session, get_backend
+from .bundle import Bundle, open_bundle
+from .errors import IntegrityError, PromptError
+from .files import write_atomically
+from .postprocess import upscale
+from .preprocess import preprocess
+from .prompts import encode_prompts
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """An encoded image: a value that can be kept, saved, and shared by threads.
+
+    Attributes:
+        image_embeddings: (1, C, h, w) float32.
+        original_size: (H, W) of the image in pixels.
+        resized_size: (H, W) of the image inside the encoder's input.
+        model: sha256 of the checkpoint it was made with.
+    """
+
+    image_embeddings: NDArray[np.float32]
+    original_size: tuple[int, int]
+    resized_size: tuple[int, int]
+    model: str
+
+    def save(self, path: str | Path) -> None:
+        """Write as .npz, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            image_embeddings=self.image_embeddings,
+            sizes=np.array([self.original_size, self.resized_size]),
+            model=np.array(self.model),
+        )
+        write_atomically(Path(path), buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> ImageEmbedding:
+        """Read what `save` wrote; raises `IntegrityError` if it is something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                original, resized = file["sizes"].tolist()
+                return cls(
+                    file["image_embeddings"], tuple(original), tuple(resized), str(file["model"])
+                )
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise IntegrityError(f"{path} is not a saved embedding ({error})") from error
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks for N prompts, M for each.
+
+    Attributes:
+        masks: (N, M, H, W) bool at the original image's size, or float32 logits if asked for.
+        scores: (N, M) float32, the model's own estimate of each mask's IoU.
+        low_res_logits: (N, M, h, w) float32; one of them can be the `mask_input` of a next call.
+    """
+
+    masks: NDArray[Any]
+    scores: NDArray[np.float32]
+    low_res_logits: NDArray[np.float32]
+
+    def best(self) -> NDArray[Any]:
+        """(N, H, W): the best-scored mask of each prompt."""
+        return self.masks[np.arange(len(self.masks)), self.scores.argmax(1)]
+
+
+class Sam:
+    """One variant of a bundle, loaded on one backend and device. Safe to call from several threads."""
+
+    def __init__(
+        self, bundle: Bundle, variant: dict[str, Any], backend: str, encoder: Session, decoder: Session
+    ) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.variant = variant
+        self.backend = backend
+        self.device = encoder.device
+        self._encoder = encoder
+        self._decoder = decoder
+
+    def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
+        """(H, W, 3) uint8 RGB -> its embedding.
+
+        Raises:
+            ImageError: not such an image.
+        """
+        images, resized = preprocess(image, self.manifest.input)
+        outputs = self._encoder.run({"images": images})
+        original = image.shape[0], image.shape[1]
+        return ImageEmbedding(
+            outputs["image_embeddings"], original, resized, self.manifest.model_id
+        )
+
+    def predict(
+        self,
+        embedding: ImageEmbedding,
+        point_coords: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        mask_input: Any = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> Masks:
+        """Masks for N prompts in one decoder call.
+
+        Args:
+            embedding: from `encode`.
+            point_coords: (K, 2) or (N, K, 2) x, y in pixels of the original image.
+            point_labels: (K,) or (N, K): 1 foreground, 0 background, -1 padding.
+            boxes: (4,) or (N, 4) x0, y0, x1, y1 in pixels of the original image.
+            mask_input: (1, h, w) or (N, 1, h, w) low-resolution logits of an earlier prediction.
+            multimask_output: three masks for an ambiguous prompt, or one.
+            return_logits: keep the logits at the original size instead of a threshold.
+
+        Raises:
+            PromptError: a prompt that makes no sense.
+        """
+        kept = slice(1, 4) if multimask_output else slice(0, 1)
+        return self._predict(
+            embedding, point_coords, point_labels, boxes, mask_input, kept, return_logits
+        )
+
+    def predict_all(
+        self,
+        embedding: ImageEmbedding,
+        point_coords: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        mask_input: Any = None,
+    ) -> Masks:
+        """All four masks of the decoder: the single-mask output, then the three of `predict`."""
+        return self._predict(
+            embedding, point_coords, point_labels, boxes, mask_input, slice(0, 4), False
+        )
+
+    def _predict(
+        self,
+        embedding: ImageEmbedding,
+        point_coords: Any,
+        point_labels: Any,
+        boxes: Any,
+        mask_input: Any,
+        kept: slice,
+        return_logits: bool,
+    ) -> Masks:
+        rules = self.manifest
+        if embedding.model != rules.model_id:
+            raise PromptError(
+                "the embedding was made with another model; encode the image again with this one"
+            )
+        given = None if mask_input is None else self._mask_input(mask_input)
+        coords, labels = encode_prompts(
+            point_coords,
+            point_labels,
+            boxes,
+            embedding.original_size,
+            embedding.resized_size,
+            rules.padding_point,
+            0 if given is None else len(given),
+        )
+        n = len(coords)
+        has_mask = np.full(n, given is not None, np.float32)
+        if given is None:
+            given = np.zeros((n, 1, *rules.mask_size), np.float32)
+        outputs = self._decoder.run(
+            {
+                "image_embeddings": embedding.image_embeddings,
+                "point_coords": coords,
+                "point_labels": labels,
+                "mask_input": given,
+                "has_mask_input": has_mask,
+            }
+        )
+        low_res = outputs["low_res_masks"][:, kept]
+        logits = upscale(
+            low_res, rules.input.size, embedding.resized_size, embedding.original_size
+        )
+        masks = logits if return_logits else logits > rules.mask_threshold
+        return Masks(masks, outputs["iou_predictions"][:, kept], low_res)
+
+    def _mask_input(self, mask_input: Any) -> NDArray[np.float32]:
+        array = np.asarray(mask_input, np.float32)
+        array = array[None] if array.ndim == 3 else array
+        h, w = self.manifest.mask_size
+        if array.ndim != 4 or array.shape[1:] != (1, h, w) or not np.isfinite(array).all():
+            raise PromptError(
+                f"mask_input has shape {array.shape}; expected finite low-resolution logits "
+                f"(1, {h}, {w}) or (N, 1, {h}, {w})"
+            )
+        return array
+
+    def close(self) -> None:
+        """Free both sessions."""
+        self._encoder.close()
+        self._decoder.close()
+
+    def __enter__(self) -> Sam:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    check_integrity: bool = True,
+) -> Sam:
+    """Load a bundle made by `sam-edge export`.
+
+    Args:
+        path: the bundle's directory.
+        backend: "auto" or a name from `sam-edge devices`.
+        device: "cpu", "gpu", "npu" or "auto"; never another than asked for.
+        precision: "fp32", "fp16", "int8", or "auto" for the most exact one there is.
+        threads: threads within one operator; None leaves it to the backend.
+        check_integrity: compare every file with its sha256 first.
+
+    Raises:
+        BundleError, IntegrityError: not a bundle, or not as exported.
+        BackendError, DeviceError: no such runtime or device here.
+    """
+    chosen = get_backend(backend)
+    bundle = open_bundle(path)
+    variant = bundle.choose(chosen.formats, precision)
+    if check_integrity:
+        bundle.check_files(variant)
+    encoder = chosen.open(bundle.path / variant["encoder"]["path"], device, threads)
+    decoder = chosen.open(bundle.path / variant["decoder"]["path"], device, threads)
+    return Sam(bundle, variant, chosen.name, encoder, decoder)
