@@ -135,7 +135,7 @@ CATALOGUE: dict[str, Model] = {
         Model(
             name="sam_edge_tiny",
             family="sam_edge_tiny",
-            parameters=0,
+            parameters=2_821_840,
             image_size=256,
             encoder=TinyEncoder(),
             decoder=Decoder(dim=128, num_heads=8, mlp_dim=768, iou_head_hidden_dim=128),

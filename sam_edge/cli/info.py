@@ -1,0 +1,34 @@
+"""`sam-edge info`: what a bundle holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ..bundle import open_bundle
+from .options import add_bundle
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    add_bundle(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the manifest, whole or in short."""
+    data = open_bundle(args.bundle).manifest.data
+    if args.json:
+        print(json.dumps(data, indent=2))
+        return 0
+    model, rules = data["model"], data["input"]
+    print(f"{model['name']} ({model['family']}), {model['parameters'] / 1e6:.2f} M parameters")
+    print(f"checkpoint {model['checkpoint']['file']} sha256 {model['checkpoint']['sha256']}")
+    print(f"input {rules['size'][1]} x {rules['size'][0]}, {rules['resize']}, {rules['color_order']}")
+    for variant in data["variants"]:
+        size = sum(file["bytes"] for file in variant["files"]) / 1e6
+        parity = variant["parity"]
+        print(
+            f"{variant['id']:14} {size:8.1f} MB  mean IoU {parity['mean_iou']:.5f} "
+            f"(min {parity['min_iou']:.5f}, {parity['num_prompts']} prompts)"
+        )
+    return 0
