@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from sam_edge.models.catalogue import CATALOGUE, Model
 from torch import Tensor
 
 from sam_edge.errors import CheckpointError
-from sam_edge.models.catalogue import CATALOGUE, Model
 
 from .reference.model import SamModel
 
@@ -44,7 +44,10 @@ _HF_RENAMES = [
     (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
     (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
     (r"^(mask_decoder\.transformer\.layers\.\d+)\.layer_norm(\d)\.", r"\1.norm\2."),
-    (r"^mask_decoder\.transformer\.layer_norm_final_attn\.", "mask_decoder.transformer.norm_final_attn."),
+    (
+        r"^mask_decoder\.transformer\.layer_norm_final_attn\.",
+        "mask_decoder.transformer.norm_final_attn.",
+    ),
     (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
     (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
     (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
@@ -168,7 +171,9 @@ def _recognise(weights: Weights, path: Path, name: str | None) -> Model:
     differences = "; ".join(
         f"{len(keys)} {what}, first {keys[0]}"
         for what, keys in (
-            ("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
         )
         if keys
     )

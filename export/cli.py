@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
+
+from sam_edge.errors import CheckpointError, SamEdgeError
 
 from .pipeline import FORMATS, PRECISIONS, Progress, export_bundle, find_checkpoint
 from .publish import check_place

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from sam_edge.models.catalogue import Model
+from sam_edge.models.photos import PHOTOS, read_photo
 from torch import Tensor
 from torch.nn import functional as F
 
 from sam_edge.errors import ParityError
 from sam_edge.golden import Golden, GoldenPrompt, sample_embedding
-from sam_edge.models.catalogue import Model
-from sam_edge.models.photos import PHOTOS, read_photo
 
 from .reference.model import SamModel
 
@@ -105,9 +105,7 @@ def golden_images(model: Model) -> list[NDArray[np.uint8]]:
     return images
 
 
-def make_golden(
-    sam: SamModel, model: Model, progress: Callable[[str], None] = lambda _: None
-) -> Golden:
+def make_golden(sam: SamModel, model: Model, progress: Callable[[str], None] = lambda _: None) -> Golden:
     """Run the reference on every golden image with clicks, boxes, both together and mask prompts.
 
     Raises:
@@ -165,9 +163,7 @@ def _prompts(reference: Reference, seen: ReferenceImage, index: int) -> list[Gol
             continue
         low, masks, scores = made
         rows, columns = np.nonzero(_picked(masks, scores))
-        box = np.array(
-            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32
-        )
+        box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
         keep(None, None, box)
         keep(point, one, box)
         outside = np.array([[5, 5]], np.float32)

@@ -9,12 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sam_edge.models.catalogue import CATALOGUE, HERE, Model
+
 import sam_edge
 from sam_edge.errors import ExportError, ParityError, SamEdgeError
 from sam_edge.files import sha256_file
 from sam_edge.golden import Golden, write_golden
 from sam_edge.manifest import SCHEMA_VERSION, model_facts, write_manifest
-from sam_edge.models.catalogue import CATALOGUE, HERE, Model
 from sam_edge.parity import GATES, run_parity
 
 from . import onnx
@@ -184,9 +185,7 @@ def _variant(stage: Path, directory: Path) -> dict[str, Any]:
     def graph(part: str) -> dict[str, Any]:
         path = directory / f"{part}.onnx"
         inputs, outputs = onnx.tensors(path)
-        return {
-            "path": path.relative_to(stage).as_posix(), "inputs": inputs, "outputs": outputs
-        }
+        return {"path": path.relative_to(stage).as_posix(), "inputs": inputs, "outputs": outputs}
 
     return {
         "id": "onnx-fp32",
@@ -203,9 +202,7 @@ def _variant(stage: Path, directory: Path) -> dict[str, Any]:
     }
 
 
-def _measure(
-    stage: Path, data: dict[str, Any], golden: Golden, min_iou: float | None
-) -> dict[str, Any]:
+def _measure(stage: Path, data: dict[str, Any], golden: Golden, min_iou: float | None) -> dict[str, Any]:
     """Parity of the staged bundle, through the runtime that users run."""
     mean, lowest = GATES["fp32"]
     unmeasured = {

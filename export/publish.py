@@ -87,9 +87,7 @@ def staged(out: Path) -> Iterator[Path]:
         yield partial
         _replace(partial, out)
     except OSError as error:
-        raise OutputError(
-            f"writing {out} failed ({error.strerror}); nothing was published"
-        ) from error
+        raise OutputError(f"writing {out} failed ({error.strerror}); nothing was published") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -60,6 +60,7 @@ def read_crops(path: Path, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
 
 
 def main() -> None:
+    """Read the arguments and do it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cutouts", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True)

@@ -45,8 +45,9 @@ class Scene:
 
     def masks(self) -> list[NDArray[np.bool_]]:
         """The visible mask of every object worth asking for."""
-        return [self.labels == i for i in range(1, int(self.labels.max()) + 1)
-                if (self.labels == i).any()]
+        return [
+            self.labels == i for i in range(1, int(self.labels.max()) + 1) if (self.labels == i).any()
+        ]
 
 
 def load_assets(path: Path, held_out: bool) -> Assets:
@@ -264,8 +265,11 @@ class SceneMaker:
         areas = [self._paste(canvas, labels, i + 1) for i in range(int(rng.integers(3, 9)))]
         kept = np.zeros(len(areas) + 1, np.uint8)
         visible = np.bincount(labels.ravel(), minlength=len(areas) + 1)[1:]
-        worth = [i for i, (seen, area) in enumerate(zip(visible, areas, strict=True), 1)
-                 if seen >= MIN_AREA * size * size and seen >= MIN_VISIBLE * area]
+        worth = [
+            i
+            for i, (seen, area) in enumerate(zip(visible, areas, strict=True), 1)
+            if seen >= MIN_AREA * size * size and seen >= MIN_VISIBLE * area
+        ]
         if not worth:
             return self.make(size)
         kept[worth] = np.arange(1, len(worth) + 1)

@@ -1,6 +1,6 @@
 """Train `sam_edge_tiny`, as the SAM paper describes (Kirillov et al. 2023, section 3, appendix A).
 
-    python -m sam_edge.models.train --assets DIR --minutes 90 --out DIR [--init FILE | --resume FILE]
+    python -m sam_edge.models.train --assets DIR --minutes 90 --out DIR [--init FILE]
 
 Focal and dice loss (20:1 at the end; the focal weight starts at 1 so that the masks find the objects
 first), the minimum over the three ambiguity masks, the IoU head regressed on the true IoU, and
@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
-
 from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.scenes import SceneMaker, load_assets
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
 
 IMAGES, PROMPTS = 8, 4
 WARMUP_STEPS = 150
@@ -94,7 +93,7 @@ def initialise(model: SamModel) -> None:
             continue
         if parameter.dim() == 2 and "embed" not in name and "token" not in name:
             nn.init.trunc_normal_(parameter, std=min(0.06, parameter.shape[1] ** -0.5))
-        elif name.endswith("pos_embed") or "token" in name and parameter.dim() == 2:
+        elif name.endswith("pos_embed") or ("token" in name and parameter.dim() == 2):
             nn.init.trunc_normal_(parameter, std=0.02)
 
 
@@ -177,8 +176,13 @@ class PixelFeatures(nn.Module):
 
 
 def step_loss(
-    model: SamModel, aux: PixelFeatures, images: Tensor, masks: Tensor, rounds: int,
-    focal_weight: float, generator: torch.Generator,
+    model: SamModel,
+    aux: PixelFeatures,
+    images: Tensor,
+    masks: Tensor,
+    rounds: int,
+    focal_weight: float,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of one batch, and the IoU of the best-scored mask after the first and last round."""
     embeddings = model.image_encoder(images)
@@ -217,6 +221,7 @@ def step_loss(
 
 
 def main() -> None:
+    """Read the arguments and do it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--assets", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -241,15 +246,19 @@ def main() -> None:
         part.requires_grad_(False)
     trunk = [p for p in model.image_encoder.stages.parameters() if p.requires_grad]  # type: ignore[union-attr]
     in_trunk = {id(p) for p in trunk}
-    rest = [p for p in (*model.parameters(), *aux.parameters())
-            if p.requires_grad and id(p) not in in_trunk]
+    rest = [
+        p for p in (*model.parameters(), *aux.parameters()) if p.requires_grad and id(p) not in in_trunk
+    ]
     optimiser = torch.optim.AdamW(
         [{"params": trunk, "base": 0.25 * args.lr}, {"params": rest, "base": args.lr}],
-        lr=args.lr, weight_decay=0.02, betas=(0.9, 0.98),
+        lr=args.lr,
+        weight_decay=0.02,
+        betas=(0.9, 0.98),
     )
     average = copy.deepcopy(model)
-    loader = iter(DataLoader(Batches(args.assets, args.seed), batch_size=None, num_workers=1,
-                             prefetch_factor=6))
+    loader = iter(
+        DataLoader(Batches(args.assets, args.seed), batch_size=None, num_workers=1, prefetch_factor=6)
+    )
     start = time.monotonic()
     step, progress, saved = 0, 0.0, 0.0
     recent: list[tuple[float, float, float]] = []
@@ -263,9 +272,7 @@ def main() -> None:
         rounds = 2 if progress < 0.3 and not args.init else 3
         images, masks = next(loader)
         images = images.to(memory_format=torch.channels_last)
-        loss, first, last = step_loss(
-            model, aux, images, masks, rounds, focal_weight, generator
-        )
+        loss, first, last = step_loss(model, aux, images, masks, rounds, focal_weight, generator)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*trunk, *rest], 1.0)
@@ -280,8 +287,11 @@ def main() -> None:
             means = np.mean(recent, axis=0)
             recent.clear()
             minutes = (time.monotonic() - start) / 60
-            print(f"{step} {minutes:.1f} min loss {means[0]:.3f} iou first {means[1]:.3f} "
-                  f"last {means[2]:.3f}", flush=True)
+            print(
+                f"{step} {minutes:.1f} min loss {means[0]:.3f} iou first {means[1]:.3f} "
+                f"last {means[2]:.3f}",
+                flush=True,
+            )
         if progress - saved > 0.05 or progress >= 1:
             saved = progress
             save(average, args.out / "sam_edge_tiny.safetensors")

@@ -1,8 +1,8 @@
 """Run exported Segment Anything models with NumPy and one inference runtime.
 
-    sam = sam_edge.load("bundle")
-    embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once per image
-    masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
+sam = sam_edge.load("bundle")
+embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once per image
+masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 """
 
 from .errors import (

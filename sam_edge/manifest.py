@@ -145,9 +145,7 @@ def read_manifest(bundle: Path) -> Manifest:
     for name in _paths(data):
         _check_path(bundle, name)
     if integrity(data) != data["integrity"]:
-        raise IntegrityError(
-            f"{path} was changed since it was exported; export or copy the bundle again"
-        )
+        raise IntegrityError(f"{path} was changed since it was exported; export or copy the bundle again")
     return Manifest(data)
 
 
@@ -169,11 +167,7 @@ def _paths(data: dict[str, Any]) -> list[str]:
 
 
 def _check_path(bundle: Path, name: str) -> None:
-    unsafe = (
-        name.startswith("/")
-        or re.search(r"[\\:\x00]", name) is not None
-        or ".." in name.split("/")
-    )
+    unsafe = name.startswith("/") or re.search(r"[\\:\x00]", name) is not None or ".." in name.split("/")
     try:
         if not unsafe and (bundle / name).resolve().is_relative_to(bundle.resolve()):
             return
@@ -183,5 +177,3 @@ def _check_path(bundle: Path, name: str) -> None:
         f"{bundle / MANIFEST} names {name!r}, which is not a file inside the bundle; do not use a "
         "bundle from this source"
     )
-
-

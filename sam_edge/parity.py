@@ -49,7 +49,7 @@ def boundary_iou(a: Mask, b: Mask, dilation_ratio: float = 0.02) -> float:
 
     The band is `dilation_ratio` of the image diagonal wide.
     """
-    steps = max(1, int(round(dilation_ratio * float(np.hypot(*a.shape)))))
+    steps = max(1, round(dilation_ratio * float(np.hypot(*a.shape))))
     return iou(a & ~_eroded(a, steps), b & ~_eroded(b, steps))
 
 
@@ -74,9 +74,7 @@ class ParityReport:
         return asdict(self)
 
 
-def run_parity(
-    sam: Sam, golden: Golden, precision: str, min_iou: float | None = None
-) -> ParityReport:
+def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None = None) -> ParityReport:
     """Run every golden prompt through `sam` and compare.
 
     Args:

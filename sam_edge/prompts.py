@@ -122,7 +122,5 @@ def encode_prompts(
         parts.append((np.zeros((counts[0], 1, 2), np.float32), np.full((counts[0], 1), -1, np.float32)))
     coords = np.concatenate([c for c, _ in parts], axis=1)
     labels = np.concatenate([label for _, label in parts], axis=1)
-    scale = np.array(
-        [resized_size[1] / original_size[1], resized_size[0] / original_size[0]], np.float32
-    )
+    scale = np.array([resized_size[1] / original_size[1], resized_size[0] / original_size[0]], np.float32)
     return coords * scale, labels

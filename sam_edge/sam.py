@@ -53,9 +53,7 @@ class ImageEmbedding:
         try:
             with np.load(path, allow_pickle=False) as file:
                 original, resized = file["sizes"].tolist()
-                return cls(
-                    file["image_embeddings"], tuple(original), tuple(resized), str(file["model"])
-                )
+                return cls(file["image_embeddings"], tuple(original), tuple(resized), str(file["model"]))
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise IntegrityError(f"{path} is not a saved embedding ({error})") from error
 
@@ -83,7 +81,12 @@ class Sam:
     """One variant of a bundle, loaded on one backend and device. Safe to call from several threads."""
 
     def __init__(
-        self, bundle: Bundle, variant: dict[str, Any], backend: str, encoder: Session, decoder: Session
+        self,
+        bundle: Bundle,
+        variant: dict[str, Any],
+        backend: str,
+        encoder: Session,
+        decoder: Session,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -102,9 +105,7 @@ class Sam:
         images, resized = preprocess(image, self.manifest.input)
         outputs = self._encoder.run({"images": images})
         original = image.shape[0], image.shape[1]
-        return ImageEmbedding(
-            outputs["image_embeddings"], original, resized, self.manifest.model_id
-        )
+        return ImageEmbedding(outputs["image_embeddings"], original, resized, self.manifest.model_id)
 
     def predict(
         self,
@@ -144,9 +145,7 @@ class Sam:
         mask_input: Any = None,
     ) -> Masks:
         """All four masks of the decoder: the single-mask output, then the three of `predict`."""
-        return self._predict(
-            embedding, point_coords, point_labels, boxes, mask_input, slice(0, 4), False
-        )
+        return self._predict(embedding, point_coords, point_labels, boxes, mask_input, slice(0, 4), False)
 
     def _predict(
         self,
@@ -187,9 +186,7 @@ class Sam:
             }
         )
         low_res = outputs["low_res_masks"][:, kept]
-        logits = upscale(
-            low_res, rules.input.size, embedding.resized_size, embedding.original_size
-        )
+        logits = upscale(low_res, rules.input.size, embedding.resized_size, embedding.original_size)
         masks = logits if return_logits else logits > rules.mask_threshold
         return Masks(masks, outputs["iou_predictions"][:, kept], low_res)
 

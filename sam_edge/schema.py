@@ -28,8 +28,9 @@ def _is(value: Any, name: str) -> bool:
     return isinstance(value, _TYPES[name])
 
 
-def validate(value: Any, schema: dict[str, Any], root: dict[str, Any] | None = None,
-             where: str = "manifest") -> None:
+def validate(
+    value: Any, schema: dict[str, Any], root: dict[str, Any] | None = None, where: str = "manifest"
+) -> None:
     """Raise ValueError, naming the place, unless `value` is valid under `schema`."""
     root = schema if root is None else root
     if "$ref" in schema:

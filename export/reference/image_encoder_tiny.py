@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 
 import torch
+from sam_edge.models.catalogue import TinyEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from sam_edge.models.catalogue import TinyEncoder
 
 from .layers import LayerNorm2d, MLPBlock
 
@@ -27,9 +26,7 @@ class SameConv2d(nn.Conv2d):
         total = kernel - stride
         before = total // 2
         if total - before == before:
-            return F.conv2d(
-                x, self.weight, self.bias, self.stride, before, self.dilation, self.groups
-            )
+            return F.conv2d(x, self.weight, self.bias, self.stride, before, self.dilation, self.groups)
         padded = F.pad(x, (before, total - before, before, total - before))
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
@@ -99,8 +96,7 @@ class ImageEncoderTiny(nn.Module):
         side = image_size // 16
         self.pos_embed = nn.Parameter(torch.zeros(1, side * side, config.dim))
         self.blocks = nn.ModuleList(
-            TransformerBlock(config.dim, config.num_heads, config.mlp_ratio)
-            for _ in range(config.depth)
+            TransformerBlock(config.dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
         self.neck = nn.Sequential(
             nn.Conv2d(config.dim, out_chans, 1, bias=False),

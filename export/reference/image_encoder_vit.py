@@ -9,10 +9,9 @@ values in a fraction of the memory. Parameter names are those of the published c
 from __future__ import annotations
 
 import torch
+from sam_edge.models.catalogue import VitEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from sam_edge.models.catalogue import VitEncoder
 
 from .layers import LayerNorm2d, MLPBlock
 
@@ -62,8 +61,7 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         step = QUERY_ROWS if self.size > 2 * QUERY_ROWS else self.size
         parts = [
-            self._rows(q, k, v, top, min(step, self.size - top))
-            for top in range(0, self.size, step)
+            self._rows(q, k, v, top, min(step, self.size - top)) for top in range(0, self.size, step)
         ]
         out = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, dim))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ class MLP(nn.Module):
     def __init__(self, dim: int, hidden: int, out: int, num_layers: int) -> None:
         super().__init__()
         sizes = [dim, *[hidden] * (num_layers - 1), out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

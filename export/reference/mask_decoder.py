@@ -65,9 +65,7 @@ class TwoWayAttentionBlock(nn.Module):
             queries = queries + self.self_attn(q, q, queries)
         queries = self.norm1(queries)
         positioned_keys = keys + key_pe
-        queries = queries + self.cross_attn_token_to_image(
-            queries + query_pe, positioned_keys, keys
-        )
+        queries = queries + self.cross_attn_token_to_image(queries + query_pe, positioned_keys, keys)
         queries = self.norm2(queries)
         queries = self.norm3(queries + self.mlp(queries))
         attended = self.cross_attn_image_to_token(positioned_keys, queries + query_pe, queries)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
 from sam_edge.models.catalogue import Model, TinyEncoder
+from torch import Tensor, nn
 
 from .image_encoder_tiny import ImageEncoderTiny
 from .image_encoder_vit import ImageEncoderViT
@@ -79,6 +78,4 @@ class PromptAndMaskDecoder(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self.sam.decode(
-            image_embeddings, point_coords, point_labels, mask_input, has_mask_input
-        )
+        return self.sam.decode(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)

@@ -1,0 +1,42 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PHOTO := models/photos/cat.jpg
+
+.PHONY: demo test test-all lint format clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/sam-edge export --out out/sam_edge_tiny
+	$(BIN)/sam-edge verify out/sam_edge_tiny
+	$(BIN)/sam-edge predict out/sam_edge_tiny $(PHOTO) --point 230,150 --overlay out/overlay.png
+	@echo "bundle:  out/sam_edge_tiny"
+	@echo "overlay: out/overlay.png"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

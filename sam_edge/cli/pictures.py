@@ -1,0 +1,76 @@
+"""Pictures in and out: the one place that needs Pillow (the `cli` extra)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
+
+from ..errors import ImageError
+from ..files import write_atomically
+
+COLOURS = ((30, 144, 255), (255, 127, 14), (44, 200, 90), (214, 60, 160), (250, 200, 0))
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+
+    Raises:
+        ImageError: missing, or not a picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{path} cannot be read as a picture ({error}); expected JPEG, PNG or the like"
+        ) from error
+
+
+def _write(path: Path, picture: Image.Image) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """(H, W) bool -> a PNG, white where the mask is."""
+    _write(path, Image.fromarray(mask.astype(np.uint8) * 255))
+
+
+def write_overlay(
+    path: Path,
+    image: NDArray[np.uint8],
+    masks: Sequence[NDArray[np.bool_]],
+    points: Sequence[tuple[float, float, int]] = (),
+    boxes: Sequence[Sequence[float]] = (),
+) -> None:
+    """The image with each mask tinted and outlined, and the prompts drawn, as PNG."""
+    height, width = image.shape[:2]
+    line = max(1, round(max(height, width) / 320))
+    canvas = image.astype(np.float32)
+    for number, mask in enumerate(masks):
+        colour = np.array(COLOURS[number % len(COLOURS)], np.float32)
+        canvas[mask] = 0.55 * canvas[mask] + 0.45 * colour
+        edge = np.zeros_like(mask)
+        for axis in (0, 1):
+            change = np.diff(mask, axis=axis)
+            index = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
+            edge[index] |= change
+        for _ in range(line - 1):
+            edge[1:] |= edge[:-1]
+            edge[:, 1:] |= edge[:, :-1]
+        canvas[edge] = colour
+    picture = Image.fromarray(canvas.astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for box in boxes:
+        draw.rectangle(tuple(box), outline=(255, 255, 255), width=line)
+    radius = 3 * line
+    for x, y, label in points:
+        fill = (40, 220, 80) if label == 1 else (230, 40, 40)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill, (255, 255, 255), line)
+    _write(path, picture)

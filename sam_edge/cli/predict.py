@@ -1,0 +1,156 @@
+"""`sam-edge predict`: segment a picture by points, boxes or a mask."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import rle
+from ..bundle import open_bundle
+from ..errors import PromptError
+from ..files import check_writable
+from ..postprocess import upscale
+from ..preprocess import resized_size
+from ..prompts import encode_prompts
+from ..sam import Masks, load
+from .options import add_bundle, add_precision, add_runtime
+
+
+def _numbers(text: str, option: str, counts: tuple[int, ...], form: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in counts:
+        raise PromptError(f"{option} {text} is not {form}; expected numbers in pixels")
+    return values
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    add_bundle(parser)
+    parser.add_argument("image", type=Path)
+    parser.add_argument(
+        "--point",
+        action="append",
+        default=[],
+        metavar="X,Y[,LABEL]",
+        help="label 1 (default) is foreground, 0 background; all points make one prompt",
+    )
+    parser.add_argument(
+        "--box", action="append", default=[], metavar="X0,Y0,X1,Y1", help="each is one prompt"
+    )
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        help="a picture of the image's size, light where the object is, or .npy low-res logits",
+    )
+    parser.add_argument("--out", type=Path, help="write the mask as PNG; several are numbered -0, -1")
+    parser.add_argument("--overlay", type=Path, help="write the image with masks and prompts as PNG")
+    parser.add_argument(
+        "--multimask",
+        action="store_true",
+        help="all three masks; otherwise the best one for a single point, the single mask elsewhere",
+    )
+    add_runtime(parser)
+    add_precision(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment; prints a table, or JSON, and writes what was asked for."""
+    from .pictures import read_image, write_mask, write_overlay
+
+    points = [_numbers(p, "--point", (2, 3), "X,Y or X,Y,LABEL") for p in args.point]
+    boxes = [_numbers(b, "--box", (4,), "X0,Y0,X1,Y1") for b in args.box]
+    if points and len(boxes) > 1:
+        raise PromptError("points go with at most one --box; give one box, or no points")
+    coords = [p[:2] for p in points] or None
+    labels = [p[2] if len(p) == 3 else 1 for p in points] or None
+    for path in (args.out, args.overlay):
+        if path is not None:
+            check_writable(path)
+    manifest = open_bundle(args.bundle).manifest
+    image = read_image(args.image)
+    size = image.shape[0], image.shape[1]
+    # Before the encoder runs: a wrong prompt should not cost its seconds.
+    encode_prompts(coords, labels, boxes or None, size, size, True, int(args.mask is not None))
+    resized = resized_size(size, manifest.input)
+    mask_input = None
+    if args.mask is not None:
+        mask_input = _mask_logits(args.mask, size, resized, manifest.input.size, manifest.mask_size)
+    with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
+        embedding = sam.encode(image)
+        ambiguous = len(points) == 1 and not boxes and args.mask is None
+        found = sam.predict(
+            embedding, coords, labels, boxes or None, mask_input, args.multimask or ambiguous
+        )
+        backend, device = sam.backend, sam.device
+    kept = _kept(found, args.multimask)
+    masks = [found.masks[n, m] for n, m in kept]
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt": n,
+            "score": float(found.scores[n, m]),
+            "area": int(mask.sum()),
+            "bbox": rle.bbox(mask),
+            "rle": rle.encode(mask),
+        }
+        for (n, m), mask in zip(kept, masks, strict=True)
+    ]
+    if args.out is not None:
+        for number, mask in enumerate(masks):
+            name = args.out.name if len(masks) == 1 else f"{args.out.stem}-{number}.png"
+            write_mask(args.out.with_name(name), mask)
+    if args.overlay is not None:
+        dots = [(p[0], p[1], int(p[2]) if len(p) == 3 else 1) for p in points]
+        write_overlay(args.overlay, image, masks, dots, boxes)
+    if args.json:
+        result = {"image": str(args.image), "backend": backend, "device": device, "masks": rows}
+        print(json.dumps(result))
+        return 0
+    print(f"{'prompt':>6} {'score':>6} {'area':>9}  bbox x, y, w, h  ({backend}, {device})")
+    for row in rows:
+        box = ", ".join(str(v) for v in row["bbox"])
+        print(f"{row['prompt']:6} {row['score']:6.3f} {row['area']:9}  {box}")
+    return 0
+
+
+def _kept(found: Masks, all_of_them: bool) -> list[tuple[int, int]]:
+    """(prompt, mask) of every mask to report, best first."""
+    order = np.argsort(-found.scores, axis=1)
+    count = order.shape[1] if all_of_them else 1
+    return [(n, int(m)) for n in range(len(order)) for m in order[n, :count]]
+
+
+def _mask_logits(
+    path: Path,
+    original: tuple[int, int],
+    resized: tuple[int, int],
+    padded: tuple[int, int],
+    low_res: tuple[int, int],
+) -> NDArray[np.float32]:
+    """A mask file as low-resolution logits (1, h, w)."""
+    if path.suffix == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError) as error:
+            raise PromptError(f"--mask {path} cannot be read ({error}); expected .npy") from error
+        return array[None] if array.ndim == 2 else array
+    from .pictures import read_image
+
+    picture = read_image(path)
+    if picture.shape[:2] != original:
+        raise PromptError(
+            f"--mask {path} is {picture.shape[1]} x {picture.shape[0]}, the image is {original[1]} x "
+            f"{original[0]}; expected the same size"
+        )
+    logits = np.where(picture.mean(2) > 127, 10.0, -10.0).astype(np.float32)[None, None]
+    inside = upscale(logits, original, original, resized)
+    canvas = np.full((1, 1, *padded), -10, np.float32)
+    canvas[..., : resized[0], : resized[1]] = inside
+    return upscale(canvas, padded, padded, low_res)[0]
