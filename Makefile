@@ -32,7 +32,9 @@ test-all: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf build/types && mkdir -p build/types && cp -rs $(CURDIR)/sam_edge build/types/sam_edge
+	cp -rs $(CURDIR)/export build/types/sam_edge/export && cp -rs $(CURDIR)/models build/types/sam_edge/models
+	$(CURDIR)/$(BIN)/mypy --config-file pyproject.toml build/types/sam_edge
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from sam_edge.models.catalogue import CATALOGUE, Model
 from torch import Tensor
 
 from sam_edge.errors import CheckpointError
+from sam_edge.models.catalogue import CATALOGUE, Model
 
 from .reference.model import SamModel
 

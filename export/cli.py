@@ -7,9 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
-
 from sam_edge.errors import CheckpointError, SamEdgeError
+from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 
 from .pipeline import FORMATS, PRECISIONS, Progress, export_bundle, find_checkpoint
 from .publish import check_place
@@ -35,9 +34,7 @@ class _Lines(Progress):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
-        "model", nargs="?", help=f"a name from `sam-edge models` (default: {DEFAULT_MODEL})"
-    )
+    parser.add_argument("model", nargs="?", help=f"a name from `sam-edge models` (default: {DEFAULT_MODEL})")
     parser.add_argument("--checkpoint", type=Path, help=".pth or .safetensors; tells its model itself")
     parser.add_argument("--format", default="onnx", help=f"of {', '.join(FORMATS)}")
     parser.add_argument("--precision", default="fp32", help=f"of {', '.join(PRECISIONS)}")

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sam_edge.models.catalogue import Model
-from sam_edge.models.photos import PHOTOS, read_photo
 from torch import Tensor
 from torch.nn import functional as F
 
 from sam_edge.errors import ParityError
 from sam_edge.golden import Golden, GoldenPrompt, sample_embedding
+from sam_edge.models.catalogue import Model
+from sam_edge.models.photos import PHOTOS, read_photo
 
 from .reference.model import SamModel
 

@@ -14,10 +14,10 @@ from typing import Any
 import onnx
 import onnxsim
 import torch
-from sam_edge.models.catalogue import Model
 from torch import nn
 
 from sam_edge.errors import ExportError
+from sam_edge.models.catalogue import Model
 
 from .reference.model import PromptAndMaskDecoder, SamModel
 

@@ -9,13 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sam_edge.models.catalogue import CATALOGUE, HERE, Model
-
 import sam_edge
 from sam_edge.errors import ExportError, ParityError, SamEdgeError
 from sam_edge.files import sha256_file
 from sam_edge.golden import Golden, write_golden
 from sam_edge.manifest import SCHEMA_VERSION, model_facts, write_manifest
+from sam_edge.models.catalogue import CATALOGUE, HERE, Model
 from sam_edge.parity import GATES, run_parity
 
 from . import onnx
@@ -59,8 +58,7 @@ def find_checkpoint(name: str, checkpoint: Path | None) -> Path:
     if entry.source == "embedded":
         return HERE / entry.file
     error = ExportError(
-        f"{name} needs its checkpoint; get {entry.file} from {entry.source} and give it as "
-        "--checkpoint FILE"
+        f"{name} needs its checkpoint; get {entry.file} from {entry.source} and give it as --checkpoint FILE"
     )
     error.exit_code = 2
     raise error

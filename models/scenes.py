@@ -45,9 +45,7 @@ class Scene:
 
     def masks(self) -> list[NDArray[np.bool_]]:
         """The visible mask of every object worth asking for."""
-        return [
-            self.labels == i for i in range(1, int(self.labels.max()) + 1) if (self.labels == i).any()
-        ]
+        return [self.labels == i for i in range(1, int(self.labels.max()) + 1) if (self.labels == i).any()]
 
 
 def load_assets(path: Path, held_out: bool) -> Assets:

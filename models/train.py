@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from sam_edge.export.reference.model import SamModel
-from sam_edge.models.catalogue import CATALOGUE
-from sam_edge.models.scenes import SceneMaker, load_assets
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
+
+from sam_edge.export.reference.model import SamModel
+from sam_edge.models.catalogue import CATALOGUE
+from sam_edge.models.scenes import SceneMaker, load_assets
 
 IMAGES, PROMPTS = 8, 4
 WARMUP_STEPS = 150
@@ -246,9 +247,7 @@ def main() -> None:
         part.requires_grad_(False)
     trunk = [p for p in model.image_encoder.stages.parameters() if p.requires_grad]  # type: ignore[union-attr]
     in_trunk = {id(p) for p in trunk}
-    rest = [
-        p for p in (*model.parameters(), *aux.parameters()) if p.requires_grad and id(p) not in in_trunk
-    ]
+    rest = [p for p in (*model.parameters(), *aux.parameters()) if p.requires_grad and id(p) not in in_trunk]
     optimiser = torch.optim.AdamW(
         [{"params": trunk, "base": 0.25 * args.lr}, {"params": rest, "base": args.lr}],
         lr=args.lr,
@@ -288,8 +287,7 @@ def main() -> None:
             recent.clear()
             minutes = (time.monotonic() - start) / 60
             print(
-                f"{step} {minutes:.1f} min loss {means[0]:.3f} iou first {means[1]:.3f} "
-                f"last {means[2]:.3f}",
+                f"{step} {minutes:.1f} min loss {means[0]:.3f} iou first {means[1]:.3f} last {means[2]:.3f}",
                 flush=True,
             )
         if progress - saved > 0.05 or progress >= 1:

@@ -94,13 +94,10 @@ def read_golden(path: Path) -> Golden:
             shape = (4, *images[image_index].shape[:2])
             bits = np.unpackbits(arrays[f"masks_{j}"], count=int(np.prod(shape)))
             optional = (
-                arrays.get(f"{name}_{j}")
-                for name in ("point_coords", "point_labels", "box", "mask_input")
+                arrays.get(f"{name}_{j}") for name in ("point_coords", "point_labels", "box", "mask_input")
             )
             prompts.append(
-                GoldenPrompt(
-                    image_index, *optional, bits.reshape(shape).astype(bool), arrays[f"scores_{j}"]
-                )
+                GoldenPrompt(image_index, *optional, bits.reshape(shape).astype(bool), arrays[f"scores_{j}"])
             )
         return Golden(images, [arrays[f"embedding_{i}"] for i in range(count)], prompts)
     except (OSError, ValueError, KeyError, IndexError, BadZipFile, ZlibError) as error:

@@ -87,9 +87,7 @@ def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     return image
 
 
-def preprocess(
-    image: NDArray[np.uint8], rules: InputRules
-) -> tuple[NDArray[np.float32], tuple[int, int]]:
+def preprocess(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """(H, W, 3) uint8 RGB -> images (1, 3, S, S) float32, and the (h, w) it was resized to.
 
     Raises:

@@ -22,9 +22,7 @@ def _numbers(value: Any, what: str, shapes: str) -> Floats:
     return array
 
 
-def _points(
-    point_coords: Any, point_labels: Any, original_size: tuple[int, int]
-) -> tuple[Floats, Floats]:
+def _points(point_coords: Any, point_labels: Any, original_size: tuple[int, int]) -> tuple[Floats, Floats]:
     coords = _numbers(point_coords, "point_coords", "(K, 2) or (N, K, 2)")
     if coords.ndim == 2:
         coords = coords[None]

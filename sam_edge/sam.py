@@ -132,9 +132,7 @@ class Sam:
             PromptError: a prompt that makes no sense.
         """
         kept = slice(1, 4) if multimask_output else slice(0, 1)
-        return self._predict(
-            embedding, point_coords, point_labels, boxes, mask_input, kept, return_logits
-        )
+        return self._predict(embedding, point_coords, point_labels, boxes, mask_input, kept, return_logits)
 
     def predict_all(
         self,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 
 import torch
-from sam_edge.models.catalogue import TinyEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sam_edge.models.catalogue import TinyEncoder
 
 from .layers import LayerNorm2d, MLPBlock
 
@@ -83,9 +84,7 @@ class ImageEncoderTiny(nn.Module):
             blocks = []
             for repeat in range(stage.repeats):
                 step = stage.stride if repeat == 0 else 1
-                blocks.append(
-                    InvertedResidual(channels, stage.channels, stage.kernel, step, stage.expand)
-                )
+                blocks.append(InvertedResidual(channels, stage.channels, stage.kernel, step, stage.expand))
                 channels, stride = stage.channels, stride * step
             stages.append(nn.Sequential(*blocks))
             if index in config.fold_stages:

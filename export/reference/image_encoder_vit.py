@@ -9,9 +9,10 @@ values in a fraction of the memory. Parameter names are those of the published c
 from __future__ import annotations
 
 import torch
-from sam_edge.models.catalogue import VitEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sam_edge.models.catalogue import VitEncoder
 
 from .layers import LayerNorm2d, MLPBlock
 
@@ -48,9 +49,7 @@ class Attention(nn.Module):
         along_w = relative_positions(self.rel_pos_w, size).transpose(1, 2)
         bias_h = grid @ along_h
         bias_w = (grid.transpose(1, 2) @ along_w).transpose(1, 2)
-        bias = (bias_h[..., :, None] + bias_w[..., None, :]).reshape(
-            batch, heads, rows * size, size * size
-        )
+        bias = (bias_h[..., :, None] + bias_w[..., None, :]).reshape(batch, heads, rows * size, size * size)
         weights = torch.softmax((q * self.scale) @ k.transpose(2, 3) + bias, dim=-1)
         return weights @ v
 
@@ -60,9 +59,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         step = QUERY_ROWS if self.size > 2 * QUERY_ROWS else self.size
-        parts = [
-            self._rows(q, k, v, top, min(step, self.size - top)) for top in range(0, self.size, step)
-        ]
+        parts = [self._rows(q, k, v, top, min(step, self.size - top)) for top in range(0, self.size, step)]
         out = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, dim))
 

@@ -78,8 +78,7 @@ class TwoWayTransformer(nn.Module):
     def __init__(self, depth: int, dim: int, num_heads: int, mlp_dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TwoWayAttentionBlock(dim, num_heads, mlp_dim, skip_first_layer_pe=i == 0)
-            for i in range(depth)
+            TwoWayAttentionBlock(dim, num_heads, mlp_dim, skip_first_layer_pe=i == 0) for i in range(depth)
         )
         self.final_attn_token_to_image = Attention(dim, num_heads, downsample_rate=2)
         self.norm_final_attn = nn.LayerNorm(dim)
@@ -97,9 +96,7 @@ class MaskDecoder(nn.Module):
     """Four masks and their predicted IoU: index 0 is the single-mask output, 1 to 3 the
     ambiguity masks."""
 
-    def __init__(
-        self, dim: int, depth: int, num_heads: int, mlp_dim: int, iou_head_hidden_dim: int
-    ) -> None:
+    def __init__(self, dim: int, depth: int, num_heads: int, mlp_dim: int, iou_head_hidden_dim: int) -> None:
         super().__init__()
         self.num_mask_tokens = 4
         self.transformer = TwoWayTransformer(depth, dim, num_heads, mlp_dim)

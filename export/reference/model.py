@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sam_edge.models.catalogue import Model, TinyEncoder
 from torch import Tensor, nn
+
+from sam_edge.models.catalogue import Model, TinyEncoder
 
 from .image_encoder_tiny import ImageEncoderTiny
 from .image_encoder_vit import ImageEncoderViT

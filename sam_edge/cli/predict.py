@@ -86,9 +86,7 @@ def run(args: argparse.Namespace) -> int:
     with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None
-        found = sam.predict(
-            embedding, coords, labels, boxes or None, mask_input, args.multimask or ambiguous
-        )
+        found = sam.predict(embedding, coords, labels, boxes or None, mask_input, args.multimask or ambiguous)
         backend, device = sam.backend, sam.device
     kept = _kept(found, args.multimask)
     masks = [found.masks[n, m] for n, m in kept]

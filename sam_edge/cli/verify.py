@@ -27,9 +27,7 @@ def run(args: argparse.Namespace) -> int:
         bundle.check_files(variant)
     rows = []
     for variant in bundle.manifest.variants:
-        with load(
-            args.bundle, args.backend, args.device, variant["precision"], args.threads, False
-        ) as sam:
+        with load(args.bundle, args.backend, args.device, variant["precision"], args.threads, False) as sam:
             report = run_parity(sam, golden, variant["precision"], args.min_iou)
             rows.append({"id": variant["id"], "device": sam.device, **report.to_dict()})
     passed = all(row["passed"] for row in rows)
