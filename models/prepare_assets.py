@@ -34,7 +34,7 @@ def read_cutout(path: Path) -> NDArray[np.uint8] | None:
     with Image.open(path) as opened:
         picture = opened.convert("RGBA")
     box = picture.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox()
-    if box is None or picture.getextrema()[3][0] > 127:
+    if box is None or picture.getchannel("A").getextrema()[0] == 255:
         return None
     picture = picture.crop(box)
     side = max(picture.size)

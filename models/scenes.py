@@ -206,7 +206,8 @@ class SceneMaker:
         alpha = alpha.resize((diameter, diameter), Image.Resampling.BOX)
         colour = self._texture(diameter, diameter, 0.35).astype(np.float32)
         if rng.random() < 0.5:
-            light = np.linspace(rng.uniform(0.5, 1), rng.uniform(1, 1.4), diameter)[:, None, None]
+            light = np.linspace(rng.uniform(0.5, 1), rng.uniform(1, 1.4), diameter, dtype=np.float32)
+            light = light[:, None, None]
             colour = colour * (light if rng.random() < 0.5 else light.swapaxes(0, 1))
         return np.clip(colour, 0, 255).astype(np.uint8), np.asarray(alpha)
 

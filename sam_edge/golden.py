@@ -93,11 +93,16 @@ def read_golden(path: Path) -> Golden:
         for j, image_index in enumerate(arrays["prompt_image"].tolist()):
             shape = (4, *images[image_index].shape[:2])
             bits = np.unpackbits(arrays[f"masks_{j}"], count=int(np.prod(shape)))
-            optional = (
-                arrays.get(f"{name}_{j}") for name in ("point_coords", "point_labels", "box", "mask_input")
-            )
             prompts.append(
-                GoldenPrompt(image_index, *optional, bits.reshape(shape).astype(bool), arrays[f"scores_{j}"])
+                GoldenPrompt(
+                    image_index=image_index,
+                    point_coords=arrays.get(f"point_coords_{j}"),
+                    point_labels=arrays.get(f"point_labels_{j}"),
+                    box=arrays.get(f"box_{j}"),
+                    mask_input=arrays.get(f"mask_input_{j}"),
+                    masks=bits.reshape(shape).astype(bool),
+                    scores=arrays[f"scores_{j}"],
+                )
             )
         return Golden(images, [arrays[f"embedding_{i}"] for i in range(count)], prompts)
     except (OSError, ValueError, KeyError, IndexError, BadZipFile, ZlibError) as error:

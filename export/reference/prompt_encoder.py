@@ -82,9 +82,10 @@ class PromptEncoder(nn.Module):
         labels = point_labels[..., None]
         is_padding = (labels == -1).to(embedding.dtype)
         embedding = embedding * (1 - is_padding) + self.not_a_point_embed.weight * is_padding
-        for label, point_embedding in enumerate(self.point_embeddings):
+        weights = torch.cat([p.weight for p in self.point_embeddings], dim=0)  # type: ignore[misc]
+        for label in range(4):
             is_label = (labels == label).to(embedding.dtype)
-            embedding = embedding + point_embedding.weight * is_label
+            embedding = embedding + weights[label] * is_label
         return embedding
 
     def embed_masks(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def _import() -> ModuleType:
     except ImportError as error:
         raise BackendError("ONNX Runtime is not installed; pip install 'sam-edge[onnxruntime]'") from error
     onnxruntime.set_default_logger_severity(4)
-    return onnxruntime  # type: ignore[no-any-return]
+    return onnxruntime
 
 
 class OnnxRuntimeSession:

@@ -1,0 +1,88 @@
+"""The wheel holds what it should, and runs with nothing but NumPy and ONNX Runtime."""
+
+import importlib.util
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def python(code, *arguments):
+    """Run `code` in a fresh isolated interpreter."""
+    return subprocess.run([sys.executable, "-I", "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_importing_the_runtime_imports_only_numpy():
+    code = """
+import sys
+before = set(sys.modules)
+for name in ("torch", "onnx", "onnxruntime", "PIL", "cv2", "scipy", "openvino", "coremltools"):
+    sys.modules[name] = None
+import sam_edge
+loaded = {n.partition(".")[0] for n in set(sys.modules) - before if sys.modules[n] is not None}
+print(sorted(loaded - set(sys.stdlib_module_names)))
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    others = [n for n in eval(done.stdout) if not n.startswith(("__editable__", "_"))]
+    assert others == ["numpy", "sam_edge"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheels_contents(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    packages = {name.split("/")[0] for name in names}
+    assert {p for p in packages if not p.endswith(".dist-info")} == {"sam_edge"}
+    for needed in (
+        "sam_edge/manifest.schema.json",
+        "sam_edge/py.typed",
+        "sam_edge/export/pipeline.py",
+        "sam_edge/models/sam_edge_tiny.safetensors",
+        "sam_edge/models/README.md",
+        "sam_edge/models/photos/cat.jpg",
+    ):
+        assert needed in names
+    assert not [name for name in names if "test" in name]
+
+
+def test_the_wheel_predicts_with_only_numpy_and_onnxruntime(wheel, exported, tmp_path):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    for package in ("numpy", "onnxruntime", "flatbuffers", "google"):
+        spec = importlib.util.find_spec(package)
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        (site / package).symlink_to(folder)
+        libraries = folder.with_name(f"{package}.libs")
+        if libraries.exists():
+            (site / libraries.name).symlink_to(libraries)
+    code = """
+import sys
+sys.path = [p for p in sys.path if "site-packages" not in p] + [sys.argv[1]]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+import numpy as np
+import sam_edge
+assert sam_edge.__file__.startswith(sys.argv[1])
+with sam_edge.load(sys.argv[2]) as sam:
+    image = np.zeros((48, 64, 3), np.uint8)
+    print(sam.predict(sam.encode(image), point_coords=[[32, 24]]).masks.shape)
+from sam_edge.cli import main
+assert main(["verify", sys.argv[2]]) == 0
+assert main(["export"]) == 2
+"""
+    done = python(code, site, exported)
+    assert done.returncode == 0, done.stderr
+    assert "(1, 3, 48, 64)" in done.stdout
+    assert "pip install 'sam-edge[export]'" in done.stderr
