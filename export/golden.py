@@ -64,10 +64,10 @@ class Reference:
         coords: NDArray[np.float32],
         labels: NDArray[np.float32],
         mask_input: NDArray[np.float32] | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """One prompt, in pixels of the original image, box corners included as labels 2 and 3.
 
-        Returns low-resolution logits (4, h, w), masks (4, H, W) and scores (4,).
+        Returns low-resolution logits (4, h, w), logits (4, H, W) at the image's size and scores (4,).
         """
         height, width = seen.image.shape[:2]
         scale = np.array([seen.resized[1] / width, seen.resized[0] / height], np.float32)
@@ -90,8 +90,7 @@ class Reference:
         full = F.interpolate(low, (side, side), mode="bilinear", align_corners=False)
         full = full[..., : seen.resized[0], : seen.resized[1]]
         full = F.interpolate(full, (height, width), mode="bilinear", align_corners=False)
-        masks = full[0] > self.model.mask_threshold
-        return low[0].numpy(), masks.numpy(), scores[0].numpy()
+        return low[0].numpy(), full[0].numpy(), scores[0].numpy()
 
 
 def golden_images(model: Model) -> list[NDArray[np.uint8]]:
@@ -108,33 +107,40 @@ def golden_images(model: Model) -> list[NDArray[np.uint8]]:
 def make_golden(sam: SamModel, model: Model, progress: Callable[[str], None] = lambda _: None) -> Golden:
     """Run the reference on every golden image with clicks, boxes, both together and mask prompts.
 
+    The prompts are chosen so that the reference's mask is neither empty nor everything. A model with
+    random weights may have none such; its masks are then taken at the median of its logits.
+
     Raises:
-        ParityError: the reference makes no usable mask at all, so nothing could be compared.
+        ParityError: the reference's logits are the same everywhere, or not finite.
     """
     reference = Reference(sam, model)
     images = golden_images(model)
-    prompts: list[GoldenPrompt] = []
-    embeddings = []
+    seen = []
     for index, image in enumerate(images):
         progress(f"reference on golden image {index + 1} of {len(images)}")
-        seen = reference.encode(image)
-        embeddings.append(sample_embedding(seen.embedding.numpy()))
-        prompts += _prompts(reference, seen, index)
+        seen.append(reference.encode(image))
+    prompts: list[GoldenPrompt] = []
+    for threshold in (model.mask_threshold, None):
+        if not prompts:
+            prompts = [p for i, one in enumerate(seen) for p in _prompts(reference, one, i, threshold)]
     if not prompts:
         raise ParityError(
-            "the reference model makes only empty or full masks on the golden images, so nothing can "
-            "be compared; is the checkpoint trained?"
+            "the reference model's masks are the same everywhere, so nothing can be compared; is the "
+            "checkpoint whole?"
         )
+    embeddings = [sample_embedding(one.embedding.numpy()) for one in seen]
     return Golden(images, embeddings, prompts)
 
 
-def _picked(masks: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-    best: NDArray[np.bool_] = masks[1 + int(scores[1:].argmax())]
-    return best
+def at_median(golden: Golden, model: Model) -> bool:
+    """Whether the masks are compared at the median logit, because the model looks untrained."""
+    return any(prompt.threshold != model.mask_threshold for prompt in golden.prompts)
 
 
-def _prompts(reference: Reference, seen: ReferenceImage, index: int) -> list[GoldenPrompt]:
-    """Up to six prompts whose reference mask is neither empty nor everything."""
+def _prompts(
+    reference: Reference, seen: ReferenceImage, index: int, threshold: float | None
+) -> list[GoldenPrompt]:
+    """Prompts whose reference mask is neither empty nor everything; `threshold` None: the median."""
     height, width = seen.image.shape[:2]
     found: list[GoldenPrompt] = []
 
@@ -143,17 +149,20 @@ def _prompts(reference: Reference, seen: ReferenceImage, index: int) -> list[Gol
         labels: NDArray[np.float32] | None,
         box: NDArray[np.float32] | None,
         mask_input: NDArray[np.float32] | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]] | None:
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
         coords = np.zeros((0, 2), np.float32) if points is None else points
         codes = np.zeros(0, np.float32) if labels is None else labels
         if box is not None:
             coords = np.concatenate([coords, box.reshape(2, 2)])
             codes = np.concatenate([codes, np.array([2, 3], np.float32)])
-        low, masks, scores = reference.decode(seen, coords, codes, mask_input)
-        if not MIN_AREA < _picked(masks, scores).mean() < MAX_AREA:
+        low, logits, scores = reference.decode(seen, coords, codes, mask_input)
+        best = 1 + int(scores[1:].argmax())
+        level = float(np.median(logits[best])) if threshold is None else threshold
+        masks = logits > level
+        if not MIN_AREA < masks[best].mean() < MAX_AREA:
             return None
-        found.append(GoldenPrompt(index, points, labels, box, mask_input, masks, scores))
-        return low, masks, scores
+        found.append(GoldenPrompt(index, points, labels, box, mask_input, masks, scores, level))
+        return low[None, best], masks[best]
 
     one = np.ones(1, np.float32)
     for y, x in ((0.5, 0.5), (0.35, 0.35), (0.65, 0.6), (0.3, 0.7), (0.75, 0.3), (0.15, 0.5)):
@@ -161,14 +170,13 @@ def _prompts(reference: Reference, seen: ReferenceImage, index: int) -> list[Gol
         made = keep(point, one, None)
         if made is None:
             continue
-        low, masks, scores = made
-        rows, columns = np.nonzero(_picked(masks, scores))
+        low, mask = made
+        rows, columns = np.nonzero(mask)
         box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
         keep(None, None, box)
         keep(point, one, box)
-        outside = np.array([[5, 5]], np.float32)
-        keep(np.concatenate([point, outside]), np.array([1, 0], np.float32), None)
-        keep(point, one, None, low[None, 1 + int(scores[1:].argmax())])
+        keep(np.concatenate([point, np.array([[5, 5]], np.float32)]), np.array([1, 0], np.float32), None)
+        keep(point, one, None, low)
         if len(found) >= 5:
             break
     return found

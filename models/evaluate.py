@@ -58,8 +58,8 @@ def evaluate(checkpoint: Path, assets: Path | None, count: int, seed: int = SEED
             "box": (box_of(mask), np.array([2, 3], np.float32)),
         }
         for name, (coords, labels) in prompts.items():
-            _, made, scores = reference.decode(seen, coords, labels)
-            best = made[1 + int(scores[1:].argmax())]
+            _, logits, scores = reference.decode(seen, coords, labels)
+            best = logits[1 + int(scores[1:].argmax())] > loaded.model.mask_threshold
             found[f"{name}_iou"].append(iou(best, mask))
             found[f"{name}_boundary_iou"].append(boundary_iou(best, mask))
     return {"scenes": count, **{name: float(np.mean(values)) for name, values in found.items()}}

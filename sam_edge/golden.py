@@ -32,8 +32,10 @@ class GoldenPrompt:
         point_labels: (K,) or None.
         box: (4,) x0, y0, x1, y1 or None.
         mask_input: (1, h, w) logits or None.
-        masks: (4, H, W) bool.
+        masks: (4, H, W) bool: the logits above `threshold`.
         scores: (4,) predicted IoU.
+        threshold: the model's mask threshold; or, for a model whose masks are all empty or full (an
+            untrained one), the median of the picked mask's logits, so that there is something to compare.
     """
 
     image_index: int
@@ -43,6 +45,7 @@ class GoldenPrompt:
     mask_input: NDArray[np.float32] | None
     masks: NDArray[np.bool_]
     scores: NDArray[np.float32]
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def write_golden(path: Path, golden: Golden) -> None:
     for j, prompt in enumerate(golden.prompts):
         arrays[f"masks_{j}"] = np.packbits(prompt.masks)
         arrays[f"scores_{j}"] = prompt.scores
+        arrays[f"threshold_{j}"] = np.array(prompt.threshold)
         for name in ("point_coords", "point_labels", "box", "mask_input"):
             value = getattr(prompt, name)
             if value is not None:
@@ -102,6 +106,7 @@ def read_golden(path: Path) -> Golden:
                     mask_input=arrays.get(f"mask_input_{j}"),
                     masks=bits.reshape(shape).astype(bool),
                     scores=arrays[f"scores_{j}"],
+                    threshold=float(arrays[f"threshold_{j}"]),
                 )
             )
         return Golden(images, [arrays[f"embedding_{i}"] for i in range(count)], prompts)

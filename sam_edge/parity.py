@@ -96,8 +96,9 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
             point_labels=prompt.point_labels,
             boxes=prompt.box,
             mask_input=prompt.mask_input,
+            return_logits=True,
         )
-        masks, scores = result.masks[0], result.scores[0]
+        masks, scores = result.masks[0] > prompt.threshold, result.scores[0]
         best = 1 + int(prompt.scores[1:].argmax())
         picked.append(iou(masks[best], prompt.masks[best]))
         boundary.append(boundary_iou(masks[best], prompt.masks[best]))

@@ -141,9 +141,12 @@ class Sam:
         point_labels: Any = None,
         boxes: Any = None,
         mask_input: Any = None,
+        return_logits: bool = False,
     ) -> Masks:
         """All four masks of the decoder: the single-mask output, then the three of `predict`."""
-        return self._predict(embedding, point_coords, point_labels, boxes, mask_input, slice(0, 4), False)
+        return self._predict(
+            embedding, point_coords, point_labels, boxes, mask_input, slice(0, 4), return_logits
+        )
 
     def _predict(
         self,

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 
 def python(code, *arguments):
     """Run `code` in a fresh isolated interpreter."""
-    return subprocess.run([sys.executable, "-I", "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code, *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 def test_importing_the_runtime_imports_only_numpy():
