@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PHOTO := models/photos/cat.jpg
+PHOTO := models/photos/astronaut.jpg
 
 .PHONY: demo test test-all lint format clean
 
@@ -19,7 +19,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/sam-edge export --out out/sam_edge_tiny
 	$(BIN)/sam-edge verify out/sam_edge_tiny
-	$(BIN)/sam-edge predict out/sam_edge_tiny $(PHOTO) --point 230,150 --overlay out/overlay.png
+	$(BIN)/sam-edge predict out/sam_edge_tiny $(PHOTO) --point 225,120 --overlay out/overlay.png
 	@echo "bundle:  out/sam_edge_tiny"
 	@echo "overlay: out/overlay.png"
 

@@ -141,8 +141,8 @@ CATALOGUE: dict[str, Model] = {
             decoder=Decoder(dim=128, num_heads=8, mlp_dim=768, iou_head_hidden_dim=128),
             checkpoint=Checkpoint(
                 file="sam_edge_tiny.safetensors",
-                bytes=None,
-                sha256=None,
+                bytes=5_671_376,
+                sha256="eb7d85ee0f4a3f901f533ef2efabbe00bd2cf47927961a2880a47d5376359093",
                 source="embedded",
                 license="Apache-2.0",
                 sha256_by="us",

@@ -52,7 +52,13 @@ class Bundle:
         path = self.path / file["path"]
         if not path.is_file():
             raise IntegrityError(f"{path} is missing; export or copy the bundle again")
-        if path.stat().st_size != file["bytes"] or sha256_file(path) != file["sha256"]:
+        try:
+            same = path.stat().st_size == file["bytes"] and sha256_file(path) == file["sha256"]
+        except OSError as error:
+            raise IntegrityError(
+                f"{path} cannot be read ({error.strerror}); check its permissions"
+            ) from error
+        if not same:
             raise IntegrityError(
                 f"{path} is not the file that was exported (its size or sha256 differs); export or "
                 "copy the bundle again"

@@ -18,10 +18,13 @@ def sha256_file(path: Path) -> str:
 def check_writable(path: Path) -> None:
     """Raise `OutputError` unless a file could be written at `path`."""
     parent = path.absolute().parent
-    if not parent.is_dir():
-        raise OutputError(f"cannot write {path}: {parent} is not a directory; create it first")
-    if path.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: it is a directory, or {parent} is not writable")
+    try:
+        if not parent.is_dir():
+            raise OutputError(f"cannot write {path}: {parent} is not a directory; create it first")
+        if path.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write {path}: it is a directory, or {parent} is not writable")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another name") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

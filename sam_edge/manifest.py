@@ -57,7 +57,7 @@ class Manifest:
         """How an image becomes the encoder's input."""
         rules = self.data["input"]
         return InputRules(
-            tuple(rules["size"]),
+            (int(rules["size"][0]), int(rules["size"][1])),
             rules["resize"],
             tuple(rules["mean"]),
             tuple(rules["std"]),
@@ -78,7 +78,7 @@ class Manifest:
     def mask_size(self) -> tuple[int, int]:
         """(h, w) of the low-resolution logits."""
         h, w = self.data["mask"]["size"]
-        return h, w
+        return int(h), int(w)
 
     @property
     def golden(self) -> dict[str, Any]:
@@ -144,6 +144,8 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"{path} is not a valid manifest: {error}; export it again") from error
     for name in _paths(data):
         _check_path(bundle, name)
+    for variant in data["variants"]:
+        _check_graphs(path, variant)
     if integrity(data) != data["integrity"]:
         raise IntegrityError(f"{path} was changed since it was exported; export or copy the bundle again")
     return Manifest(data)
@@ -164,6 +166,18 @@ def _paths(data: dict[str, Any]) -> list[str]:
         names += [file["path"] for file in variant["files"]]
         names += [variant["encoder"]["path"], variant["decoder"]["path"]]
     return names
+
+
+def _check_graphs(path: Path, variant: dict[str, Any]) -> None:
+    """Only files with a hash may be opened; a graph may be a directory of such files."""
+    files = [file["path"] for file in variant["files"]]
+    for kind in ("encoder", "decoder"):
+        graph = variant[kind]["path"]
+        if not any(file == graph or file.startswith(f"{graph}/") for file in files):
+            raise BundleError(
+                f"{path} names {graph!r} as the {kind} of {variant['id']!r}, but not among its files; "
+                "export the bundle again"
+            )
 
 
 def _check_path(bundle: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import ParityError
 from .golden import Golden, sample_embedding
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
         golden: the reference's answers.
         precision: whose gate applies, a key of `GATES`.
         min_iou: replaces the gate on the mean.
+
+    Raises:
+        ParityError: the reference picks no mask that is not empty; empty ones count for nothing.
     """
     embeddings = [sam.encode(image) for image in golden.images]
     errors = []
@@ -100,14 +104,17 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
         )
         masks, scores = result.masks[0] > prompt.threshold, result.scores[0]
         best = 1 + int(prompt.scores[1:].argmax())
-        picked.append(iou(masks[best], prompt.masks[best]))
-        boundary.append(boundary_iou(masks[best], prompt.masks[best]))
+        if prompt.masks[best].any():
+            picked.append(iou(masks[best], prompt.masks[best]))
+            boundary.append(boundary_iou(masks[best], prompt.masks[best]))
         every += [
             iou(ours, reference)
             for ours, reference in zip(masks, prompt.masks, strict=True)
             if reference.any()
         ]
         score_differences.append(float(np.abs(scores - prompt.scores).max()))
+    if not picked:
+        raise ParityError("every mask of the golden data is empty; choose other golden prompts")
     mean_gate, min_gate = GATES[precision]
     mean_gate = mean_gate if min_iou is None else min_iou
     min_gate = min(min_gate, mean_gate)

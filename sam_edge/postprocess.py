@@ -7,6 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+_ROWS = 64
+
 
 def _bilinear(old: int, new: int) -> NDArray[np.float64]:
     """(new, old) matrix of bilinear interpolation with half-pixel centres (align_corners=False)."""
@@ -43,5 +45,12 @@ def upscale(
     h, w = low_res_logits.shape[2:]
     rows = _axis(h, input_size[0], resized_size[0], original_size[0])
     columns = _axis(w, input_size[1], resized_size[1], original_size[1])
-    logits: NDArray[np.float32] = (rows @ low_res_logits.astype(np.float32)) @ columns.T
+    wide = low_res_logits.astype(np.float32) @ columns.T
+    logits = np.empty((*wide.shape[:2], *original_size), np.float32)
+    # A few output rows depend on a few input rows only; the rest of the matrix is zero.
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        used = np.flatnonzero(block.any(axis=0))
+        first, last = used[0], used[-1] + 1
+        np.matmul(block[:, first:last], wide[..., first:last, :], out=logits[..., start : start + _ROWS, :])
     return logits

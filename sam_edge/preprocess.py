@@ -58,9 +58,10 @@ def _taps(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
         centre = (i + 0.5) * scale
         first = max(0, int(centre - support + 0.5))
         last = min(old, int(centre + support + 0.5))
-        distance = (np.arange(first, last) - centre + 0.5) / support
+        # Operation by operation as in C, so that the rounded weights are the same to the last bit.
+        distance = (np.arange(first, last) - centre + 0.5) * (1.0 / support)
         triangle = np.maximum(0.0, 1.0 - np.abs(distance))
-        triangle /= triangle.sum()
+        triangle /= np.cumsum(triangle)[-1]
         n = last - first
         indices[i, :n] = np.arange(first, last)
         weights[i, :n] = (triangle * (1 << _PRECISION_BITS) + 0.5).astype(np.int32)
@@ -77,7 +78,11 @@ def _resample_rows(image: NDArray[np.uint8], new: int) -> NDArray[np.uint8]:
 
 
 def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize (H, W, C) uint8 to `size` (height, width) as Pillow's antialiased BILINEAR does."""
+    """Resize (H, W, C) uint8 to `size` (height, width) as Pillow's antialiased BILINEAR does.
+
+    To the bit for one axis, and for both in the order of the classic Pillow: columns first. Recent
+    releases sometimes take the rows first, which differs by at most one level.
+    """
     height, width = size
     if image.shape[1] != width:
         columns = np.ascontiguousarray(image.swapaxes(0, 1))

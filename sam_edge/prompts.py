@@ -14,7 +14,8 @@ Floats = NDArray[np.float32]
 
 def _numbers(value: Any, what: str, shapes: str) -> Floats:
     try:
-        array = np.asarray(value, np.float32)
+        with np.errstate(over="ignore"):
+            array = np.asarray(value, np.float32)
     except (TypeError, ValueError) as error:
         raise PromptError(f"{what} should be numbers of shape {shapes}: {error}") from error
     if not np.isfinite(array).all():
@@ -105,6 +106,8 @@ def encode_prompts(
     parts: list[tuple[Floats, Floats]] = []
     if point_coords is not None:
         parts.append(_points(point_coords, point_labels, original_size))
+        if boxes is None and not prompts_from_masks and (parts[0][1] == -1).all(axis=1).any():
+            raise PromptError("a prompt has only padding points (label -1); give it a point, a box or a mask")
     if boxes is not None:
         corners = _boxes(boxes, original_size).reshape(-1, 2, 2)
         parts.append((corners, np.tile(np.array([2, 3], np.float32), (len(corners), 1))))

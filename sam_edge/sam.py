@@ -6,14 +6,13 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Session, get_backend
 from .bundle import Bundle, open_bundle
-from .errors import IntegrityError, PromptError
+from .errors import BackendError, IntegrityError, PromptError
 from .files import write_atomically
 from .postprocess import upscale
 from .preprocess import preprocess
@@ -54,7 +53,7 @@ class ImageEmbedding:
             with np.load(path, allow_pickle=False) as file:
                 original, resized = file["sizes"].tolist()
                 return cls(file["image_embeddings"], tuple(original), tuple(resized), str(file["model"]))
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except Exception as error:  # damaged zip and npy data raise nearly anything
             raise IntegrityError(f"{path} is not a saved embedding ({error})") from error
 
 
@@ -192,7 +191,10 @@ class Sam:
         return Masks(masks, outputs["iou_predictions"][:, kept], low_res)
 
     def _mask_input(self, mask_input: Any) -> NDArray[np.float32]:
-        array = np.asarray(mask_input, np.float32)
+        try:
+            array = np.asarray(mask_input, np.float32)
+        except (TypeError, ValueError) as error:
+            raise PromptError(f"mask_input should be numbers of shape (1, h, w): {error}") from error
         array = array[None] if array.ndim == 3 else array
         h, w = self.manifest.mask_size
         if array.ndim != 4 or array.shape[1:] != (1, h, w) or not np.isfinite(array).all():
@@ -241,6 +243,28 @@ def load(
     variant = bundle.choose(chosen.formats, precision)
     if check_integrity:
         bundle.check_files(variant)
+    return load_variant(bundle, variant, backend, device, threads)
+
+
+def load_variant(
+    bundle: Bundle,
+    variant: dict[str, Any],
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+) -> Sam:
+    """Load this very variant, its files unchecked; arguments and errors as in `load`.
+
+    Raises:
+        BackendError: also where the backend does not read the variant's format.
+    """
+    chosen = get_backend(backend)
+    if variant["format"] not in chosen.formats:
+        raise BackendError(
+            f"{chosen.name} does not read {variant['id']}; it reads {', '.join(chosen.formats)}"
+        )
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
     encoder = chosen.open(bundle.path / variant["encoder"]["path"], device, threads)
     decoder = chosen.open(bundle.path / variant["decoder"]["path"], device, threads)
     return Sam(bundle, variant, chosen.name, encoder, decoder)

@@ -88,3 +88,14 @@ assert main(["export"]) == 2
     assert done.returncode == 0, done.stderr
     assert "(1, 3, 48, 64)" in done.stdout
     assert "pip install 'sam-edge[export]'" in done.stderr
+
+
+def test_the_embedded_checkpoint_is_the_one_in_the_catalogue():
+    from sam_edge.files import sha256_file
+    from sam_edge.models.catalogue import CATALOGUE, HERE
+
+    entry = CATALOGUE["sam_edge_tiny"].checkpoint
+    path = HERE / entry.file
+    assert path.stat().st_size == entry.bytes <= 8_000_000
+    assert sha256_file(path) == entry.sha256
+    assert entry.sha256 in (HERE / "README.md").read_text()

@@ -44,7 +44,14 @@ class OnnxRuntimeSession:
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
         """Named arrays in, named arrays out."""
-        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+        session = self._session
+        if session is None:
+            raise BackendError("this model was closed; load it again")
+        try:
+            return dict(zip(self._names, session.run(self._names, dict(inputs)), strict=True))
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise BackendError(f"ONNX Runtime cannot run the graph: {reason}") from error
 
     def close(self) -> None:
         """Free the graph's memory."""
@@ -100,7 +107,8 @@ class OnnxRuntime:
         try:
             session = ort.InferenceSession(str(path), options, providers=chosen[:1])
         except Exception as error:
-            raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise BackendError(f"ONNX Runtime cannot load {path}: {reason}") from error
         if session.get_providers()[0] != chosen[0]:
             raise DeviceError(
                 f"{chosen[0]} did not start (it fell back to {session.get_providers()[0]}); check "

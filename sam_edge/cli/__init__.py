@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ..errors import BackendError, SamEdgeError
 
@@ -42,38 +44,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SamEdgeError(f"{message}; see {self.prog} --help")
+
+
 def _run(arguments: list[str]) -> int:
     from .. import __version__
 
-    parser = argparse.ArgumentParser(
-        prog="sam-edge", description="Export Segment Anything once, run it anywhere."
-    )
+    parser = _Parser(prog="sam-edge", description="Export Segment Anything once, run it anywhere.")
     parser.add_argument("--version", action="version", version=f"sam-edge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     # Only the command asked for is imported: the others' packages may not be installed.
-    asked = next((a for a in arguments if not a.startswith("-")), None)
-    module = None
-    for name, (path, help_text) in _COMMANDS.items():
-        sub = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
-        if name == asked:
-            module = _import(name, path)
-            module.configure(sub)
+    asked = next((a for a in arguments if not a.startswith("-")), "")
     try:
-        args = parser.parse_args(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    assert module is not None
-    return int(module.run(args))
-
-
-def _import(name: str, path: str):  # type: ignore[no-untyped-def]
-    try:
-        return importlib.import_module(path)
+        module = importlib.import_module(_COMMANDS[asked][0]) if asked in _COMMANDS else None
+        for name, (_, help_text) in _COMMANDS.items():
+            sub = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+            if name == asked and module is not None:
+                module.configure(sub)
+        try:
+            args = parser.parse_args(_joined(arguments))
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return int(module.run(args)) if module is not None else 2
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:
             raise
         raise BackendError(
-            f"sam-edge {name} needs {missing}, which is not installed; "
+            f"sam-edge {asked} needs {missing}, which is not installed; "
             f"pip install 'sam-edge[{_EXTRAS[missing]}]'"
         ) from error
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """`--point -5,3` as `--point=-5,3`: argparse would take the number for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--point", "--box") and re.match(r"-[\d.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined

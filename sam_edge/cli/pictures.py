@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         ImageError: missing, or not a picture.
     """
     try:
-        with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        # Pillow's remarks on odd metadata are no business of the user's.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I;16"):  # convert() would clip, not scale
+                upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
+            return np.array(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(
             f"{path} cannot be read as a picture ({error}); expected JPEG, PNG or the like"

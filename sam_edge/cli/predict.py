@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import rle
 from ..bundle import open_bundle
-from ..errors import PromptError
+from ..errors import OutputError, PromptError
 from ..files import check_writable
 from ..postprocess import upscale
 from ..preprocess import resized_size
@@ -73,7 +73,11 @@ def run(args: argparse.Namespace) -> int:
     labels = [p[2] if len(p) == 3 else 1 for p in points] or None
     for path in (args.out, args.overlay):
         if path is not None:
+            if path.suffix.lower() != ".png":
+                raise OutputError(f"cannot write {path}: pictures are written as PNG; name it .png")
             check_writable(path)
+    if args.out is not None and args.out == args.overlay:
+        raise OutputError(f"--out and --overlay are both {args.out}; give two names")
     manifest = open_bundle(args.bundle).manifest
     image = read_image(args.image)
     size = image.shape[0], image.shape[1]
@@ -134,11 +138,17 @@ def _mask_logits(
 ) -> NDArray[np.float32]:
     """A mask file as low-resolution logits (1, h, w)."""
     if path.suffix == ".npy":
+        h, w = low_res
         try:
-            array = np.load(path, allow_pickle=False).astype(np.float32)
-        except (OSError, ValueError) as error:
-            raise PromptError(f"--mask {path} cannot be read ({error}); expected .npy") from error
-        return array[None] if array.ndim == 2 else array
+            array = np.asarray(np.load(path, allow_pickle=False), np.float32)
+            array = array[None] if array.ndim == 2 else array
+            if array.shape != (1, h, w) or not np.isfinite(array).all():
+                raise ValueError(f"its shape is {array.shape}, or it holds NaN")
+        except Exception as error:  # damaged npy data raise nearly anything
+            raise PromptError(
+                f"--mask {path} cannot be used ({error}); expected .npy of finite logits (1, {h}, {w})"
+            ) from error
+        return array
     from .pictures import read_image
 
     picture = read_image(path)

@@ -1,0 +1,220 @@
+"""A whole bundle in a few kilobytes: an encoder and a decoder of one or two operators each.
+
+The encoder averages patches of 8 x 8 pixels. The decoder's masks are the sum of the embedding's
+channels, moved up or down by the prompt, so that masks depend on the image and on the prompt.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from sam_edge.files import sha256_file
+from sam_edge.golden import Golden, GoldenPrompt, sample_embedding, write_golden
+from sam_edge.manifest import write_manifest
+
+SIDE, GRID = 64, 8
+SHA = "0123456789abcdef" * 4
+
+
+def _tensor(name, *shape):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _save(path, nodes, inputs, outputs, constants=()):
+    graph = helper.make_graph(nodes, "toy", inputs, outputs, list(constants))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _constant(name, values):
+    values = np.asarray(values)
+    kind = TensorProto.INT64 if values.dtype == np.int64 else TensorProto.FLOAT
+    return helper.make_tensor(name, kind, values.shape, values.ravel())
+
+
+def write_encoder(path):
+    pool = helper.make_node(
+        "AveragePool", ["images"], ["image_embeddings"], kernel_shape=[8, 8], strides=[8, 8]
+    )
+    _save(
+        path,
+        [pool],
+        [_tensor("images", 1, 3, SIDE, SIDE)],
+        [_tensor("image_embeddings", 1, 3, GRID, GRID)],
+    )
+
+
+def write_decoder(path):
+    def node(kind, inputs, output, **attributes):
+        return helper.make_node(kind, inputs, [output], **attributes)
+
+    nodes = [
+        # One number a prompt: its labels and the x of its points.
+        node("ReduceSum", ["point_labels", "last"], "labels", keepdims=1),  # (N, 1)
+        node("ReduceMean", ["point_coords", "points_and_xy"], "at", keepdims=0),  # (N,)
+        node("Reshape", ["at", "column"], "at_column"),
+        node("Mul", ["at_column", "small"], "at_small"),
+        node("Add", ["labels", "at_small"], "prompt"),  # (N, 1)
+        node("Reshape", ["prompt", "n111"], "shift"),
+        node("Reshape", ["has_mask_input", "n111"], "has_mask"),
+        node("Mul", ["mask_input", "has_mask"], "given"),  # (N, 1, 8, 8)
+        node("ReduceSum", ["image_embeddings", "channels"], "picture", keepdims=1),  # (1, 1, 8, 8)
+        node("Add", ["picture", "shift"], "shifted"),
+        node("Add", ["shifted", "given"], "one"),
+        node("Add", ["one", "levels"], "low_res_masks"),  # (N, 4, 8, 8)
+        node("Mul", ["prompt", "small"], "prompt_small"),
+        node("Add", ["prompt_small", "scores"], "iou_predictions"),  # (N, 4)
+    ]
+    constants = [
+        _constant("last", np.array([1])),
+        _constant("points_and_xy", np.array([1, 2])),
+        _constant("column", np.array([-1, 1])),
+        _constant("n111", np.array([-1, 1, 1, 1])),
+        _constant("channels", np.array([1])),
+        _constant("small", np.array([0.01], np.float32)),
+        _constant("levels", np.array([0, -0.5, 0.25, 0.5], np.float32).reshape(1, 4, 1, 1)),
+        _constant("scores", np.array([[0.5, 0.6, 0.9, 0.7]], np.float32)),
+    ]
+    _save(path, nodes, *(list(map(lambda t: _tensor(*t), side)) for side in DECODER), constants)
+
+
+DECODER = (
+    [
+        ("image_embeddings", 1, 3, GRID, GRID),
+        ("point_coords", "num_prompts", "num_points", 2),
+        ("point_labels", "num_prompts", "num_points"),
+        ("mask_input", "num_prompts", 1, GRID, GRID),
+        ("has_mask_input", "num_prompts"),
+    ],
+    [("low_res_masks", "num_prompts", 4, GRID, GRID), ("iou_predictions", "num_prompts", 4)],
+)
+
+
+def picture(height=48, width=80):
+    """A bright disc on a dark ground, (H, W, 3) uint8."""
+    y, x = np.mgrid[:height, :width]
+    disc = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (height / 3) ** 2
+    return np.where(disc[..., None], (220, 200, 210), (40, 30, 20)).astype(np.uint8)
+
+
+def _file(root, name):
+    path = root / name
+    return {"path": name, "sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def _graph(path, inputs, outputs):
+    def tensors(side):
+        return [{"name": name, "dtype": "float32", "shape": shape} for name, *shape in side]
+
+    return {"path": path, "inputs": tensors(inputs), "outputs": tensors(outputs)}
+
+
+def manifest_data(root: Path) -> dict:
+    folder = "onnx-fp32"
+    return {
+        "schema_version": 1,
+        "sam_edge_version": "0.1.0",
+        "model": {
+            "family": "toy",
+            "name": "toy",
+            "parameters": 0,
+            "checkpoint": {"file": "toy.pth", "sha256": SHA, "bytes": 1, "layout": "segment-anything"},
+            "license": "Apache-2.0",
+        },
+        "input": {
+            "size": [SIDE, SIDE],
+            "resize": "longest_side",
+            "color_order": "RGB",
+            "mean": [123.675, 116.28, 103.53],
+            "std": [58.395, 57.12, 57.375],
+            "pad_value": 0.0,
+        },
+        "prompt": {
+            "coordinate_space": "input_pixels",
+            "labels": {
+                "background": 0,
+                "foreground": 1,
+                "box_top_left": 2,
+                "box_bottom_right": 3,
+                "padding": -1,
+            },
+            "padding_point": True,
+        },
+        "mask": {"threshold": 0.0, "count": 4, "size": [GRID, GRID]},
+        "golden": _file(root, "golden.npz"),
+        "variants": [
+            {
+                "id": folder,
+                "format": "onnx",
+                "precision": "fp32",
+                "opset": 18,
+                "deployment_target": None,
+                "files": [_file(root, f"{folder}/{name}.onnx") for name in ("encoder", "decoder")],
+                "encoder": _graph(
+                    f"{folder}/encoder.onnx",
+                    [("images", 1, 3, SIDE, SIDE)],
+                    [("image_embeddings", 1, 3, GRID, GRID)],
+                ),
+                "decoder": _graph(f"{folder}/decoder.onnx", *DECODER),
+                "higher_precision_ops": [],
+                "calibration_sha256": None,
+                "tools": {"onnx": onnx.__version__},
+                "parity": {
+                    "mean_iou": 1.0,
+                    "p5_iou": 1.0,
+                    "min_iou": 1.0,
+                    "boundary_iou": 1.0,
+                    "all_masks_mean_iou": 1.0,
+                    "all_masks_min_iou": 1.0,
+                    "max_score_difference": 0.0,
+                    "embedding_relative_error": 0.0,
+                    "num_prompts": 3,
+                    "gate": {"mean_iou": 0.999, "min_iou": 0.99},
+                    "passed": True,
+                },
+            }
+        ],
+    }
+
+
+def write_bundle(root: Path) -> Path:
+    """Write the bundle; its golden masks are made by the graphs themselves."""
+    from sam_edge import load
+
+    (root / "onnx-fp32").mkdir(parents=True)
+    write_encoder(root / "onnx-fp32/encoder.onnx")
+    write_decoder(root / "onnx-fp32/decoder.onnx")
+    write_golden(root / "golden.npz", Golden([], [], []))
+    write_manifest(root, manifest_data(root))
+
+    image = picture()
+    point, label = np.array([[40.0, 24.0]], np.float32), np.array([1], np.float32)
+    box = np.array([20, 8, 60, 40], np.float32)
+    logits = np.full((1, GRID, GRID), 0.5, np.float32)
+    asked = [(point, label, None, None), (None, None, box, None), (point, label, box, logits)]
+    with load(root) as sam:
+        embedding = sam.encode(image)
+        prompts = []
+        for coords, labels, corners, mask_input in asked:
+            found = sam.predict_all(embedding, coords, labels, corners, mask_input)
+            answer = found.masks[0], found.scores[0]
+            prompts.append(GoldenPrompt(0, coords, labels, corners, mask_input, *answer))
+    sample = sample_embedding(embedding.image_embeddings)
+    write_golden(root / "golden.npz", Golden([image], [sample], prompts))
+    write_manifest(root, manifest_data(root))
+    return root
+
+
+def rewrite_manifest(root: Path, change) -> None:
+    """Let `change` alter the manifest, with a matching `integrity`, schema unchecked."""
+    from sam_edge.manifest import integrity
+
+    path = root / "manifest.json"
+    data = json.loads(path.read_text())
+    change(data)
+    data["integrity"] = integrity(data)
+    path.write_text(json.dumps(data))
