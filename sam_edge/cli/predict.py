@@ -76,13 +76,13 @@ def run(args: argparse.Namespace) -> int:
             if path.suffix.lower() != ".png":
                 raise OutputError(f"cannot write {path}: pictures are written as PNG; name it .png")
             check_writable(path)
-    if args.out is not None and args.out == args.overlay:
-        raise OutputError(f"--out and --overlay are both {args.out}; give two names")
     manifest = open_bundle(args.bundle).manifest
     image = read_image(args.image)
     size = image.shape[0], image.shape[1]
     # Before the encoder runs: a wrong prompt should not cost its seconds.
-    encode_prompts(coords, labels, boxes or None, size, size, True, int(args.mask is not None))
+    checked, _ = encode_prompts(coords, labels, boxes or None, size, size, True, int(args.mask is not None))
+    outputs = _numbered(args.out, len(checked) * (3 if args.multimask else 1)) if args.out else []
+    _check_outputs(outputs, args.overlay, [args.image, args.mask])
     resized = resized_size(size, manifest.input)
     mask_input = None
     if args.mask is not None:
@@ -104,10 +104,9 @@ def run(args: argparse.Namespace) -> int:
         }
         for (n, m), mask in zip(kept, masks, strict=True)
     ]
-    if args.out is not None:
-        for number, mask in enumerate(masks):
-            name = args.out.name if len(masks) == 1 else f"{args.out.stem}-{number}.png"
-            write_mask(args.out.with_name(name), mask)
+    if outputs:
+        for path, mask in zip(outputs, masks, strict=True):
+            write_mask(path, mask)
     if args.overlay is not None:
         dots = [(p[0], p[1], int(p[2]) if len(p) == 3 else 1) for p in points]
         write_overlay(args.overlay, image, masks, dots, boxes)
@@ -120,6 +119,21 @@ def run(args: argparse.Namespace) -> int:
         box = ", ".join(str(v) for v in row["bbox"])
         print(f"{row['prompt']:6} {row['score']:6.3f} {row['area']:9}  {box}")
     return 0
+
+
+def _numbered(out: Path, count: int) -> list[Path]:
+    """Where `count` masks go: `out` itself for one, numbered siblings for several."""
+    return [out] if count == 1 else [out.with_name(f"{out.stem}-{i}.png") for i in range(count)]
+
+
+def _check_outputs(masks: list[Path], overlay: Path | None, inputs: list[Path | None]) -> None:
+    """Raise `OutputError` unless each can be written, and is neither another output nor an input."""
+    taken = {path.resolve(): "read by this command" for path in inputs if path is not None}
+    for path in [*masks, *([] if overlay is None else [overlay])]:
+        check_writable(path)
+        if path.resolve() in taken:
+            raise OutputError(f"cannot write {path}: it is {taken[path.resolve()]}; give another name")
+        taken[path.resolve()] = "written by --out too"
 
 
 def _kept(found: Masks, all_of_them: bool) -> list[tuple[int, int]]:
@@ -140,7 +154,11 @@ def _mask_logits(
     if path.suffix == ".npy":
         h, w = low_res
         try:
-            array = np.asarray(np.load(path, allow_pickle=False), np.float32)
+            array = np.load(path, allow_pickle=False)
+            if not np.can_cast(array.dtype, np.float64):
+                raise ValueError(f"its dtype is {array.dtype}")
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
             array = array[None] if array.ndim == 2 else array
             if array.shape != (1, h, w) or not np.isfinite(array).all():
                 raise ValueError(f"its shape is {array.shape}, or it holds NaN")

@@ -123,6 +123,30 @@ def test_one_file_for_two_pictures(capsys, toy_bundle, toy_photo, out):
     fails(capsys, out, *arguments)
 
 
+def test_an_output_never_replaces_an_input(capsys, toy_bundle, toy_photo, out):
+    before = toy_photo.read_bytes()
+    for option in ("--out", "--overlay"):
+        fails(capsys, out, "predict", toy_bundle, toy_photo, "--point", "4,4", option, toy_photo)
+    assert toy_photo.read_bytes() == before
+
+
+def test_numbered_masks_are_written_all_or_none(capsys, toy_bundle, toy_photo, tmp_path, out):
+    folder = tmp_path / "masks"
+    (folder / "m-2.png").mkdir(parents=True)
+    arguments = ["predict", toy_bundle, toy_photo, "--point", "4,4", "--multimask", "--out", folder / "m.png"]
+    fails(capsys, out, *arguments)
+    assert [path.name for path in folder.iterdir()] == ["m-2.png"]
+    (folder / "m-2.png").rmdir()
+    fails(capsys, out, *arguments, "--overlay", folder / "m-1.png")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("logits", [np.zeros((1, 8, 8), complex), np.full((1, 8, 8), 1e300)])
+def test_logits_of_another_kind(capsys, toy_bundle, toy_photo, tmp_path, out, logits):
+    np.save(tmp_path / "mask.npy", logits)
+    fails(capsys, out, "predict", toy_bundle, toy_photo, "--mask", tmp_path / "mask.npy")
+
+
 def test_predict_json(capsys, toy_bundle, toy_photo, sam):
     arguments = ["predict", toy_bundle, toy_photo, "--box", "20,8,60,40", "--box", "4,4,60,20", "--json"]
     assert main([str(a) for a in arguments]) == 0
