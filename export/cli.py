@@ -11,7 +11,6 @@ from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 
 from .pipeline import FORMATS, PRECISIONS, Progress, export_bundle, find_checkpoint
-from .publish import check_place
 
 
 class _Lines(Progress):
@@ -60,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
     name = args.model or (None if args.checkpoint else DEFAULT_MODEL)
     checkpoint = find_checkpoint(name or DEFAULT_MODEL, args.checkpoint)
     out: Path = args.out or Path(f"{name or checkpoint.stem}-bundle")
-    check_place(out)
     data = export_bundle(out, checkpoint, name, args.min_iou, _Lines(args.json))
     if args.json:
         print(json.dumps({"bundle": str(out), "variants": data["variants"]}, indent=2))

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import sam_edge
-from sam_edge.errors import ExportError, ParityError, SamEdgeError
+from sam_edge.bundle import Bundle
+from sam_edge.errors import CheckpointError, ExportError, ParityError, SamEdgeError
 from sam_edge.files import sha256_file
-from sam_edge.golden import Golden, write_golden
-from sam_edge.manifest import SCHEMA_VERSION, model_facts, write_manifest
+from sam_edge.golden import write_golden
+from sam_edge.manifest import SCHEMA_VERSION, Manifest, model_facts, write_manifest
 from sam_edge.models.catalogue import CATALOGUE, HERE, Model
-from sam_edge.parity import GATES, run_parity
+from sam_edge.parity import run_parity
+from sam_edge.sam import load_variant
 
 from . import onnx
 from .checkpoint import Loaded, build_reference, load_checkpoint
@@ -50,18 +52,16 @@ def find_checkpoint(name: str, checkpoint: Path | None) -> Path:
     """The checkpoint given, or the embedded one of `name`.
 
     Raises:
-        ExportError: the model's weights are not embedded and none were given.
+        CheckpointError: the model's weights are not embedded and none were given.
     """
     if checkpoint is not None:
         return checkpoint
     entry = CATALOGUE[name].checkpoint
     if entry.source == "embedded":
         return HERE / entry.file
-    error = ExportError(
+    raise CheckpointError(
         f"{name} needs its checkpoint; get {entry.file} from {entry.source} and give it as --checkpoint FILE"
     )
-    error.exit_code = 2
-    raise error
 
 
 def export_bundle(
@@ -114,8 +114,11 @@ def export_bundle(
         data["golden"] = _file(stage, stage / "golden.npz")
         data["variants"] = [_variant(stage, variant_dir)]
         with _step(progress, "parity") as detail:
-            data["variants"][0]["parity"] = _measure(stage, data, golden, min_iou)
-            parity = data["variants"][0]["parity"]
+            variant = data["variants"][0]
+            # The staged bundle, through the runtime that users run.
+            with load_variant(Bundle(stage, Manifest(data)), variant) as exported:
+                parity = run_parity(exported, golden, "fp32", min_iou).to_dict()
+            variant["parity"] = parity
             detail.append(f"mean IoU {parity['mean_iou']:.5f}, min {parity['min_iou']:.5f}")
         if not parity["passed"]:
             raise ParityError(
@@ -200,28 +203,3 @@ def _variant(stage: Path, directory: Path) -> dict[str, Any]:
         "calibration_sha256": None,
         "tools": {tool: version(tool) for tool in TOOLS},
     }
-
-
-def _measure(stage: Path, data: dict[str, Any], golden: Golden, min_iou: float | None) -> dict[str, Any]:
-    """Parity of the staged bundle, through the runtime that users run."""
-    mean, lowest = GATES["fp32"]
-    unmeasured = {
-        "mean_iou": 0.0,
-        "p5_iou": 0.0,
-        "min_iou": 0.0,
-        "boundary_iou": 0.0,
-        "all_masks_mean_iou": 0.0,
-        "all_masks_min_iou": 0.0,
-        "max_score_difference": 0.0,
-        "embedding_relative_error": 0.0,
-        "num_prompts": 1,
-        "gate": {"mean_iou": mean, "min_iou": lowest},
-        "passed": False,
-    }
-    variants = [{**variant, "parity": unmeasured} for variant in data["variants"]]
-    write_manifest(stage, {**data, "variants": variants})
-    with sam_edge.load(stage, check_integrity=False) as sam:
-        return run_parity(sam, golden, "fp32", min_iou).to_dict()
-
-
-__all__ = ["FORMATS", "PRECISIONS", "Progress", "export_bundle", "find_checkpoint"]

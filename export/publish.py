@@ -48,7 +48,7 @@ def clean_up(out: Path) -> None:
 
 
 def check_place(out: Path) -> None:
-    """Refuse a place that cannot be written, or that holds something other than a bundle.
+    """Refuse a place that holds something other than a bundle; writes nothing.
 
     Raises:
         OutputError: says which.
@@ -60,14 +60,6 @@ def check_place(out: Path) -> None:
             f"--out {out} holds files but no manifest.json, so it is not a bundle and is not "
             "replaced; give another directory"
         )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"--out {out}: {out.parent} cannot be created ({error.strerror}); give another directory"
-        ) from error
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"--out {out}: {out.parent} is not writable; give another directory")
 
 
 @contextlib.contextmanager
@@ -75,9 +67,11 @@ def staged(out: Path) -> Iterator[Path]:
     """A directory to build in; published as `out` when the block ends well, removed otherwise."""
     out = out.absolute()
     check_place(out)
-    clean_up(out)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    made = [parent for parent in out.parents if not parent.exists()]
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        clean_up(out)
         partial.mkdir()
     except OSError as error:
         raise OutputError(
@@ -90,6 +84,10 @@ def staged(out: Path) -> Iterator[Path]:
         raise OutputError(f"writing {out} failed ({error.strerror}); nothing was published") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in made:
+            # Only the folders that hold nothing: a published bundle keeps its own.
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def _replace(partial: Path, out: Path) -> None:

@@ -178,7 +178,7 @@ def bad_checkpoints(tmp_path):
 )
 def test_bad_checkpoints(tmp_path, capsys, name, says):
     path = bad_checkpoints(tmp_path) / name
-    refused(capsys, ["export", "--checkpoint", path, "--out", "b"], says)
+    refused(capsys, ["export", "--checkpoint", path, "--out", "new/folder/b"], says)
 
 
 def test_a_partly_matching_checkpoint_names_the_keys(tmp_path, capsys):
@@ -201,7 +201,7 @@ def test_a_partly_matching_checkpoint_names_the_keys(tmp_path, capsys):
         (["vit_b"], "needs its checkpoint"),
         (["--format", "tflite"], "unknown format"),
         (["--precision", "int3"], "unknown precision"),
-        (["--out", "/proc/nowhere/b"], "cannot be created"),
+        (["--out", "/proc/nowhere/b"], "cannot be written"),
         (["--out", "/dev/null"], "is a file"),
         (["--out", "/usr"], "is not a bundle"),
     ],
