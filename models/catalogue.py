@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TinyEncoder:
-    """EfficientNet-Lite0 up to stride 16, three scales folded together, two transformer blocks.
+    """EfficientNet-Lite0 up to stride 16, three scales folded together, three transformer blocks.
 
     `fold_stages` index `stages`: their outputs (strides 4, 8 and 16) are folded to stride 16.
     """
@@ -59,7 +59,7 @@ class TinyEncoder:
     )
     fold_stages: tuple[int, ...] = (1, 2, 4)
     dim: int = 192
-    depth: int = 2
+    depth: int = 3
     num_heads: int = 6
     mlp_ratio: int = 4
 
@@ -135,14 +135,14 @@ CATALOGUE: dict[str, Model] = {
         Model(
             name="sam_edge_tiny",
             family="sam_edge_tiny",
-            parameters=2_821_840,
+            parameters=3_266_704,
             image_size=256,
             encoder=TinyEncoder(),
             decoder=Decoder(dim=128, num_heads=8, mlp_dim=768, iou_head_hidden_dim=128),
             checkpoint=Checkpoint(
                 file="sam_edge_tiny.safetensors",
-                bytes=5_671_376,
-                sha256="eb7d85ee0f4a3f901f533ef2efabbe00bd2cf47927961a2880a47d5376359093",
+                bytes=6_562_328,
+                sha256="8947ac413114e3c41158b83fceb167269b5790f654220a993119be35a1b6e976",
                 source="embedded",
                 license="Apache-2.0",
                 sha256_by="us",

@@ -1,6 +1,6 @@
 """Train `sam_edge_tiny`, as the SAM paper describes (Kirillov et al. 2023, section 3, appendix A).
 
-    python -m sam_edge.models.train --assets DIR --minutes 90 --out DIR [--init FILE]
+    python -m sam_edge.models.train --assets DIR --minutes 90 --out DIR [--init FILE] [--bf16]
 
 Focal and dice loss (20:1 at the end; the focal weight starts at 1 so that the masks find the objects
 first), the minimum over the three ambiguity masks, the IoU head regressed on the true IoU, and
@@ -26,10 +26,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
-from sam_edge.models.scenes import SceneMaker, load_assets
+from sam_edge.models.scenes import Scene, SceneMaker, load_assets
 
 IMAGES, PROMPTS = 8, 4
 WARMUP_STEPS = 150
+# Making a scene costs as much as half a step: each is shown about three times, flipped at random.
+NEW_SCENES, KEPT_SCENES = 3, 1500
 LOSS_SIDE = 128
 MODEL = CATALOGUE["sam_edge_tiny"]
 SIZE = MODEL.image_size
@@ -47,11 +49,19 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
         maker = SceneMaker(load_assets(self.assets, held_out=False), rng)
         mean = np.array(MODEL.preprocess.mean, np.float32)
         std = np.array(MODEL.preprocess.std, np.float32)
+        kept: list[Scene] = []
         while True:
             images = np.zeros((IMAGES, SIZE, SIZE, 3), np.float32)
             masks = np.zeros((IMAGES, PROMPTS, SIZE, SIZE), np.uint8)
             for i in range(IMAGES):
-                scene = maker.make(SIZE)
+                if i < NEW_SCENES or len(kept) < IMAGES:
+                    scene = maker.make(SIZE)
+                    if len(kept) < KEPT_SCENES:
+                        kept.append(scene)
+                    else:
+                        kept[rng.integers(KEPT_SCENES)] = scene
+                else:
+                    scene = flipped(kept[rng.integers(len(kept))], rng)
                 h, w = scene.labels.shape
                 images[i, :h, :w] = (scene.image - mean) / std
                 objects = scene.masks()
@@ -59,6 +69,12 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
                 for j, index in enumerate(chosen):
                     masks[i, j, :h, :w] = objects[index]
             yield torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(masks)
+
+
+def flipped(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene mirrored left to right, upside down, both or neither."""
+    flip = (slice(None, None, rng.choice([1, -1])), slice(None, None, rng.choice([1, -1])))
+    return Scene(scene.image[flip], scene.labels[flip])
 
 
 def load_trunk(model: SamModel) -> None:
@@ -98,6 +114,18 @@ def initialise(model: SamModel) -> None:
             nn.init.trunc_normal_(parameter, std=0.02)
 
 
+def load_weights(model: SamModel, file: Path) -> None:
+    """Weights of an earlier run. Transformer blocks that the file lacks start as the identity."""
+    weights = {k: v.float() for k, v in load_file(file).items()}
+    missing = model.load_state_dict(weights, strict=False).missing_keys
+    if any(not key.startswith("image_encoder.blocks.") for key in missing):
+        raise SystemExit(f"{file} is not a checkpoint of {MODEL.name}: it lacks {missing[0]}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in missing and (".proj." in name or ".lin2." in name):
+                parameter.zero_()
+
+
 def random_points(allowed: Tensor, generator: torch.Generator) -> Tensor:
     """(N, H, W) bool -> (N, 2) x, y of one allowed pixel each, uniformly."""
     n, _, width = allowed.shape
@@ -120,7 +148,9 @@ def first_prompts(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     y1 = side - rows.flip(1).argmax(1).float()
     box = torch.stack([x0, y0, x1, y1], dim=1)
     sides = torch.stack([x1 - x0, y1 - y0], dim=1).repeat(1, 2)
-    noise = torch.randn(n, 4, generator=generator) * torch.clamp(0.07 * sides, max=14)
+    # From exact boxes to the paper's loosest, 10% of the side.
+    looseness = 0.1 * torch.rand(n, 1, generator=generator)
+    noise = torch.randn(n, 4, generator=generator) * torch.clamp(looseness * sides, max=20)
     box = (box + noise).clamp(0, side).reshape(n, 2, 2)
     point = torch.stack([click, torch.zeros_like(click)], dim=1)
     is_box = torch.rand(n, generator=generator) < 0.5
@@ -230,6 +260,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="start from these weights")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16, if the CPU has it")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
@@ -238,12 +269,13 @@ def main() -> None:
     model, aux = SamModel(MODEL), PixelFeatures(MODEL.decoder.dim)
     initialise(model)
     if args.init:
-        model.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
+        load_weights(model, args.init)
     else:
         load_trunk(model)
     model.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The first layers of the trunk are general and cost the most to train.
-    for part in (model.image_encoder.stem, model.image_encoder.stages[0]):  # type: ignore[index]
+    frozen = [model.image_encoder.stem, *model.image_encoder.stages[: 2 if args.init else 1]]  # type: ignore[index]
+    for part in frozen:
         part.requires_grad_(False)
     trunk = [p for p in model.image_encoder.stages.parameters() if p.requires_grad]  # type: ignore[union-attr]
     in_trunk = {id(p) for p in trunk}
@@ -268,10 +300,11 @@ def main() -> None:
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * rate
         focal_weight = 20.0 if args.init else 1 + 19 * min(1.0, progress / 0.6)
-        rounds = 2 if progress < 0.3 and not args.init else 3
+        rounds = int(torch.randint(1, 4, (), generator=generator))
         images, masks = next(loader)
         images = images.to(memory_format=torch.channels_last)
-        loss, first, last = step_loss(model, aux, images, masks, rounds, focal_weight, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            loss, first, last = step_loss(model, aux, images, masks, rounds, focal_weight, generator)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*trunk, *rest], 1.0)
