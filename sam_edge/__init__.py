@@ -8,6 +8,7 @@ masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 from .errors import (
     BackendError,
     BundleError,
+    CalibrationError,
     CheckpointError,
     DeviceError,
     ExportError,
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendError",
     "BundleError",
+    "CalibrationError",
     "CheckpointError",
     "DeviceError",
     "ExportError",

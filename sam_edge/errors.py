@@ -2,6 +2,7 @@
 
     SamEdgeError
     ├── CheckpointError     a checkpoint that is missing, damaged, unsafe or unknown
+    ├── CalibrationError    calibration pictures that are missing or cannot be read
     ├── ExportError         a conversion that failed
     ├── ParityError         an export that does not make the reference's masks
     ├── BundleError         a bundle or manifest that cannot be used
@@ -25,6 +26,10 @@ class SamEdgeError(Exception):
 
 class CheckpointError(SamEdgeError):
     """A checkpoint that is missing, damaged, unsafe or unknown."""
+
+
+class CalibrationError(SamEdgeError):
+    """Calibration pictures that are missing or cannot be read."""
 
 
 class ExportError(SamEdgeError):

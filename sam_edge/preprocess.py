@@ -98,10 +98,27 @@ def preprocess(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.
     Raises:
         ImageError: not such an image.
     """
-    image = check_image(image)
-    height, width = resized_size((image.shape[0], image.shape[1]), rules)
-    resized = resize_bilinear(image, (height, width)).astype(np.float32)
+    resized = _resize(image, rules)
+    height, width = resized.shape[:2]
     mean, std = np.array(rules.mean, np.float32), np.array(rules.std, np.float32)
     images = np.full((1, 3, *rules.size), rules.pad_value, np.float32)
-    images[0, :, :height, :width] = ((resized - mean) / std).transpose(2, 0, 1)
+    images[0, :, :height, :width] = ((resized.astype(np.float32) - mean) / std).transpose(2, 0, 1)
     return images, (height, width)
+
+
+def letterbox(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """(H, W, 3) uint8 RGB -> the same as (1, S, S, 3) uint8, for encoders that normalise themselves.
+
+    Raises:
+        ImageError: not such an image.
+    """
+    resized = _resize(image, rules)
+    height, width = resized.shape[:2]
+    boxed = np.zeros((1, *rules.size, 3), np.uint8)
+    boxed[0, :height, :width] = resized
+    return boxed, (height, width)
+
+
+def _resize(image: NDArray[np.uint8], rules: InputRules) -> NDArray[np.uint8]:
+    image = check_image(image)
+    return resize_bilinear(image, resized_size((image.shape[0], image.shape[1]), rules))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Session, get_backend
+from .backends import Arrays, Backend, Session, find_backends, is_here
 from .bundle import Bundle, open_bundle
 from .errors import BackendError, IntegrityError, PromptError
 from .files import write_atomically
 from .postprocess import upscale
-from .preprocess import preprocess
+from .preprocess import letterbox, preprocess
 from .prompts import encode_prompts
 
 
@@ -101,8 +101,12 @@ class Sam:
         Raises:
             ImageError: not such an image.
         """
-        images, resized = preprocess(image, self.manifest.input)
-        outputs = self._encoder.run({"images": images})
+        if "image" in _names(self.variant["encoder"]):
+            boxed, resized = letterbox(image, self.manifest.input)
+            outputs = self._encoder.run({"image": boxed, "resized_size": np.array(resized, np.float32)})
+        else:
+            images, resized = preprocess(image, self.manifest.input)
+            outputs = self._encoder.run({"images": images})
         original = image.shape[0], image.shape[1]
         return ImageEmbedding(outputs["image_embeddings"], original, resized, self.manifest.model_id)
 
@@ -176,7 +180,7 @@ class Sam:
         has_mask = np.full(n, given is not None, np.float32)
         if given is None:
             given = np.zeros((n, 1, *rules.mask_size), np.float32)
-        outputs = self._decoder.run(
+        outputs = self._decode(
             {
                 "image_embeddings": embedding.image_embeddings,
                 "point_coords": coords,
@@ -189,6 +193,17 @@ class Sam:
         logits = upscale(low_res, rules.input.size, embedding.resized_size, embedding.original_size)
         masks = logits if return_logits else logits > rules.mask_threshold
         return Masks(masks, outputs["iou_predictions"][:, kept], low_res)
+
+    def _decode(self, inputs: Arrays) -> Arrays:
+        """All prompts in one call, or one by one where the graph was exported for one prompt."""
+        batch = next(t["shape"][0] for t in self.variant["decoder"]["inputs"] if t["name"] == "point_coords")
+        if not isinstance(batch, int):
+            return self._decoder.run(inputs)
+        found = [
+            self._decoder.run({k: v if k == "image_embeddings" else v[i : i + 1] for k, v in inputs.items()})
+            for i in range(len(inputs["point_coords"]))
+        ]
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def _mask_input(self, mask_input: Any) -> NDArray[np.float32]:
         try:
@@ -238,12 +253,11 @@ def load(
         BundleError, IntegrityError: not a bundle, or not as exported.
         BackendError, DeviceError: no such runtime or device here.
     """
-    chosen = get_backend(backend)
     bundle = open_bundle(path)
-    variant = bundle.choose(chosen.formats, precision)
+    chosen, variant = _choose(bundle, find_backends(backend), device, precision)
     if check_integrity:
         bundle.check_files(variant)
-    return load_variant(bundle, variant, backend, device, threads)
+    return load_variant(bundle, variant, chosen.name, device, threads)
 
 
 def load_variant(
@@ -258,13 +272,34 @@ def load_variant(
     Raises:
         BackendError: also where the backend does not read the variant's format.
     """
-    chosen = get_backend(backend)
-    if variant["format"] not in chosen.formats:
+    readers = [b for b in find_backends(backend) if variant["format"] in b.formats]
+    if not readers:
         raise BackendError(
-            f"{chosen.name} does not read {variant['id']}; it reads {', '.join(chosen.formats)}"
+            f"{backend} does not read {variant['id']}; leave the choice of backend, or load another"
         )
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
+    chosen = readers[0]
     encoder = chosen.open(bundle.path / variant["encoder"]["path"], device, threads)
     decoder = chosen.open(bundle.path / variant["decoder"]["path"], device, threads)
     return Sam(bundle, variant, chosen.name, encoder, decoder)
+
+
+def _choose(
+    bundle: Bundle, backends: list[Backend], device: str, precision: str
+) -> tuple[Backend, dict[str, Any]]:
+    """The first of `backends` that is here, has the device and reads a variant of that precision."""
+    usable = [b for b in backends if is_here(b, device)] or [b for b in backends if is_here(b)]
+    # None is here: the first one's `open` says what to install.
+    usable = usable or backends[:1]
+    for backend in usable:
+        if any(
+            v["format"] in backend.formats and precision in ("auto", v["precision"])
+            for v in bundle.manifest.variants
+        ):
+            return backend, bundle.choose(backend.formats, precision)
+    return usable[0], bundle.choose(tuple(f for b in usable for f in b.formats), precision)
+
+
+def _names(graph: dict[str, Any]) -> set[str]:
+    return {tensor["name"] for tensor in graph["inputs"]}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
@@ -19,7 +18,7 @@ from ..errors import BackendError
 Arrays = dict[str, NDArray[Any]]
 
 # name -> module holding a `BACKEND`
-_MODULES = {"onnxruntime": "sam_edge.backends.onnxruntime"}
+_MODULES = {name: f"sam_edge.backends.{name}" for name in ("onnxruntime", "openvino", "coreml")}
 DEVICES = ("auto", "cpu", "gpu", "npu")
 
 
@@ -39,7 +38,7 @@ class Session(Protocol):
 
     device: str
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Named arrays in, named arrays out; safe to call from several threads."""
 
     def close(self) -> None:
@@ -64,14 +63,26 @@ def backend_names() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def get_backend(name: str = "auto") -> Backend:
-    """The backend of that name.
+def get_backend(name: str) -> Backend:
+    """The backend of that name, whether or not its runtime is installed.
 
     Raises:
         BackendError: no such backend.
     """
-    if name == "auto":
-        name = backend_names()[0]
     if name not in _MODULES:
         raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(_MODULES)}")
     return cast(Backend, importlib.import_module(_MODULES[name]).BACKEND)
+
+
+def find_backends(name: str = "auto") -> list[Backend]:
+    """The backends that `name` allows, in the order in which they are preferred.
+
+    Raises:
+        BackendError: no such backend.
+    """
+    return [get_backend(one) for one in (backend_names() if name == "auto" else (name,))]
+
+
+def is_here(backend: Backend, device: str = "auto") -> bool:
+    """Whether the backend's runtime is installed and has such a device."""
+    return any(d.available and device in ("auto", d.kind) for d in backend.devices())

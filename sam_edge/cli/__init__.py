@@ -74,9 +74,9 @@ def _run(arguments: list[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:
             raise
+        extra = "export" if asked == "export" else _EXTRAS[missing]
         raise BackendError(
-            f"sam-edge {asked} needs {missing}, which is not installed; "
-            f"pip install 'sam-edge[{_EXTRAS[missing]}]'"
+            f"sam-edge {asked} needs {missing}, which is not installed; pip install 'sam-edge[{extra}]'"
         ) from error
 
 

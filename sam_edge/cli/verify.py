@@ -6,10 +6,10 @@ import argparse
 import json
 from typing import Any
 
-from ..backends import get_backend
-from ..bundle import open_bundle
+from ..backends import find_backends, is_here
+from ..bundle import Bundle, open_bundle
 from ..errors import BackendError
-from ..golden import read_golden
+from ..golden import Golden, read_golden
 from ..parity import run_parity
 from ..sam import load_variant
 from .options import add_bundle, add_runtime
@@ -28,32 +28,40 @@ def run(args: argparse.Namespace) -> int:
     golden = read_golden(bundle.check_golden())
     for variant in bundle.manifest.variants:
         bundle.check_files(variant)
-    reads = get_backend(args.backend).formats
-    rows = []
-    for variant in bundle.manifest.variants:
-        row: dict[str, Any] = {"id": variant["id"], "device": None, "passed": None}
-        if variant["format"] in reads:
-            with load_variant(bundle, variant, args.backend, args.device, args.threads) as sam:
-                report = run_parity(sam, golden, variant["precision"], args.min_iou)
-                row |= {"device": sam.device, **report.to_dict()}
-        rows.append(row)
+    rows = [_row(bundle, golden, variant, args) for variant in bundle.manifest.variants]
     measured = [row for row in rows if row["passed"] is not None]
     if not measured:
-        raise BackendError(f"no backend here reads a variant of {args.bundle}; see `sam-edge devices`")
+        reasons = "; ".join(dict.fromkeys(str(row["reason"]) for row in rows))
+        raise BackendError(f"no variant of {args.bundle} can be run here: {reasons}")
     passed = all(row["passed"] for row in measured)
     if args.json:
         print(json.dumps({"passed": passed, "variants": rows}, indent=2))
         return 0 if passed else 1
     files = sum(len(variant["files"]) for variant in bundle.manifest.variants) + 1
     print(f"{files} files are as exported; {len(golden.prompts)} prompts:")
-    print(f"{'variant':14} {'device':8} {'mean IoU':>9} {'p5':>8} {'min':>8} {'boundary':>9}")
+    print(f"{'variant':14} {'device':13} {'mean IoU':>9} {'p5':>8} {'min':>8} {'boundary':>9}")
     for row in rows:
         if row["passed"] is None:
-            print(f"{row['id']:14} not measured: no backend here reads it")
+            print(f"{row['id']:14} not measured: {row['reason']}")
             continue
         verdict = "ok" if row["passed"] else "BELOW ITS GATE"
         print(
-            f"{row['id']:14} {row['device']:8} {row['mean_iou']:9.5f} {row['p5_iou']:8.5f} "
+            f"{row['id']:14} {row['device']:13} {row['mean_iou']:9.5f} {row['p5_iou']:8.5f} "
             f"{row['min_iou']:8.5f} {row['boundary_iou']:9.5f}  {verdict}"
         )
     return 0 if passed else 1
+
+
+def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """What one variant measures, or why it was not measured."""
+    row: dict[str, Any] = {"id": variant["id"], "device": None, "passed": None}
+    readers = [b for b in find_backends(args.backend) if variant["format"] in b.formats]
+    if not readers:
+        return row | {"reason": f"{args.backend} does not read {variant['format']}"}
+    if not is_here(readers[0]):
+        return row | {"reason": readers[0].devices()[0].reason}
+    # An export with another gate stays with it.
+    gate = args.min_iou if args.min_iou is not None else variant["parity"]["gate"]["mean_iou"]
+    with load_variant(bundle, variant, readers[0].name, args.device, args.threads) as sam:
+        report = run_parity(sam, golden, variant["precision"], gate)
+        return row | {"device": sam.device, **report.to_dict()}

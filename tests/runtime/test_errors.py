@@ -239,9 +239,10 @@ def test_verify_runs_the_variant_that_it_names(capsys, toy_copy, out):
         data["variants"].append({**data["variants"][0], "id": "openvino-fp32", "format": "openvino"})
 
     toy.rewrite_manifest(toy_copy, change)
-    assert main(["verify", str(toy_copy), "--json"]) == 0
+    assert main(["verify", str(toy_copy), "--backend", "onnxruntime", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert [row["id"] for row in answer["variants"] if row["passed"]] == ["onnx-fp32"]
+    assert "does not read openvino" in answer["variants"][1]["reason"]
 
 
 @pytest.mark.parametrize("name", ["golden.npz", "onnx-fp32/encoder.onnx", "manifest.json"])

@@ -1,0 +1,239 @@
+"""OpenVINO, on the CPUs, GPUs and NPUs that it finds.
+
+A decoder may have been exported for a fixed number of prompts and points. Where another number comes, the
+graph is reshaped: on a CPU or GPU once, to any number (slower by half for a small decoder, and still right);
+on an NPU, whose compiler wants fixed shapes, once for each number of points, with the prompts run one after
+the other. Points cannot be padded to a fixed number instead: padding points take part in attention.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, DeviceError
+from . import DEVICES, Arrays, DeviceInfo
+
+# kind -> (OpenVINO's name, what adds it)
+_DEVICES = {
+    "cpu": ("CPU", "the openvino package for this processor"),
+    "gpu": ("GPU", "an Intel GPU and its driver (Level Zero and OpenCL)"),
+    "npu": ("NPU", "an Intel Core Ultra NPU and its driver"),
+}
+# How many reshaped graphs a session keeps.
+_KEPT = 8
+# Axes of prompts (0) and points (1): the only ones that a caller may choose.
+_FREE_AXES: dict[str, tuple[int, ...]] = {
+    "point_coords": (0, 1),
+    "point_labels": (0, 1),
+    "mask_input": (0,),
+    "has_mask_input": (0,),
+}
+
+
+@contextmanager
+def no_telemetry() -> Iterator[None]:
+    """While OpenVINO or NNCF is imported: both would report that to a web service, and use it from then on.
+
+    Without openvino_telemetry, which pip installs with them, they do neither.
+    """
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+
+
+def _import() -> ModuleType:
+    try:
+        with no_telemetry():
+            import openvino
+    except ImportError as error:
+        raise BackendError("OpenVINO is not installed; pip install 'sam-edge[openvino]'") from error
+    return openvino
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class _Compiled:
+    """A compiled graph and the requests that are idle; each request serves one call at a time."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._idle: list[Any] = []
+
+    def run(self, inputs: Arrays) -> Arrays:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        results = request.infer(inputs)
+        # The request's next run writes over its results.
+        outputs = {port.any_name: np.array(array) for port, array in results.items()}
+        self._idle.append(request)
+        return outputs
+
+
+class OpenVinoSession:
+    """One graph in OpenVINO; `run` may be called from several threads."""
+
+    def __init__(self, core: Any, model: Any, name: str, kind: str, config: dict[str, Any]) -> None:
+        self._core, self._model, self._name, self._config = core, model, name, config
+        self._shapes = {port.any_name: list(port.partial_shape) for port in model.inputs}
+        self._lock = threading.Lock()
+        self._reshaped: dict[int, _Compiled] = {}
+        as_written = not (kind == "npu" and model.is_dynamic())
+        self._as_written = self._compile(model) if as_written else None
+        self.device = kind
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Named arrays in, named arrays out."""
+        if self._core is None:
+            raise BackendError("this model was closed; load it again")
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        self._check(arrays)
+        try:
+            if self._as_written is not None and all(self._fits(n, a) for n, a in arrays.items()):
+                return self._as_written.run(arrays)
+            if self.device == "npu":
+                return self._one_by_one(arrays)
+            return self._for(-1, -1).run(arrays)
+        except Exception as error:
+            raise BackendError(f"OpenVINO cannot run the graph: {_line(error)}") from error
+
+    def close(self) -> None:
+        """Free the graph's memory."""
+        self._as_written = self._model = self._core = None
+        self._reshaped = {}
+
+    def _check(self, arrays: Arrays) -> None:
+        if arrays.keys() != self._shapes.keys():
+            raise BackendError(
+                f"the graph takes {', '.join(self._shapes)}; it was given {', '.join(arrays) or 'nothing'}"
+            )
+        for name, array in arrays.items():
+            shape, free = self._shapes[name], _FREE_AXES.get(name, ())
+            sizes = enumerate(zip(shape, array.shape, strict=False))
+            if len(shape) != array.ndim or any(i not in free and d != size for i, (d, size) in sizes):
+                wanted = ", ".join("any" if i in free else str(d) for i, d in enumerate(shape))
+                raise BackendError(f"{name} has shape {array.shape}; the graph takes ({wanted})")
+        # A reshaped graph would compute something from inputs that disagree.
+        for axis, what in enumerate(("prompts", "points")):
+            named = [name for name, free in _FREE_AXES.items() if axis in free and name in arrays]
+            if len({arrays[name].shape[axis] for name in named}) > 1:
+                shapes = ", ".join(f"{name} {arrays[name].shape}" for name in named)
+                raise BackendError(f"the inputs are for different numbers of {what}: {shapes}")
+
+    def _fits(self, name: str, array: NDArray[Any]) -> bool:
+        return all(d.is_dynamic or d == size for d, size in zip(self._shapes[name], array.shape, strict=True))
+
+    def _one_by_one(self, arrays: Arrays) -> Arrays:
+        prompts, points = arrays["point_labels"].shape
+        graph = self._for(1, points)
+        parts = [
+            graph.run({name: a[i : i + 1] if name in _FREE_AXES else a for name, a in arrays.items()})
+            for i in range(prompts)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _for(self, prompts: int, points: int) -> _Compiled:
+        """The graph for so many prompts and points; -1 for any number."""
+        with self._lock:
+            if points not in self._reshaped:
+                model = self._model.clone()
+                shapes = {name: list(shape) for name, shape in self._shapes.items()}
+                for name, axes in _FREE_AXES.items():
+                    for axis in axes:
+                        shapes[name][axis] = (prompts, points)[axis]
+                model.reshape(shapes)
+                if len(self._reshaped) == _KEPT:
+                    del self._reshaped[next(iter(self._reshaped))]
+                self._reshaped[points] = self._compile(model)
+            return self._reshaped[points]
+
+    def _compile(self, model: Any) -> _Compiled:
+        return _Compiled(self._core.compile_model(model, self._name, self._config))
+
+
+class OpenVino:
+    """The OpenVINO backend."""
+
+    name = "openvino"
+    formats = ("openvino",)
+
+    def devices(self) -> list[DeviceInfo]:
+        """A CPU, GPU and NPU, with what would add those that are not there."""
+        try:
+            there = _import().Core().available_devices
+        except BackendError as error:
+            return [DeviceInfo(self.name, "CPU", "cpu", False, str(error))]
+        found = []
+        for kind, (name, adds) in _DEVICES.items():
+            names = [one for one in there if one.partition(".")[0] == name]
+            found += [DeviceInfo(self.name, one, kind, True, "") for one in names]
+            if not names:
+                found.append(DeviceInfo(self.name, name, kind, False, f"not found; {adds} would add it"))
+        return found
+
+    def open(self, path: Path, device: str, threads: int | None) -> OpenVinoSession:
+        """Load an OpenVINO .xml, and the .bin beside it, on a device; "auto" is the CPU.
+
+        Raises:
+            DeviceError: the device is not there.
+            BackendError: not installed, or it refuses the file.
+        """
+        if device not in DEVICES:
+            raise DeviceError(f"unknown device {device!r}; expected one of {', '.join(DEVICES)}")
+        openvino = _import()
+        kind = "cpu" if device == "auto" else device
+        known = self.devices()
+        chosen = [d.name for d in known if d.kind == kind and d.available]
+        if not chosen:
+            there = ", ".join(f"{d.kind} ({d.name})" for d in known if d.available)
+            raise DeviceError(
+                f"no {kind} for OpenVINO here; there is: {there}; it would take {_DEVICES[kind][1]}"
+            )
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+            config = _config(kind, threads, _precision(model))
+            return OpenVinoSession(core, model, chosen[0], kind, config)
+        except Exception as error:
+            raise BackendError(f"OpenVINO cannot load {path} on {chosen[0]}: {_line(error)}") from error
+
+
+def _precision(model: Any) -> str:
+    """The precision that the export meant the graph for."""
+    if not model.has_rt_info("sam_edge"):
+        return "fp32"
+    facts = json.loads(model.get_rt_info("sam_edge").astype(str))
+    return str(facts.get("precision", "fp32"))
+
+
+def _config(kind: str, threads: int | None, precision: str) -> dict[str, Any]:
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    # Left alone, OpenVINO computes in bfloat16 or float16 wherever the hardware can.
+    if kind == "cpu" or (kind == "gpu" and precision == "fp32"):
+        config["INFERENCE_PRECISION_HINT"] = "f32"
+    if kind == "cpu" and threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return config
+
+
+BACKEND = OpenVino()

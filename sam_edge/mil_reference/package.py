@@ -1,0 +1,111 @@
+"""Read a Core ML package (`.mlpackage`): its specification, its tensors, its weights' place."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import BackendError
+
+EXTRA = "pip install 'sam-edge[coreml]'"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing on stdout and stderr: coremltools draws progress bars and warns of what it lacks."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def import_coremltools() -> ModuleType:
+    """coremltools, imported without its warnings.
+
+    Raises:
+        BackendError: not installed.
+    """
+    with quiet():
+        try:
+            import coremltools
+        except ImportError as error:
+            raise BackendError(f"coremltools is not installed; {EXTRA}") from error
+    return coremltools
+
+
+def read_spec(path: Path) -> Any:
+    """The package's protobuf specification.
+
+    Raises:
+        BackendError: not a package, or a damaged one.
+    """
+    ct = import_coremltools()
+    if not path.is_dir():
+        raise BackendError(f"{path} is not a Core ML package; expected a directory ending in .mlpackage")
+    try:
+        with quiet():
+            spec = ct.models.utils.load_spec(str(path))
+    except Exception as error:  # protobuf, JSON and the package reader each raise their own
+        raise BackendError(
+            f"{path} cannot be read as a Core ML package ({line(error)}); copy or export it again"
+        ) from error
+    if spec.WhichOneof("Type") != "mlProgram":
+        raise BackendError(f"{path} holds a {spec.WhichOneof('Type')}; expected an mlProgram")
+    return spec
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What the exporter wrote into the package's metadata; empty if another tool made it."""
+    text = read_spec(path).description.metadata.userDefined.get("sam_edge", "{}")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Inputs and outputs of a written package: name, dtype and shape, a flexible axis by name.
+
+    A picture is a (1, S, S, 3) uint8 array, RGB.
+    """
+    description = read_spec(path).description
+    return [_tensor(f) for f in description.input], [_tensor(f) for f in description.output]
+
+
+def _tensor(feature: Any) -> dict[str, Any]:
+    if feature.type.WhichOneof("Type") == "imageType":
+        image = feature.type.imageType
+        return {"name": feature.name, "dtype": "uint8", "shape": [1, image.height, image.width, 3]}
+    array = feature.type.multiArrayType
+    names = {65568: "float32", 65552: "float16", 131104: "int32", 65600: "float64"}
+    shape: list[int | str] = list(array.shape)
+    for axis, sizes in enumerate(allowed_sizes(feature)):
+        if len(sizes) > 1:
+            shape[axis] = "num_points"
+    return {"name": feature.name, "dtype": names[array.dataType], "shape": shape}
+
+
+def allowed_sizes(feature: Any) -> list[range | tuple[int, ...]]:
+    """For each axis of an array feature, the sizes that its description allows."""
+    array = feature.type.multiArrayType
+    flexibility = array.WhichOneof("ShapeFlexibility")
+    if flexibility == "enumeratedShapes":
+        shapes = [tuple(one.shape) for one in array.enumeratedShapes.shapes]
+        return [tuple(sorted(set(sizes))) for sizes in zip(*shapes, strict=True)]
+    if flexibility == "shapeRange":
+        return [range(r.lowerBound, r.upperBound + 1) for r in array.shapeRange.sizeRanges]
+    return [(size,) for size in array.shape]
+
+
+def line(error: Exception) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
