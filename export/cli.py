@@ -10,7 +10,8 @@ from pathlib import Path
 from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 
-from .pipeline import FORMATS, PRECISIONS, Progress, export_bundle, find_checkpoint
+from .pipeline import Progress, export_bundle, find_checkpoint
+from .variants import FORMATS, PRECISIONS, TARGETS, Options
 
 
 class _Lines(Progress):
@@ -28,30 +29,82 @@ class _Lines(Progress):
         if self.live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         if not self.quiet:
-            print(f"{step:32} {seconds:7.1f} s  {detail}", flush=True)
+            print(f"{step:32} {seconds:7.1f} s {_peak_mb():7.0f} MB  {detail}", flush=True)
+
+    def warn(self, message: str) -> None:
+        clear = "\r\x1b[K" if self.live else ""
+        print(f"{clear}warning: {message}", file=sys.stderr, flush=True)
+
+
+def _peak_mb() -> float:
+    """The most memory this process has held so far; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", nargs="?", help=f"a name from `sam-edge models` (default: {DEFAULT_MODEL})")
     parser.add_argument("--checkpoint", type=Path, help=".pth or .safetensors; tells its model itself")
-    parser.add_argument("--format", default="onnx", help=f"of {', '.join(FORMATS)}")
-    parser.add_argument("--precision", default="fp32", help=f"of {', '.join(PRECISIONS)}")
+    parser.add_argument(
+        "--format", default="onnx", help=f"one or more of {','.join(FORMATS)} (default: onnx)"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", help=f"one or more of {','.join(PRECISIONS)} (default: fp32)"
+    )
     parser.add_argument("--out", type=Path, help="the bundle's directory (default: ./MODEL-bundle)")
-    parser.add_argument("--min-iou", type=float, help="the gate on mean IoU (fp32: 0.999)")
+    parser.add_argument(
+        "--min-iou", type=float, help="the gate on mean IoU (fp32 0.999, fp16 0.995, int8 0.95)"
+    )
+    parser.add_argument("--calib", type=Path, help="a folder of pictures to calibrate INT8 with")
+    parser.add_argument(
+        "--target", choices=TARGETS, default="any", help="CPUs that INT8 weights are made for (default: any)"
+    )
+    parser.add_argument("--dynamic", action="store_true", help="OpenVINO: any number of prompts and points")
+    parser.add_argument("--ios", type=int, choices=(16, 17, 18), default=17, help="Core ML: the oldest iOS")
+    parser.add_argument("--w8a8", action="store_true", help="Core ML: activations in INT8 too (iOS 17)")
+    parser.add_argument(
+        "--compat", choices=["segment-anything"], help="ONNX: also write the published decoder contract"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def _choose(what: str, value: str, known: tuple[str, ...]) -> None:
-    for one in value.split(","):
+def _choose(what: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The comma-separated names in `value`, each once, in the order of `known`."""
+    asked = value.split(",")
+    for one in asked:
         if one not in known:
             raise SamEdgeError(f"unknown {what} {one!r}; expected one of: {', '.join(known)}")
+    return tuple(one for one in known if one in asked)
+
+
+def _check_pairs(args: argparse.Namespace, options: Options) -> None:
+    """Refuse an option that would change nothing."""
+    if args.w8a8 and not ("coreml" in options.formats and "int8" in options.precisions and args.ios >= 17):
+        raise SamEdgeError("--w8a8 needs --format coreml, --precision int8 and --ios 17 or 18")
+    if args.compat and "onnx" not in options.formats:
+        raise SamEdgeError(f"--compat {args.compat} is an ONNX decoder; add onnx to --format")
+    if args.dynamic and "openvino" not in options.formats:
+        raise SamEdgeError("--dynamic is for OpenVINO decoders; add openvino to --format")
 
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 when the bundle is published."""
-    _choose("format", args.format, FORMATS)
-    _choose("precision", args.precision, PRECISIONS)
+    options = Options(
+        formats=_choose("format", args.format, FORMATS),
+        precisions=_choose("precision", args.precision, PRECISIONS),
+        min_iou=args.min_iou,
+        target=args.target,
+        dynamic=args.dynamic,
+        ios=args.ios,
+        w8a8=args.w8a8,
+        compat=args.compat,
+    )
+    _check_pairs(args, options)
     if args.model is not None and args.model not in CATALOGUE:
         raise CheckpointError(f"unknown model {args.model!r}; known: {', '.join(CATALOGUE)}")
     if args.min_iou is not None and not 0 <= args.min_iou <= 1:
@@ -59,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.model or (None if args.checkpoint else DEFAULT_MODEL)
     checkpoint = find_checkpoint(name or DEFAULT_MODEL, args.checkpoint)
     out: Path = args.out or Path(f"{name or checkpoint.stem}-bundle")
-    data = export_bundle(out, checkpoint, name, args.min_iou, _Lines(args.json))
+    data = export_bundle(out, checkpoint, name, options, args.calib, _Lines(args.json))
     if args.json:
         print(json.dumps({"bundle": str(out), "variants": data["variants"]}, indent=2))
         return 0

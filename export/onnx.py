@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from torch import nn
 from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
 
+from .quiet import quiet
 from .reference.model import PromptAndMaskDecoder, SamModel
 
 OPSET = 18
@@ -37,14 +34,14 @@ DECODER_INPUTS = [
 DECODER_OUTPUTS = ["low_res_masks", "iou_predictions"]
 
 
-def write_encoder(sam: SamModel, model: Model, path: Path, facts: Mapping[str, Any]) -> None:
+def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
     """images (1, 3, S, S) float32 -> image_embeddings (1, dim, S / 16, S / 16); all static."""
     images = torch.zeros(1, 3, model.image_size, model.image_size)
     proto = _trace(sam.image_encoder, (images,), ENCODER_INPUTS, ENCODER_OUTPUTS, None)
-    _finish(proto, path, facts)
+    _finish(proto, path)
 
 
-def write_decoder(sam: SamModel, model: Model, path: Path, facts: Mapping[str, Any]) -> None:
+def write_decoder(sam: SamModel, model: Model, path: Path) -> None:
     """The prompt encoder and mask decoder in one graph, batched over prompts and points."""
     side = model.embedding_side
     example = (
@@ -63,7 +60,24 @@ def write_decoder(sam: SamModel, model: Model, path: Path, facts: Mapping[str, A
         "has_mask_input": {0: prompts},
     }
     proto = _trace(PromptAndMaskDecoder(sam), example, DECODER_INPUTS, DECODER_OUTPUTS, dynamic)
-    _finish(proto, path, facts)
+    _finish(proto, path)
+
+
+def stamp(source: Path, target: Path, facts: Mapping[str, Any]) -> None:
+    """Write `source` to `target` with the model's facts in its `metadata_props`."""
+    proto = onnx.load(source)
+    onnx.helper.set_model_props(proto, {"sam_edge": json.dumps(facts, sort_keys=True)})
+    save(proto, target)
+
+
+def save(proto: onnx.ModelProto, path: Path) -> None:
+    """Check and write a graph; a large one with its weights in a file beside it."""
+    if proto.ByteSize() > EXTERNAL_DATA_BYTES:
+        onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data")
+        onnx.checker.check_model(str(path))
+    else:
+        onnx.checker.check_model(proto)
+        onnx.save(proto, path)
 
 
 def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -86,14 +100,7 @@ def _trace(
     outputs: list[str],
     dynamic: dict[str, Any] | None,
 ) -> onnx.ModelProto:
-    # The exporter prints its own progress and logs each optional package it lacks.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
+    with quiet():
         program = torch.onnx.export(
             module.eval(),
             example,
@@ -108,9 +115,8 @@ def _trace(
     return program.model_proto
 
 
-def _finish(proto: onnx.ModelProto, path: Path, facts: Mapping[str, Any]) -> None:
-    large = proto.ByteSize() > EXTERNAL_DATA_BYTES
-    if not large:
+def _finish(proto: onnx.ModelProto, path: Path) -> None:
+    if proto.ByteSize() <= EXTERNAL_DATA_BYTES:
         proto, same = onnxsim.simplify(proto)
         if not same:
             raise ExportError(f"simplifying {path.name} changed its outputs; nothing was published")
@@ -122,10 +128,4 @@ def _finish(proto: onnx.ModelProto, path: Path, facts: Mapping[str, Any]) -> Non
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         del value.metadata_props[:]
     del proto.metadata_props[:]
-    onnx.helper.set_model_props(proto, {"sam_edge": json.dumps(facts, sort_keys=True)})
-    if large:
-        onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data")
-        onnx.checker.check_model(str(path))
-    else:
-        onnx.checker.check_model(proto)
-        onnx.save(proto, path)
+    save(proto, path)

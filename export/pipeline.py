@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,24 @@ import sam_edge
 from sam_edge.bundle import Bundle
 from sam_edge.errors import CheckpointError, ExportError, ParityError, SamEdgeError
 from sam_edge.files import sha256_file
-from sam_edge.golden import write_golden
-from sam_edge.manifest import SCHEMA_VERSION, Manifest, model_facts, write_manifest
+from sam_edge.golden import Golden, write_golden
+from sam_edge.manifest import (
+    SCHEMA_VERSION,
+    InputRules,
+    Manifest,
+    model_facts,
+    write_manifest,
+)
 from sam_edge.models.catalogue import CATALOGUE, HERE, Model
-from sam_edge.parity import run_parity
+from sam_edge.parity import GATES, run_parity
 from sam_edge.sam import load_variant
 
-from . import onnx
+from .calibration import Calibration, packaged_calibration, read_calibration
 from .checkpoint import Loaded, build_reference, load_checkpoint
 from .golden import at_median, make_golden
 from .publish import staged
-
-FORMATS = ("onnx",)
-PRECISIONS = ("fp32",)
-TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
+from .search import Parity
+from .variants import Options, Workshop, check_converters, describe, write_variant
 
 
 class Progress:
@@ -37,6 +41,9 @@ class Progress:
 
     def end(self, step: str, seconds: float, detail: str) -> None:
         """A step is done."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know of."""
 
 
 @contextmanager
@@ -68,66 +75,135 @@ def export_bundle(
     out: Path,
     checkpoint: Path,
     name: str | None = None,
-    min_iou: float | None = None,
+    options: Options | None = None,
+    calib: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Export `checkpoint` to a bundle at `out`, in ONNX FP32; returns the manifest.
+    """Export `checkpoint` to a bundle at `out`; returns the manifest.
 
     Args:
         out: the bundle's directory; an old bundle there is replaced at the end.
         checkpoint: .pth or .safetensors.
         name: insist on this model of the catalogue.
-        min_iou: replaces the parity gate on the mean IoU.
+        options: formats, precisions and the rest; ONNX FP32 if not given.
+        calib: a folder of pictures to calibrate INT8 with; the packaged photographs if not given.
         progress: told of each step.
 
     Raises:
-        CheckpointError, OutputError: nothing was started.
+        CheckpointError, OutputError, CalibrationError, BackendError: nothing was started.
         ExportError, ParityError: nothing was published.
     """
-    progress = progress or Progress()
+    progress, options = progress or Progress(), options or Options()
+    check_converters(options)
     with staged(out) as stage:
         with _step(progress, "read checkpoint") as detail:
             loaded = load_checkpoint(checkpoint, name)
             sam = build_reference(loaded)
             detail.append(f"{loaded.model.name}, {loaded.layout} layout")
         data = _describe(loaded, checkpoint)
-        facts = {**model_facts(data), "format": "onnx", "precision": "fp32", "opset": onnx.OPSET}
-        variant_dir = stage / "onnx-fp32"
-        variant_dir.mkdir()
-        for part, write in (("encoder", onnx.write_encoder), ("decoder", onnx.write_decoder)):
-            with _step(progress, f"onnx-fp32 {part}") as detail:
-                path = variant_dir / f"{part}.onnx"
-                try:
-                    write(sam, loaded.model, path, {**facts, "graph": part})
-                except (SamEdgeError, OSError):
-                    raise
-                except Exception as error:
-                    raise ExportError(f"exporting the {part} to ONNX failed: {error}") from error
-                detail.append(f"{path.stat().st_size / 1e6:.1f} MB")
+        calibration = _calibration(options, calib, Manifest(data).input, progress)
         with _step(progress, "golden data from the reference") as detail:
             golden = make_golden(sam, loaded.model, progress.begin)
             write_golden(stage / "golden.npz", golden)
             detail.append(f"{len(golden.prompts)} prompts on {len(golden.images)} images")
             if at_median(golden, loaded.model):
                 detail.append("untrained? masks are empty or full, so compared at the median logit")
-        del sam
         data["golden"] = _file(stage, stage / "golden.npz")
-        data["variants"] = [_variant(stage, variant_dir)]
-        with _step(progress, "parity") as detail:
-            variant = data["variants"][0]
-            # The staged bundle, through the runtime that users run.
-            with load_variant(Bundle(stage, Manifest(data)), variant) as exported:
-                parity = run_parity(exported, golden, "fp32", min_iou).to_dict()
-            variant["parity"] = parity
-            detail.append(f"mean IoU {parity['mean_iou']:.5f}, min {parity['min_iou']:.5f}")
-        if not parity["passed"]:
-            raise ParityError(
-                f"onnx-fp32 does not make the reference's masks: mean IoU {parity['mean_iou']:.4f}, "
-                f"minimum {parity['min_iou']:.4f}; the gate is {parity['gate']['mean_iou']} and "
-                f"{parity['gate']['min_iou']} (--min-iou changes it); nothing was published"
-            )
+        data["variants"] = []
+        work = stage / "work"
+        work.mkdir()
+        shop = Workshop(sam, loaded.model, options, model_facts(data), calibration, work, progress.begin)
+        for kind in options.formats:
+            for precision in options.precisions:
+                data["variants"].append(_variant(shop, kind, precision, stage, data, golden, progress))
+        shutil.rmtree(work)
         write_manifest(stage, data)
     return data
+
+
+def _calibration(options: Options, folder: Path | None, rules: InputRules, progress: Progress) -> Calibration:
+    """The user's pictures, or the packaged ones with a warning where they shape INT8."""
+    if folder is None:
+        calibration = packaged_calibration(rules)
+        if "int8" in options.precisions:
+            progress.warn(
+                f"INT8 is calibrated on the {len(calibration.images)} packaged pictures; give --calib DIR "
+                "with some dozens like those the model will see"
+            )
+        return calibration
+    calibration = read_calibration(folder, rules, progress.begin)
+    if calibration.skipped:
+        progress.warn(f"--calib {folder}: {calibration.skipped} files cannot be read as pictures, skipped")
+    return calibration
+
+
+def _variant(
+    shop: Workshop,
+    kind: str,
+    precision: str,
+    stage: Path,
+    data: dict[str, Any],
+    golden: Golden,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write one variant, measure it, and return its entry in the manifest.
+
+    Raises:
+        ExportError: the conversion failed.
+        ParityError: the variant is below its gate.
+    """
+    options, name = shop.options, f"{kind}-{precision}"
+    directory = stage / name
+    directory.mkdir()
+    bundle = Bundle(stage, Manifest(data))
+
+    def measure() -> Parity:
+        # The staged files, through the runtime that users run.
+        entry = {"id": name, "format": kind, **describe(kind, directory, stage, options)}
+        with load_variant(bundle, entry) as exported:
+            report = run_parity(exported, golden, precision, options.min_iou).to_dict()
+            return {**report, "device": exported.device}
+
+    # INT8's search aims half way from the gate to agreement, since other pictures will be worse.
+    gate = GATES[precision][0] if options.min_iou is None else options.min_iou
+    goal = (1 + gate) / 2
+
+    def enough(parity: Parity) -> bool:
+        return bool(parity["passed"] and parity["mean_iou"] >= goal)
+
+    with _step(progress, name) as detail:
+        try:
+            written = write_variant(shop, kind, precision, directory, measure, enough)
+        except (SamEdgeError, OSError):
+            raise
+        except Exception as error:
+            raise ExportError(f"exporting {name} failed: {' '.join(str(error).split())}") from error
+        files = [_file(stage, path) for path in sorted(directory.rglob("*")) if path.is_file()]
+        detail.append(f"{sum(file['bytes'] for file in files) / 1e6:.1f} MB")
+        if written.remark:
+            detail.append(written.remark)
+    with _step(progress, f"{name} parity") as detail:
+        parity = measure()
+        detail.append(f"mean IoU {parity['mean_iou']:.5f}, min {parity['min_iou']:.5f}")
+    if not parity["passed"]:
+        names = [op.partition(":")[0] for op in written.higher_precision_ops]
+        kept = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise ParityError(
+            f"{name} does not make the reference's masks: the best mean IoU reached is "
+            f"{parity['mean_iou']:.4f}, minimum {parity['min_iou']:.4f}; the gate is "
+            f"{parity['gate']['mean_iou']} and {parity['gate']['min_iou']} (--min-iou changes it); kept in "
+            f"higher precision: {kept or 'nothing'}; nothing was published"
+        )
+    return {
+        "id": name,
+        "format": kind,
+        "precision": precision,
+        "files": files,
+        "higher_precision_ops": written.higher_precision_ops,
+        "calibration_sha256": shop.calibration.sha256 if precision == "int8" else None,
+        "parity": parity,
+        **describe(kind, directory, stage, options),
+    }
 
 
 def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
@@ -181,25 +257,4 @@ def _file(stage: Path, path: Path) -> dict[str, Any]:
         "path": path.relative_to(stage).as_posix(),
         "sha256": sha256_file(path),
         "bytes": path.stat().st_size,
-    }
-
-
-def _variant(stage: Path, directory: Path) -> dict[str, Any]:
-    def graph(part: str) -> dict[str, Any]:
-        path = directory / f"{part}.onnx"
-        inputs, outputs = onnx.tensors(path)
-        return {"path": path.relative_to(stage).as_posix(), "inputs": inputs, "outputs": outputs}
-
-    return {
-        "id": "onnx-fp32",
-        "format": "onnx",
-        "precision": "fp32",
-        "opset": onnx.OPSET,
-        "deployment_target": None,
-        "files": [_file(stage, path) for path in sorted(directory.iterdir())],
-        "encoder": graph("encoder"),
-        "decoder": graph("decoder"),
-        "higher_precision_ops": [],
-        "calibration_sha256": None,
-        "tools": {tool: version(tool) for tool in TOOLS},
     }

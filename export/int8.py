@@ -1,0 +1,163 @@
+"""INT8 in ONNX: the encoder's weights and activations (QDQ, W8A8), the decoder's weights.
+
+NNCF does the work, with its bias correction; per channel where an operator has channels. Softmax,
+LayerNorm and the products of two activations in attention stay in float. Weights are unsigned unless
+`signed` ones are asked for: on x86 without VNNI, sums of two products of an unsigned and a signed byte
+are kept in 16 bits and saturate (ONNX Runtime's documentation, "Quantize ONNX models").
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from sam_edge.backends.openvino import no_telemetry
+
+from .quiet import quiet
+from .ranges import Reader
+
+with no_telemetry():
+    import nncf
+
+QUANTISED = ("Conv", "Gemm", "MatMul")
+# An activation that only cuts values off goes into the range of the product before it.
+FOLDED = ("Clip", "Relu")
+
+Images = Sequence[NDArray[np.float32]]
+
+
+def quantisable(source: Path) -> list[str]:
+    """The nodes of an encoder that INT8 applies to, in order: products with constant weights."""
+    graph = onnx.load(source, load_external_data=False).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type in QUANTISED and node.input[1] in constant]
+
+
+def quantize_encoder(
+    source: Path,
+    target: Path,
+    calibration: Images,
+    keep_float: Collection[str] = (),
+    signed: bool = False,
+) -> None:
+    """Write `source` (FP32 encoder) to `target` with its products in INT8, by NNCF.
+
+    Args:
+        source: FP32 encoder.onnx.
+        target: where to write.
+        calibration: (1, 3, S, S) float32 encoder inputs.
+        keep_float: names of nodes to leave in float.
+        signed: signed weights, for CPUs with VNNI or the like; else unsigned ones, exact everywhere.
+    """
+    weighted = set(quantisable(source))
+    graph = onnx.load(source, load_external_data=False).graph
+    attention = [n.name for n in graph.node if n.op_type == "MatMul" and n.name not in weighted]
+    with quiet():
+        nncf.set_log_level(logging.ERROR)
+        proto = nncf.quantize(
+            onnx.load(source),
+            nncf.Dataset([{"images": image} for image in calibration]),
+            subset_size=len(calibration),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(names=sorted({*attention, *keep_float})),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE),
+        )
+    if not signed:
+        _make_unsigned(proto.graph)
+    onnx.save(proto, target)
+
+
+def _make_unsigned(graph: onnx.GraphProto) -> None:
+    """Signed weights and their zero points moved up by 128: the same numbers, as unsigned bytes."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    names = set()
+    for node in graph.node:
+        weight = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if weight is not None and weight.data_type == onnx.TensorProto.INT8:
+            names |= {node.input[0], node.input[2]}
+    for name in names:
+        values = onnx.numpy_helper.to_array(constants[name]).astype(np.int16) + 128
+        constants[name].CopyFrom(onnx.numpy_helper.from_array(values.astype(np.uint8), name))
+
+
+def compress_decoder(source: Path, target: Path) -> None:
+    """Write `source` (FP32 decoder) to `target` with the weights of its linear layers in INT8.
+
+    Its activations stay in float: they are few, and masks are drawn from them. Convolutions stay too:
+    they hold few weights, and ONNX Runtime refuses the scales that NNCF gives them.
+    """
+    with quiet():
+        nncf.set_log_level(logging.ERROR)
+        proto = nncf.compress_weights(
+            onnx.load(source),
+            mode=nncf.CompressWeightsMode.INT8_SYM,
+            ignored_scope=nncf.IgnoredScope(types=["Conv", "ConvTranspose"]),
+        )
+    onnx.save(proto, target)
+
+
+def most_sensitive(
+    source: Path, work: Path, calibration: Images, progress: Callable[[str], None]
+) -> list[str]:
+    """`quantisable(source)`, the node that alone in INT8 moves the embedding most first.
+
+    Args:
+        source: FP32 encoder.onnx.
+        work: a directory for trials.
+        calibration: images to compare on.
+        progress: told of each node.
+    """
+    names = quantisable(source)
+    exact = _embeddings(source, calibration)
+    errors = {}
+    for number, name in enumerate(names):
+        progress(f"sensitivity of {name}, {number + 1} of {len(names)}")
+        _quantize_one(source, work / "trial.onnx", calibration, name, work / "ranges.json")
+        errors[name] = float(np.linalg.norm(_embeddings(work / "trial.onnx", calibration) - exact))
+    return sorted(names, key=lambda name: -errors[name])
+
+
+def _quantize_one(source: Path, target: Path, calibration: Images, name: str, ranges: Path) -> None:
+    """Only the node `name` in INT8, by ranges that are measured once and kept in the file `ranges`."""
+    folded = [n.name for n in onnx.load(source, load_external_data=False).graph.node if n.op_type in FOLDED]
+    with quiet():
+        quantize_static(
+            source,
+            target,
+            Reader({"images": image} for image in calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=[*QUANTISED, *FOLDED],
+            nodes_to_quantize=[name, *folded],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"MatMulConstBOnly": True},
+            calibration_cache_path=ranges,
+        )
+
+
+def within(source: Path, names: Sequence[str], share: float) -> list[str]:
+    """Those of `names`, in order, whose weights together are at most `share` of the graph's."""
+    graph = onnx.load(source, load_external_data=False).graph
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    weights = {node.name: sizes.get(node.input[1], 0) for node in graph.node if len(node.input) > 1}
+    left = share * sum(sizes.values())
+    kept = []
+    for name in names:
+        if weights[name] <= left:
+            left -= weights[name]
+            kept.append(name)
+    return kept
+
+
+def _embeddings(path: Path, images: Images) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"images": image})[0] for image in images])

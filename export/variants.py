@@ -1,0 +1,315 @@
+"""One variant of a bundle each: a format in a precision, written into its directory.
+
+The FP32 ONNX graphs are written once and are the source of the other ONNX files and of OpenVINO's, so
+that an operator has one name in both. INT8 starts from the rewritten reference (`rewrites.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sam_edge.errors import BackendError
+from sam_edge.models.catalogue import Model
+
+from . import onnx
+from .calibration import Calibration
+from .reference.model import SamModel
+from .search import Parity, keep_few
+
+FORMATS = ("onnx", "openvino", "coreml")
+PRECISIONS = ("fp32", "fp16", "int8")
+# What --target names: CPUs on which 8-bit weights do not overflow (VNNI, AMX, Arm's dot product), or any.
+TARGETS = ("any", "vnni")
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "coreml": ".mlpackage"}
+_TOOLS = {
+    "onnx": ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy"),
+    "openvino": ("torch", "onnx", "onnxsim", "openvino", "numpy"),
+    "coreml": ("torch", "coremltools", "numpy"),
+}
+# The share of the weights that INT8 may leave in float for masks better than its gate asks for. To reach
+# the gate itself, half of the products may stay.
+LIGHT = 0.02
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an export is asked for.
+
+    Attributes:
+        formats: of `FORMATS`.
+        precisions: of `PRECISIONS`.
+        min_iou: replaces every precision's gate on the mean IoU.
+        target: of `TARGETS`: for which CPUs INT8 weights are made.
+        dynamic: OpenVINO decoders with prompt and point counts as dynamic axes.
+        ios: the oldest iOS of Core ML packages.
+        w8a8: Core ML's INT8 with activations in INT8 too.
+        compat: also write the published decoder contract, in ONNX.
+    """
+
+    formats: tuple[str, ...] = ("onnx",)
+    precisions: tuple[str, ...] = ("fp32",)
+    min_iou: float | None = None
+    target: str = "any"
+    dynamic: bool = False
+    ios: int = 17
+    w8a8: bool = False
+    compat: str | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a variant's writer has to say of it: the operators kept in higher precision, and why."""
+
+    higher_precision_ops: list[str]
+    remark: str = ""
+
+
+@dataclass
+class Workshop:
+    """What the writers of one export share; each thing is made when it is first asked for.
+
+    `work` is a directory for intermediate files; `kept` the encoder's products that INT8 left in float
+    in the variant before.
+    """
+
+    sam: SamModel
+    model: Model
+    options: Options
+    facts: dict[str, Any]
+    calibration: Calibration
+    work: Path
+    progress: Callable[[str], None]
+    kept: list[str] | None = None
+
+    @cached_property
+    def encoder(self) -> Path:
+        """FP32 encoder.onnx of the reference."""
+        return self._traced("encoder.onnx", onnx.write_encoder, self.sam)
+
+    @cached_property
+    def decoder(self) -> Path:
+        """FP32 decoder.onnx of the reference."""
+        return self._traced("decoder.onnx", onnx.write_decoder, self.sam)
+
+    @cached_property
+    def rewritten(self) -> SamModel:
+        """The reference as a function, with weights that are kinder to INT8."""
+        from .rewrites import rewrite
+
+        self.progress("exact rewrites")
+        return rewrite(self.sam, self.calibration.images)[0]
+
+    @cached_property
+    def rewritten_encoder(self) -> Path:
+        """FP32 encoder.onnx of `rewritten`: the same operators under the same names."""
+        return self._traced("rewritten.onnx", onnx.write_encoder, self.rewritten)
+
+    @cached_property
+    def ranking(self) -> list[str]:
+        """The encoder's products, the one that suffers most from INT8 first."""
+        from . import int8
+
+        # Two pictures rank as well as all of them; one where each takes seconds.
+        few = self.calibration.images[: 2 if self.model.parameters < 50_000_000 else 1]
+        return int8.most_sensitive(self.rewritten_encoder, self.work, few, self.progress)
+
+    def _traced(self, name: str, write: Callable[[SamModel, Model, Path], None], sam: SamModel) -> Path:
+        self.progress(f"tracing {name}")
+        path = self.work / name
+        write(sam, self.model, path)
+        return path
+
+    def decoder_inputs(self) -> Iterator[dict[str, Any]]:
+        """A click and a box on some calibration pictures, as the decoder takes them."""
+        side, low = self.model.image_size, 4 * self.model.embedding_side
+        prompts = (([[side / 2, side / 2], [0, 0]], [1, -1]), ([[side / 4] * 2, [side / 1.5] * 2], [2, 3]))
+        for image in self.calibration.images[:2]:
+            with torch.inference_mode():
+                embeddings = self.sam.image_encoder(torch.from_numpy(image)).numpy()
+            for coords, labels in prompts:
+                yield {
+                    "image_embeddings": embeddings,
+                    "point_coords": np.array([coords], np.float32),
+                    "point_labels": np.array([labels], np.float32),
+                    "mask_input": np.zeros((1, 1, low, low), np.float32),
+                    "has_mask_input": np.zeros(1, np.float32),
+                }
+
+
+Measure = Callable[[], Parity]
+Enough = Callable[[Parity], bool]
+
+
+def write_variant(
+    shop: Workshop, kind: str, precision: str, directory: Path, measure: Measure, enough: Enough
+) -> Written:
+    """Write the encoder and decoder of one variant into `directory`.
+
+    Args:
+        shop: what the writers share.
+        kind: the format, of `FORMATS`.
+        precision: of `PRECISIONS`.
+        directory: exists and is empty.
+        measure: the parity of what is in `directory` now.
+        enough: whether INT8's search for operators to keep in float may stop.
+    """
+    facts = {**shop.facts, "format": kind, "precision": precision}
+    encoder, decoder = (directory / f"{part}{SUFFIX[kind]}" for part in ("encoder", "decoder"))
+    write = {"onnx": _onnx, "openvino": _openvino, "coreml": _coreml}[kind]
+    return write(shop, precision, encoder, decoder, facts, lambda q: _search(shop, q, measure, enough))
+
+
+Quantise = Callable[[Sequence[str]], None]
+Search = Callable[[Quantise], tuple[list[str], str]]
+
+
+def _search(shop: Workshop, quantise: Quantise, measure: Measure, enough: Enough) -> tuple[list[str], str]:
+    """Quantise with as little in float as is enough; the names kept, and a remark for the user."""
+
+    def tried(kept: Sequence[str]) -> Parity:
+        quantise(kept)
+        parity = measure()
+        shop.progress(f"INT8 with {len(kept)} products in float: mean IoU {parity['mean_iou']:.4f}")
+        return parity
+
+    kept = shop.kept or []
+    first = tried(kept)
+    if enough(first):
+        return kept, f"{len(kept)} products in float"
+    from . import int8
+
+    light = int8.within(shop.rewritten_encoder, shop.ranking, LIGHT)
+    shop.kept, best, _ = keep_few(light, max(1, len(kept)), tried, enough)
+    if not best["passed"]:
+        heavy = shop.ranking[: len(shop.ranking) // 2]
+        shop.kept, _, _ = keep_few(heavy, 1, tried, lambda parity: bool(parity["passed"]))
+    quantise(shop.kept)
+    return (
+        shop.kept,
+        f"{len(shop.kept)} products in float (mean IoU {first['mean_iou']:.4f} with {len(kept)})",
+    )
+
+
+def _because(names: Sequence[str]) -> list[str]:
+    return [f"{name}: INT8 here costs the most IoU" for name in names]
+
+
+def _onnx(
+    shop: Workshop, precision: str, encoder: Path, decoder: Path, facts: dict[str, Any], search: Search
+) -> Written:
+    facts = {**facts, "opset": onnx.OPSET}
+    kept: list[str] = []
+    remark = ""
+    if precision == "fp32":
+        made = shop.encoder, shop.decoder
+    elif precision == "fp16":
+        from . import fp16
+
+        made = shop.work / "fp16-encoder.onnx", shop.work / "fp16-decoder.onnx"
+        pictures = ({"images": image} for image in shop.calibration.images[:4])
+        islands = {
+            "encoder": fp16.convert(shop.encoder, made[0], pictures),
+            "decoder": fp16.convert(shop.decoder, made[1], shop.decoder_inputs()),
+        }
+        kept = [
+            f"{part} {name}: FP32, as FP16 would overflow or lose digits"
+            for part, names in islands.items()
+            for name in names
+        ]
+    else:
+        from . import int8
+
+        images, signed = shop.calibration.images, shop.options.target == "vnni"
+        source = shop.rewritten_encoder
+        int8.compress_decoder(shop.decoder, decoder)
+        left, remark = search(lambda names: int8.quantize_encoder(source, encoder, images, names, signed))
+        kept = [*_because(left), "decoder: activations in float, masks are drawn from them"]
+        made = encoder, decoder
+    for source, target, part in zip(made, (encoder, decoder), ("encoder", "decoder"), strict=True):
+        onnx.stamp(source, target, {**facts, "graph": part})
+    if shop.options.compat:
+        from .compat import write_published_decoder
+
+        write_published_decoder(decoder, decoder.with_stem("decoder-segment-anything"), shop.model)
+    return Written(kept, remark)
+
+
+def _openvino(
+    shop: Workshop, precision: str, encoder: Path, decoder: Path, facts: dict[str, Any], search: Search
+) -> Written:
+    from . import openvino
+
+    static = not shop.options.dynamic
+    encoder_facts, decoder_facts = ({**facts, "graph": part} for part in ("encoder", "decoder"))
+    if precision != "int8":
+        kept = openvino.write(shop.encoder, encoder, encoder_facts, precision, static)
+        kept += openvino.write(shop.decoder, decoder, decoder_facts, precision, static)
+        return Written(list(dict.fromkeys(kept)))
+    full, images, source = shop.options.target == "vnni", shop.calibration.images, shop.rewritten_encoder
+    kept = openvino.write_decoder_int8(shop.decoder, decoder, decoder_facts, static)
+    kept += ["attention scores, softmax and values", "LayerNorm", "GELU"]
+
+    def quantise(names: Sequence[str]) -> None:
+        openvino.write_encoder_int8(source, encoder, encoder_facts, images, names, full)
+
+    left, remark = search(quantise)
+    return Written([*_because(left), *kept], remark)
+
+
+def _coreml(
+    shop: Workshop, precision: str, encoder: Path, decoder: Path, facts: dict[str, Any], search: Search
+) -> Written:
+    from . import coreml
+
+    ios = shop.options.ios
+    encoder_facts, decoder_facts = ({**facts, "graph": part} for part in ("encoder", "decoder"))
+    sam, model = shop.sam, shop.model
+    if precision == "int8":
+        sam = shop.rewritten
+    if precision == "int8" and shop.options.w8a8:
+        images = shop.calibration.images
+        kept = coreml.write_encoder_w8a8(sam, model, encoder, encoder_facts, ios, images)
+    else:
+        kept = coreml.write_encoder(sam, model, encoder, encoder_facts, precision, ios)
+    return Written(kept + coreml.write_decoder(sam, model, decoder, decoder_facts, precision, ios))
+
+
+def check_converters(options: Options) -> None:
+    """Raise `BackendError` unless what `options` asks for can be converted with what is installed."""
+    needed = [("openvino", "openvino"), ("coreml", "coremltools")]
+    needed = [(f"--format {kind}", package) for kind, package in needed if kind in options.formats]
+    if "int8" in options.precisions and {"onnx", "openvino"} & set(options.formats):
+        needed.append(("--precision int8", "nncf"))
+    for what, package in needed:
+        if find_spec(package) is None:
+            raise BackendError(
+                f"{what} needs {package}, which is not installed; pip install 'sam-edge[export]'"
+            )
+
+
+def describe(kind: str, directory: Path, root: Path, options: Options) -> dict[str, Any]:
+    """The facts of a written variant that follow from its format and files."""
+    module = importlib.import_module(f".{kind}", __package__)
+
+    def graph(part: str) -> dict[str, Any]:
+        path = directory / f"{part}{SUFFIX[kind]}"
+        inputs, outputs = module.tensors(path)
+        return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
+
+    return {
+        "opset": onnx.OPSET if kind == "onnx" else None,
+        "deployment_target": f"iOS{options.ios}" if kind == "coreml" else None,
+        "encoder": graph("encoder"),
+        "decoder": graph("decoder"),
+        "tools": {tool: version(tool) for tool in _TOOLS[kind]},
+    }

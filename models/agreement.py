@@ -1,0 +1,99 @@
+"""How far a bundle's variants agree with the reference on held-out generated scenes, and how fast each is.
+
+    python -m sam_edge.models.agreement BUNDLE [--scenes 200] [--checkpoint FILE] [--json]
+
+One object a scene, a click and a box each; IoU is between the variant's and the reference's mask, both
+the one that the reference scores highest. Encoder times are interleaved, so that drift hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam_edge.backends import find_backends, is_here
+from sam_edge.bundle import open_bundle
+from sam_edge.export.checkpoint import build_reference, load_checkpoint
+from sam_edge.export.golden import Reference
+from sam_edge.models.catalogue import CATALOGUE, HERE
+from sam_edge.models.evaluate import SEED, box_of, centre
+from sam_edge.models.scenes import held_out_scenes, packaged_assets
+from sam_edge.parity import iou
+from sam_edge.sam import Sam, load_variant
+
+
+def agreement(bundle_path: Path, checkpoint: Path, count: int, seed: int = SEED) -> list[dict[str, Any]]:
+    """One row for each variant that a backend here reads: id, device, IoU of clicks and boxes, encoder_ms."""
+    loaded = load_checkpoint(checkpoint)
+    reference = Reference(build_reference(loaded), loaded.model)
+    bundle = open_bundle(bundle_path)
+    backends = [backend for backend in find_backends() if is_here(backend)]
+    sams: dict[str, Sam] = {
+        variant["id"]: load_variant(bundle, variant)
+        for variant in bundle.manifest.variants
+        if any(variant["format"] in backend.formats for backend in backends)
+    }
+    found: dict[str, dict[str, list[float]]] = {
+        name: {"click": [], "box": [], "seconds": []} for name in sams
+    }
+    rng = np.random.default_rng(seed)
+    for scene in held_out_scenes(packaged_assets(), count, seed):
+        masks = scene.masks()
+        mask = masks[rng.integers(len(masks))]
+        point, box, one = centre(mask), box_of(mask), np.ones(1, np.float32)
+        seen = reference.encode(scene.image)
+        expected = {}
+        for kind, coords, labels in (("click", point, one), ("box", box, np.array([2, 3], np.float32))):
+            _, logits, scores = reference.decode(seen, coords, labels)
+            best = 1 + int(scores[1:].argmax())
+            expected[kind] = best, logits[best] > loaded.model.mask_threshold
+        for name, sam in sams.items():
+            start = time.perf_counter()
+            embedding = sam.encode(scene.image)
+            found[name]["seconds"].append(time.perf_counter() - start)
+            for kind, prompt in (
+                ("click", {"point_coords": point, "point_labels": one}),
+                ("box", {"boxes": box.ravel()}),
+            ):
+                best, wanted = expected[kind]
+                if wanted.any():
+                    found[name][kind].append(iou(sam.predict_all(embedding, **prompt).masks[0, best], wanted))
+    return [
+        {
+            "id": name,
+            "device": sams[name].device,
+            "click_iou": float(np.mean(values["click"])),
+            "box_iou": float(np.mean(values["box"])),
+            "encoder_ms": 1000 * float(np.median(values["seconds"])),
+        }
+        for name, values in found.items()
+    ]
+
+
+def main() -> None:
+    """Read the arguments, print the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--checkpoint", type=Path, default=HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rows = agreement(args.bundle, args.checkpoint, args.scenes)
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'variant':14} {'device':13} {'click IoU':>9} {'box IoU':>9} {'encoder':>10}")
+    for row in rows:
+        print(
+            f"{row['id']:14} {row['device']:13} {row['click_iou']:9.4f} {row['box_iou']:9.4f} "
+            f"{row['encoder_ms']:7.1f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()

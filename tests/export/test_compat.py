@@ -1,0 +1,56 @@
+"""The published decoder contract, against the published exporter's own module."""
+
+import importlib
+import sys
+from unittest.mock import MagicMock, patch
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from test_oracles import SMALL, randomise, segment_anything_model
+
+from sam_edge.export import onnx
+from sam_edge.export.compat import write_published_decoder
+from sam_edge.export.reference.model import SamModel
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Our file under the published contract, and the published module with the same weights."""
+    ours = randomise(SamModel(SMALL))
+    theirs = segment_anything_model(SMALL)
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    names = ("", ".ops", ".ops.boxes", ".transforms", ".transforms.functional")
+    with patch.dict(sys.modules, {f"torchvision{name}": MagicMock() for name in names}):
+        published = importlib.import_module("segment_anything.utils.onnx")
+    folder = tmp_path_factory.mktemp("compat")
+    onnx.write_decoder(ours, SMALL, folder / "decoder.onnx")
+    write_published_decoder(folder / "decoder.onnx", folder / "published.onnx", SMALL)
+    return folder / "published.onnx", published.SamOnnxModel(theirs.eval(), return_single_mask=False)
+
+
+@pytest.mark.parametrize("size", [(240, 320), (500, 210), (77, 77)])
+@pytest.mark.parametrize("has_mask", [0.0, 1.0])
+def test_the_same_masks_at_the_images_size(both, size, has_mask):
+    path, module = both
+    rng = np.random.default_rng(3)
+    low = 4 * SMALL.embedding_side
+    given = {
+        "image_embeddings": rng.normal(size=(1, 256, low // 4, low // 4)),
+        "point_coords": rng.uniform(0, 300, (1, 3, 2)),
+        "point_labels": np.array([[1, 0, -1]]),
+        "mask_input": rng.normal(size=(1, 1, low, low)),
+        "has_mask_input": np.array([has_mask]),
+        "orig_im_size": np.array(size),
+    }
+    given = {name: np.asarray(value, np.float32) for name, value in given.items()}
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == list(given)
+    assert [o.name for o in session.get_outputs()] == ["masks", "iou_predictions", "low_res_masks"]
+    with torch.inference_mode():
+        expected = [t.numpy() for t in module(*(torch.from_numpy(v) for v in given.values()))]
+    found = session.run(None, given)
+    assert found[0].shape == (1, 4, *size)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(theirs)

@@ -1,0 +1,141 @@
+"""ONNX in FP16 and INT8: what is kept where, and how far the embedding moves."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from sam_edge.export import fp16, int8
+from sam_edge.export.calibration import packaged_calibration
+from sam_edge.manifest import read_manifest
+
+
+@pytest.fixture(scope="module")
+def images(exported):
+    return packaged_calibration(read_manifest(exported).input).images[:5]
+
+
+@pytest.fixture(scope="module")
+def encoder(exported):
+    return exported / "onnx-fp32" / "encoder.onnx"
+
+
+def run(path, image):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": image})[0]
+
+
+def error(path, exact, images):
+    pairs = [(run(path, image), run(exact, image)) for image in images[:2]]
+    return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs)
+
+
+def casts(graph, kind):
+    return [n for n in graph.node if n.op_type == "Cast" and onnx.helper.get_node_attr_value(n, "to") == kind]
+
+
+def test_fp16_keeps_float32_at_its_ends_and_in_its_islands(encoder, images, tmp_path):
+    kept = fp16.convert(encoder, tmp_path / "half.onnx", [{"images": image} for image in images])
+    graph = onnx.load(tmp_path / "half.onnx").graph
+    for value in (*graph.input, *graph.output):
+        assert value.type.tensor_type.elem_type == TensorProto.FLOAT
+    norms = {node.name for node in graph.node if node.op_type == "LayerNormalization"}
+    assert norms and norms <= set(kept)
+    assert (tmp_path / "half.onnx").stat().st_size <= 0.52 * encoder.stat().st_size
+    assert error(tmp_path / "half.onnx", encoder, images) < 2e-3
+    # Nothing passes through FP16 on its way between two FP32 nodes.
+    halved = {node.output[0] for node in casts(graph, TensorProto.FLOAT16)}
+    assert not [node for node in casts(graph, TensorProto.FLOAT) if node.input[0] in halved]
+
+
+def test_squares_beyond_fp16_do_not_reach_it(encoder, images, tmp_path):
+    """LayerNorm2d does not see the scale of its input; FP16 does."""
+    proto = onnx.load(encoder)
+    first_norm = next(node for node in proto.graph.node if node.op_type == "ReduceMean")
+    conv = next(node for node in proto.graph.node if first_norm.input[0] in node.output)
+    weight = next(t for t in proto.graph.initializer if t.name == conv.input[1])
+    weight.CopyFrom(numpy_helper.from_array(50 * numpy_helper.to_array(weight), weight.name))
+    onnx.save(proto, tmp_path / "loud.onnx")
+    assert error(tmp_path / "loud.onnx", encoder, images) < 1e-3
+    fp16.convert(tmp_path / "loud.onnx", tmp_path / "half.onnx", [{"images": image} for image in images])
+    assert error(tmp_path / "half.onnx", encoder, images) < 5e-3
+
+
+def test_what_comes_near_the_largest_fp16_number_stays_in_fp32(tmp_path):
+    def graph(scale):
+        nodes = [
+            onnx.helper.make_node("Mul", ["images", "scale"], ["large"], name="grow"),
+            onnx.helper.make_node("Div", ["large", "scale"], ["y"], name="shrink"),
+        ]
+        tensor = onnx.helper.make_tensor_value_info
+        return onnx.helper.make_graph(
+            nodes,
+            "g",
+            [tensor("images", TensorProto.FLOAT, [1, 4])],
+            [tensor("y", TensorProto.FLOAT, [1, 4])],
+            [numpy_helper.from_array(np.array(scale, np.float32), "scale")],
+        )
+
+    given = np.array([[1, 2, 3, 4]], np.float32)
+    for scale, expected in ((1e5, ["grow", "shrink"]), (2.0, [])):
+        model = onnx.helper.make_model(
+            graph(scale), opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+        )
+        onnx.save(model, tmp_path / "g.onnx")
+        kept = fp16.convert(tmp_path / "g.onnx", tmp_path / "half.onnx", [{"images": given}])
+        assert kept == expected
+        np.testing.assert_allclose(run(tmp_path / "half.onnx", given), given, rtol=1e-3)
+
+
+def weights_of(path):
+    graph = onnx.load(path).graph
+    constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return [
+        constants[n.input[0]]
+        for n in graph.node
+        if n.op_type == "DequantizeLinear" and n.input[0] in constants
+    ]
+
+
+def test_int8_quantises_every_product_but_those_kept(encoder, images, tmp_path):
+    names = int8.quantisable(encoder)
+    kept = names[:2]
+    unsigned, signed = tmp_path / "u8.onnx", tmp_path / "s8.onnx"
+    int8.quantize_encoder(encoder, unsigned, images, kept)
+    int8.quantize_encoder(encoder, signed, images, kept, signed=True)
+    assert weights_of(unsigned) == [TensorProto.UINT8] * (len(names) - 2)
+    assert weights_of(signed) == [TensorProto.INT8] * (len(names) - 2)
+    assert unsigned.stat().st_size < 0.32 * encoder.stat().st_size
+    assert 1e-4 < error(unsigned, encoder, images) < 0.15
+    # The same numbers in other bytes.
+    np.testing.assert_allclose(run(unsigned, images[0]), run(signed, images[0]), atol=1e-2)
+
+
+def test_the_decoders_weights_are_stored_in_int8(exported, tmp_path):
+    decoder = exported / "onnx-fp32" / "decoder.onnx"
+    int8.compress_decoder(decoder, tmp_path / "d.onnx")
+    assert (tmp_path / "d.onnx").stat().st_size < 0.35 * decoder.stat().st_size
+    rng = np.random.default_rng(0)
+    given = {
+        "image_embeddings": rng.normal(size=(1, 128, 16, 16)),
+        "point_coords": rng.uniform(0, 256, (2, 3, 2)),
+        "point_labels": np.array([[1, 0, -1], [2, 3, 1]]),
+        "mask_input": np.zeros((2, 1, 64, 64)),
+        "has_mask_input": np.zeros(2),
+    }
+    given = {name: value.astype(np.float32) for name, value in given.items()}
+    found, exact = (
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, given)
+        for path in (tmp_path / "d.onnx", decoder)
+    )
+    for a, b in zip(found, exact, strict=True):
+        assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(b)
+
+
+def test_a_budget_of_weights_is_kept_to(encoder):
+    names = int8.quantisable(encoder)
+    assert int8.within(encoder, names, 1.0) == names
+    few = int8.within(encoder, names, 0.02)
+    assert names[0] in few and len(few) < len(names)
+    assert int8.within(encoder, names, 0.0) == []

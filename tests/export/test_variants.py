@@ -1,0 +1,130 @@
+"""Exports in several formats and precisions, as a user runs them."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import sam_edge.export.onnx
+import sam_edge.export.variants
+from sam_edge.cli import main
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+def refused(capsys, arguments, says, code=2):
+    assert main(["export", *map(str, arguments)]) == code
+    _, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ") and says in last, err
+    assert not os.listdir(".")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        (["--format", "openvino"], "openvino"),
+        (["--format", "onnx,coreml"], "coremltools"),
+        (["--precision", "int8"], "nncf"),
+    ],
+)
+def test_a_converter_that_is_not_installed_is_named_with_its_extra(capsys, monkeypatch, arguments, package):
+    monkeypatch.setattr(sam_edge.export.variants, "find_spec", lambda name: None)
+    refused(capsys, [*arguments, "--out", "b"], f"needs {package}, which is not installed; pip install")
+
+
+def test_calibration_folders_without_pictures(capsys, tmp_path):
+    refused(capsys, ["--precision", "int8", "--calib", tmp_path / "none", "--out", "b"], "is not a folder")
+    (tmp_path / "empty").mkdir()
+    refused(capsys, ["--precision", "int8", "--calib", tmp_path / "empty", "--out", "b"], "holds no pictures")
+    (tmp_path / "empty" / "a.png").write_text("text")
+    refused(capsys, ["--precision", "int8", "--calib", tmp_path / "empty", "--out", "b"], "can be read")
+
+
+def test_a_full_disk_leaves_nothing(capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sam_edge.export.onnx, "save", full)
+    refused(capsys, ["--out", "b"], "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--w8a8"], "--w8a8 needs --format coreml"),
+        (["--format", "coreml", "--precision", "int8", "--w8a8", "--ios", "16"], "--ios 17 or 18"),
+        (["--format", "coreml", "--compat", "segment-anything"], "add onnx to --format"),
+        (["--dynamic"], "add openvino to --format"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(capsys, arguments, says):
+    refused(capsys, [*arguments, "--out", "b"], says)
+
+
+NINE = [
+    f"{kind}-{precision}" for kind in ("onnx", "openvino", "coreml") for precision in ("fp32", "fp16", "int8")
+]
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory):
+    out = tmp_path_factory.mktemp("nine") / "bundle"
+    arguments = ["--format", "onnx,openvino,coreml", "--precision", "fp32,fp16,int8"]
+    assert main(["export", *arguments, "--compat", "segment-anything", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_nine_variants_are_over_their_gates_and_as_small_as_said(nine):
+    variants = json.loads((nine / "manifest.json").read_text())["variants"]
+    assert [variant["id"] for variant in variants] == NINE
+    assert all(variant["parity"]["passed"] for variant in variants)
+    size = {}
+    for variant in variants:
+        files = [f for f in variant["files"] if "segment-anything" not in f["path"]]
+        size[variant["id"]] = sum(file["bytes"] for file in files)
+    for kind in ("onnx", "openvino", "coreml"):
+        assert size[f"{kind}-fp16"] <= 0.52 * size[f"{kind}-fp32"]
+        assert size[f"{kind}-int8"] <= 0.32 * size[f"{kind}-fp32"]
+
+
+@pytest.mark.slow
+def test_verify_repeats_the_figures_without_torch(nine):
+    code = """
+import sys
+sys.modules["torch"] = None
+from sam_edge.cli import main
+sys.exit(main(["verify", sys.argv[1], "--json"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(nine)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["id"]: row for row in json.loads(done.stdout)["variants"]}
+    assert list(rows) == NINE
+    for variant in json.loads((nine / "manifest.json").read_text())["variants"]:
+        row = rows[variant["id"]]
+        assert row["mean_iou"] == pytest.approx(variant["parity"]["mean_iou"], abs=2e-3)
+        assert row["device"] == variant["parity"]["device"]
+
+
+@pytest.mark.slow
+def test_int8_agrees_on_held_out_scenes(nine):
+    from sam_edge.models.agreement import agreement
+    from sam_edge.models.catalogue import CATALOGUE, HERE
+
+    rows = agreement(nine, HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file, 200)
+    for row in rows:
+        if row["id"] in ("onnx-int8", "openvino-int8"):
+            assert row["click_iou"] >= 0.97 and row["box_iou"] >= 0.97, row
+
+
+@pytest.mark.slow
+def test_a_gate_that_cannot_be_met_says_what_was_reached(capsys):
+    arguments = ["--precision", "int8", "--min-iou", "0.9999", "--out", "b"]
+    refused(capsys, arguments, "the best mean IoU reached is 0.9", code=1)
