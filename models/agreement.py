@@ -1,6 +1,6 @@
 """How far a bundle's variants agree with the reference on held-out generated scenes, and how fast each is.
 
-    python -m sam_edge.models.agreement BUNDLE [--scenes 200] [--checkpoint FILE] [--json]
+    python -m sam_edge.models.agreement BUNDLE [--variants ID,ID] [--scenes 200] [--json]
 
 One object a scene, a click and a box each; IoU is between the variant's and the reference's mask, both
 the one that the reference scores highest. Encoder times are interleaved, so that drift hits all alike.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ from sam_edge.parity import iou
 from sam_edge.sam import Sam, load_variant
 
 
-def agreement(bundle_path: Path, checkpoint: Path, count: int, seed: int = SEED) -> list[dict[str, Any]]:
+def agreement(
+    bundle_path: Path,
+    checkpoint: Path,
+    count: int,
+    only: Collection[str] | None = None,
+    seed: int = SEED,
+) -> list[dict[str, Any]]:
     """One row for each variant that a backend here reads: id, device, IoU of clicks and boxes, encoder_ms."""
     loaded = load_checkpoint(checkpoint)
     reference = Reference(build_reference(loaded), loaded.model)
@@ -36,7 +43,8 @@ def agreement(bundle_path: Path, checkpoint: Path, count: int, seed: int = SEED)
     sams: dict[str, Sam] = {
         variant["id"]: load_variant(bundle, variant)
         for variant in bundle.manifest.variants
-        if any(variant["format"] in backend.formats for backend in backends)
+        if (only is None or variant["id"] in only)
+        and any(variant["format"] in backend.formats for backend in backends)
     }
     found: dict[str, dict[str, list[float]]] = {
         name: {"click": [], "box": [], "seconds": []} for name in sams
@@ -79,11 +87,13 @@ def main() -> None:
     """Read the arguments, print the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--variants", help="ids as in the manifest, comma-separated (default: all)")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--checkpoint", type=Path, default=HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = agreement(args.bundle, args.checkpoint, args.scenes)
+    only = args.variants.split(",") if args.variants else None
+    rows = agreement(args.bundle, args.checkpoint, args.scenes, only)
     if args.json:
         print(json.dumps(rows, indent=2))
         return
