@@ -25,6 +25,7 @@ from .ranges import Reader
 
 with no_telemetry():
     import nncf
+    from nncf.quantization.advanced_parameters import QuantizationParameters
 
 QUANTISED = ("Conv", "Gemm", "MatMul")
 # An activation that only cuts values off goes into the range of the product before it.
@@ -67,11 +68,47 @@ def quantize_encoder(
             subset_size=len(calibration),
             model_type=nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=sorted({*attention, *keep_float})),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.DISABLE,
+                # Runtimes have no integer kernels for activations that are quantised per channel.
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+            ),
         )
+    _fold_clips(proto.graph)
     if not signed:
         _make_unsigned(proto.graph)
     onnx.save(proto, target)
+
+
+def _fold_clips(graph: onnx.GraphProto) -> None:
+    """Remove each Clip (ReLU6) whose every reader quantises to a range that the Clip does not cut into.
+
+    Quantising saturates at the same values, and a product that is quantised at once runs in integers.
+    """
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def saturates(node: onnx.NodeProto, low: float, high: float) -> bool:
+        if node.op_type != "QuantizeLinear" or constants[node.input[1]].size != 1:
+            return False
+        scale, zero = constants[node.input[1]].item(), constants[node.input[2]]
+        limits, half = np.iinfo(zero.dtype), scale / 2
+        least, most = (scale * (int(limit) - zero.item()) for limit in (limits.min, limits.max))
+        return bool(least >= low - half and most <= high + half)
+
+    replaced = {}
+    for node in [n for n in graph.node if n.op_type == "Clip"]:
+        low, high = (constants[name].item() for name in node.input[1:])
+        after = readers.get(node.output[0], [])
+        if after and all(saturates(reader, low, high) for reader in after):
+            replaced[node.output[0]] = node.input[0]
+            graph.node.remove(node)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = replaced.get(name, name)
 
 
 def _make_unsigned(graph: onnx.GraphProto) -> None:

@@ -108,6 +108,12 @@ def test_int8_quantises_every_product_but_those_kept(encoder, images, tmp_path):
     assert weights_of(signed) == [TensorProto.INT8] * (len(names) - 2)
     assert unsigned.stat().st_size < 0.32 * encoder.stat().st_size
     assert 1e-4 < error(unsigned, encoder, images) < 0.15
+    graph = onnx.load(unsigned).graph
+    scales = {tensor.name: tensor.dims for tensor in graph.initializer}
+    activations = [scales[n.input[1]] for n in graph.node if n.op_type == "QuantizeLinear"]
+    assert activations and all(np.prod(dims, initial=1) == 1 for dims in activations)
+    # ReLU6 after a product in INT8 is its saturation.
+    assert sum(node.op_type == "Clip" for node in graph.node) <= 4
     # The same numbers in other bytes.
     np.testing.assert_allclose(run(unsigned, images[0]), run(signed, images[0]), atol=1e-2)
 
