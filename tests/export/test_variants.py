@@ -129,3 +129,21 @@ def test_int8_agrees_on_held_out_scenes(nine):
 def test_a_gate_that_cannot_be_met_says_what_was_reached(capsys):
     arguments = ["--precision", "int8", "--min-iou", "0.9999", "--out", "b"]
     refused(capsys, arguments, "the best mean IoU reached is 0.9", code=1)
+
+
+@pytest.mark.slow
+def test_the_hostile_twin_holds_in_int8(tmp_path):
+    from safetensors.torch import save_file
+
+    from sam_edge.export.checkpoint import build_reference, load_checkpoint
+    from sam_edge.export.twin import hostile_twin
+    from sam_edge.models.catalogue import CATALOGUE, HERE
+
+    loaded = load_checkpoint(HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file)
+    twin = hostile_twin(build_reference(loaded))
+    save_file({k: v.contiguous() for k, v in twin.state_dict().items()}, tmp_path / "twin.safetensors")
+    arguments = ["--checkpoint", str(tmp_path / "twin.safetensors"), "--format", "onnx,openvino"]
+    assert main(["export", *arguments, "--precision", "int8", "--out", str(tmp_path / "b")]) == 0
+    variants = json.loads((tmp_path / "b" / "manifest.json").read_text())["variants"]
+    assert len(variants) == 2
+    assert all(variant["parity"]["mean_iou"] >= 0.95 for variant in variants)
