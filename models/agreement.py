@@ -3,7 +3,9 @@
     python -m sam_edge.models.agreement BUNDLE [--variants ID,ID] [--scenes 200] [--json]
 
 One object a scene, a click and a box each; IoU is between the variant's and the reference's mask, both
-the one that the reference scores highest. Encoder times are interleaved, so that drift hits all alike.
+the one that the reference scores highest. The scenes' backgrounds and textures are the packaged
+photographs, which also calibrate INT8 where no --calib was given. Encoder times are interleaved, so that
+drift hits all alike.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from sam_edge.mil_reference import load, ops
 from sam_edge.mil_reference.package import import_coremltools, quiet
 from sam_edge.mil_reference.program import apply
 
-torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 HALF, SINGLE, INT8 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.int8)
@@ -362,7 +362,8 @@ def test_fp16_reads_fp16_and_int8_makes_int8():
 
 def save(path, build, inputs, half=False):
     """Convert a MIL program and save it; `build` gets coremltools' builder and the inputs."""
-    ct = pytest.importorskip("coremltools")
+    import coremltools as ct
+
     import_coremltools()
     from coremltools.converters.mil import Builder
 
