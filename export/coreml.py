@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sam_edge.errors import ExportError
-from sam_edge.mil_reference.package import import_coremltools, quiet, read_facts, tensors
+from sam_edge.mil_reference.package import import_coremltools, read_facts, tensors
 from sam_edge.models.catalogue import Model
+from sam_edge.quiet import quiet
 
 from .reference.model import PromptAndMaskDecoder, SamModel
 

@@ -15,7 +15,8 @@ import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from .quiet import quiet
+from sam_edge.quiet import quiet
+
 from .ranges import Inputs, tensor_ranges
 
 # An eighth of the largest FP16 number: room for pictures unlike those measured.

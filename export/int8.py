@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from sam_edge.backends.openvino import no_telemetry
+from sam_edge.quiet import quiet
 
-from .quiet import quiet
 from .ranges import Reader
 
 with no_telemetry():

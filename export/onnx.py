@@ -14,8 +14,8 @@ from torch import nn
 
 from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
+from sam_edge.quiet import quiet
 
-from .quiet import quiet
 from .reference.model import PromptAndMaskDecoder, SamModel
 
 OPSET = 18

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 
 from sam_edge.backends.openvino import no_telemetry
 from sam_edge.errors import ExportError
-
-from .quiet import quiet
+from sam_edge.quiet import quiet
 
 with no_telemetry():
     import openvino as ov

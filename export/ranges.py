@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
-from .quiet import quiet
+from sam_edge.quiet import quiet
 
 Inputs = Mapping[str, NDArray[np.float32]]
 

@@ -27,6 +27,7 @@ from sam_edge.files import sha256_file
 from sam_edge.golden import read_golden
 from sam_edge.models.catalogue import DEFAULT_MODEL
 from sam_edge.parity import run_parity
+from sam_edge.quiet import quiet
 from sam_edge.sam import Sam
 
 from .calibration import packaged_calibration
@@ -35,7 +36,6 @@ from .int8 import quantize_encoder
 from .onnx import write_encoder
 from .openvino import write_encoder_int8
 from .pipeline import export_bundle, find_checkpoint
-from .quiet import quiet
 from .ranges import Reader
 from .rewrites import REWRITES, rewrite
 from .twin import hostile_twin

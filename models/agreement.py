@@ -1,11 +1,11 @@
 """How far a bundle's variants agree with the reference on held-out generated scenes, and how fast each is.
 
-    python -m sam_edge.models.agreement BUNDLE [--variants ID,ID] [--scenes 200] [--json]
+    python -m sam_edge.models.agreement BUNDLE [--variants ID,ID] [--scenes 200] [--assets DIR] [--json]
 
 One object a scene, a click and a box each; IoU is between the variant's and the reference's mask, both
-the one that the reference scores highest. The scenes' backgrounds and textures are the packaged
-photographs, which also calibrate INT8 where no --calib was given. Encoder times are interleaved, so that
-drift hits all alike.
+the one that the reference scores highest. With `--assets` the scenes are made of held-out photographs and
+cut-outs, which neither training nor calibration saw; without, of the packaged photographs, which calibrate
+INT8 where no --calib was given. Encoder times are interleaved, so that drift hits all alike.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sam_edge.export.checkpoint import build_reference, load_checkpoint
 from sam_edge.export.golden import Reference
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.evaluate import SEED, box_of, centre
-from sam_edge.models.scenes import held_out_scenes, packaged_assets
+from sam_edge.models.scenes import held_out_scenes, load_assets, packaged_assets
 from sam_edge.parity import iou
 from sam_edge.sam import Sam, load_variant
 
@@ -35,6 +35,7 @@ def agreement(
     checkpoint: Path,
     count: int,
     only: Collection[str] | None = None,
+    assets: Path | None = None,
     seed: int = SEED,
 ) -> list[dict[str, Any]]:
     """One row for each variant that a backend here reads: id, device, IoU of clicks and boxes, encoder_ms."""
@@ -52,7 +53,8 @@ def agreement(
         name: {"click": [], "box": [], "seconds": []} for name in sams
     }
     rng = np.random.default_rng(seed)
-    for scene in held_out_scenes(packaged_assets(), count, seed):
+    made_of = load_assets(assets, held_out=True) if assets else packaged_assets()
+    for scene in held_out_scenes(made_of, count, seed):
         masks = scene.masks()
         mask = masks[rng.integers(len(masks))]
         point, box, one = centre(mask), box_of(mask), np.ones(1, np.float32)
@@ -91,11 +93,12 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--variants", help="ids as in the manifest, comma-separated (default: all)")
     parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--assets", type=Path, help="as written by prepare_assets.py")
     parser.add_argument("--checkpoint", type=Path, default=HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     only = args.variants.split(",") if args.variants else None
-    rows = agreement(args.bundle, args.checkpoint, args.scenes, only)
+    rows = agreement(args.bundle, args.checkpoint, args.scenes, only, args.assets)
     if args.json:
         print(json.dumps(rows, indent=2))
         return

@@ -229,7 +229,8 @@ class SceneMaker:
         """Paste one object at a random place; returns the area it would have if nothing hid it."""
         rng = self.rng
         height, width = labels.shape
-        diameter = int(math.exp(rng.uniform(math.log(26), math.log(150))))
+        scale = max(height, width) / 256
+        diameter = int(scale * math.exp(rng.uniform(math.log(26), math.log(150))))
         use_cutout = len(self.assets.cutouts) > 0 and rng.random() < 0.6
         colour, alpha = self._cutout(diameter) if use_cutout else self._shape(diameter)
         h, w = alpha.shape

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,9 +34,9 @@ IMAGES, PROMPTS = 8, 4
 WARMUP_STEPS = 150
 # Making a scene costs as much as half a step: each is shown about three times, flipped at random.
 NEW_SCENES, KEPT_SCENES = 3, 1500
-LOSS_SIDE = 128
 MODEL = CATALOGUE["sam_edge_tiny"]
 SIZE = MODEL.image_size
+LOSS_SIDE = SIZE // 2
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
@@ -55,7 +57,7 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
             masks = np.zeros((IMAGES, PROMPTS, SIZE, SIZE), np.uint8)
             for i in range(IMAGES):
                 if i < NEW_SCENES or len(kept) < IMAGES:
-                    scene = maker.make(SIZE)
+                    scene = maker.make(SIZE) if rng.random() < 0.5 else enlarged(maker.make(), SIZE)
                     if len(kept) < KEPT_SCENES:
                         kept.append(scene)
                     else:
@@ -75,6 +77,16 @@ def flipped(scene: Scene, rng: np.random.Generator) -> Scene:
     """The scene mirrored left to right, upside down, both or neither."""
     flip = (slice(None, None, rng.choice([1, -1])), slice(None, None, rng.choice([1, -1])))
     return Scene(scene.image[flip], scene.labels[flip])
+
+
+def enlarged(scene: Scene, size: int) -> Scene:
+    """The scene with its long side brought to `size`, as a small picture is for the encoder."""
+    height, width = scene.labels.shape
+    scale = size / max(height, width)
+    to = int(width * scale + 0.5), int(height * scale + 0.5)
+    image = Image.fromarray(scene.image).resize(to, Image.Resampling.BILINEAR)
+    labels = Image.fromarray(scene.labels).resize(to, Image.Resampling.NEAREST)
+    return Scene(np.asarray(image), np.asarray(labels))
 
 
 def load_trunk(model: SamModel) -> None:
@@ -115,8 +127,15 @@ def initialise(model: SamModel) -> None:
 
 
 def load_weights(model: SamModel, file: Path) -> None:
-    """Weights of an earlier run. Transformer blocks that the file lacks start as the identity."""
+    """Weights of an earlier run. Transformer blocks that the file lacks start as the identity;
+    positions of another input size are interpolated."""
     weights = {k: v.float() for k, v in load_file(file).items()}
+    key = "image_encoder.pos_embed"
+    positions, side = weights[key], SIZE // 16
+    had = math.isqrt(positions.shape[1])
+    grid = positions.reshape(1, had, had, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
+    weights[key] = grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)
     missing = model.load_state_dict(weights, strict=False).missing_keys
     if any(not key.startswith("image_encoder.blocks.") for key in missing):
         raise SystemExit(f"{file} is not a checkpoint of {MODEL.name}: it lacks {missing[0]}")
@@ -153,7 +172,7 @@ def first_prompts(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     noise = torch.randn(n, 4, generator=generator) * torch.clamp(looseness * sides, max=20)
     box = (box + noise).clamp(0, side).reshape(n, 2, 2)
     point = torch.stack([click, torch.zeros_like(click)], dim=1)
-    is_box = torch.rand(n, generator=generator) < 0.5
+    is_box = torch.rand(n, generator=generator) < 0.6
     coords = torch.where(is_box[:, None, None], box, point)
     labels = torch.where(is_box[:, None], torch.tensor([2.0, 3.0]), torch.tensor([1.0, -1.0]))
     return coords, labels

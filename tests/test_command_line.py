@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -215,3 +217,10 @@ def test_a_gate_that_cannot_be_met_publishes_nothing(tmp_path, capsys, monkeypat
     assert main(["export", "--out", str(tmp_path / "b"), "--json"]) == 1
     assert "nothing was published" in capsys.readouterr().err
     assert not os.listdir(tmp_path)
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback():
+    command = [sys.executable, "-m", "sam_edge", "models", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
 from ..mil_reference import Program, load
-from ..mil_reference.package import EXTRA, import_coremltools, line, quiet, read_spec
+from ..mil_reference.package import EXTRA, import_coremltools, line, read_spec
+from ..quiet import quiet
 from . import DEVICES, Arrays, DeviceInfo
 
 MIL_REFERENCE = "mil-reference"

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import BackendError
+from ..quiet import quiet
 
 EXTRA = "pip install 'sam-edge[coreml]'"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing on stdout and stderr: coremltools draws progress bars and warns of what it lacks."""
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def import_coremltools() -> ModuleType:
@@ -36,6 +20,7 @@ def import_coremltools() -> ModuleType:
     Raises:
         BackendError: not installed.
     """
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
     with quiet():
         try:
             import coremltools

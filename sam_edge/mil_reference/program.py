@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
+from ..quiet import quiet
 from . import ops
-from .package import allowed_sizes, import_coremltools, line, quiet, read_spec
+from .package import allowed_sizes, import_coremltools, line, read_spec
 
 Array = NDArray[Any]
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sam_edge.errors import BackendError
 from sam_edge.mil_reference import load, ops
-from sam_edge.mil_reference.package import import_coremltools, quiet
+from sam_edge.mil_reference.package import import_coremltools
 from sam_edge.mil_reference.program import apply
+from sam_edge.quiet import quiet
 
 F = torch.nn.functional
 
