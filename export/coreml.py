@@ -35,7 +35,7 @@ from sam_edge.mil_reference.package import import_coremltools, read_facts, tenso
 from sam_edge.models.catalogue import Model
 from sam_edge.quiet import quiet
 
-from .reference.model import PromptAndMaskDecoder, SamModel
+from .reference.model import PromptAndMaskDecoder, SamModel, decoder_example
 
 __all__ = ["point_counts", "read_facts", "tensors", "write_decoder", "write_encoder", "write_encoder_w8a8"]
 
@@ -71,13 +71,13 @@ class PictureEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(rules.std)[:, None, None])
         self.register_buffer("steps", torch.arange(side, dtype=torch.float32))
 
-    def forward(self, image: Tensor, resized_size: Tensor) -> Tensor:
-        """(1, 3, S, S) RGB 0 to 255 and (2,) height, width -> (1, dim, S / 16, S / 16)."""
+    def forward(self, image: Tensor, resized_size: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(1, 3, S, S) RGB 0 to 255 and (2,) height, width -> what the encoder makes."""
         rows = (self.steps < resized_size[0]).to(image.dtype)
         columns = (self.steps < resized_size[1]).to(image.dtype)
         normalised = (image - self.mean) / self.std
-        embedding: Tensor = self.encoder(normalised * (rows[:, None] * columns))
-        return embedding
+        embeddings: Tensor | tuple[Tensor, ...] = self.encoder(normalised * (rows[:, None] * columns))
+        return embeddings
 
 
 def point_counts(ios: int = DEFAULT_IOS) -> tuple[int, ...]:
@@ -156,33 +156,19 @@ def write_decoder(
     Arguments, result and errors are those of `write_encoder`.
     """
     _check(ios, precision)
-    side = model.embedding_side
-    example = (
-        torch.zeros(1, model.decoder.dim, side, side),
-        torch.zeros(1, 3, 2),
-        torch.ones(1, 3),
-        torch.zeros(1, 1, 4 * side, 4 * side),
-        torch.zeros(1),
-    )
+    fixed = model.prompt.num_points
+    example = decoder_example(model, 1, fixed or 3)
     points = torch.export.Dim("num_points", min=2, max=MAX_POINTS)
-    dynamic = {
-        "image_embeddings": None,
-        "point_coords": {1: points},
-        "point_labels": {1: points},
-        "mask_input": None,
-        "has_mask_input": None,
-    }
-    program = _trace(PromptAndMaskDecoder(sam), example, dynamic)
+    each: dict[int, Any] | None = None if fixed else {1: points}
+    dynamic: list[Any] = [None, each, each, None, None]
+    dynamic += [(None,) * len(model.extra_embeddings)] if model.extra_embeddings else []
+    program = _trace(PromptAndMaskDecoder(sam), tuple(example.values()), tuple(dynamic))
     ct = import_coremltools()
     with quiet():
-        coords, labels = _point_shapes(ct, ios)
-        inputs = [
-            ct.TensorType("image_embeddings", example[0].shape, np.float32),
-            ct.TensorType("point_coords", coords, np.float32),
-            ct.TensorType("point_labels", labels, np.float32),
-            ct.TensorType("mask_input", example[3].shape, np.float32),
-            ct.TensorType("has_mask_input", example[4].shape, np.float32),
-        ]
+        shapes: dict[str, Any] = {name: tensor.shape for name, tensor in example.items()}
+        if not fixed:
+            shapes["point_coords"], shapes["point_labels"] = _point_shapes(ct, ios)
+        inputs = [ct.TensorType(name, shape, np.float32) for name, shape in shapes.items()]
     return _convert(program, inputs, ["low_res_masks", "iou_predictions"], path, facts, precision, ios)
 
 
@@ -218,11 +204,11 @@ def _write_encoder(
         ct.ImageType("image", example[0].shape, color_layout=ct.colorlayout.RGB),
         ct.TensorType("resized_size", example[1].shape, np.float32),
     ]
-    return _convert(program, inputs, ["image_embeddings"], path, facts, precision, ios)
+    return _convert(program, inputs, list(model.embedding_names), path, facts, precision, ios)
 
 
 def _trace(
-    module: nn.Module, example: tuple[Tensor, ...], dynamic: dict[str, Any] | None
+    module: nn.Module, example: tuple[Tensor, ...], dynamic: tuple[Any, ...] | None
 ) -> torch.export.ExportedProgram:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

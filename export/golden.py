@@ -33,7 +33,7 @@ class ReferenceImage:
     """One image as the reference sees it."""
 
     image: NDArray[np.uint8]
-    embedding: Tensor
+    embeddings: tuple[Tensor, ...]
     resized: tuple[int, int]
 
 
@@ -45,17 +45,23 @@ class Reference:
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> ReferenceImage:
-        """(H, W, 3) uint8 RGB -> its embedding."""
+        """(H, W, 3) uint8 RGB -> its embeddings."""
         side, rules = self.model.image_size, self.model.preprocess
         height, width = image.shape[:2]
-        scale = side / max(height, width)
-        resized = int(height * scale + 0.5), int(width * scale + 0.5)
-        picture = Image.fromarray(image).resize(resized[::-1], Image.Resampling.BILINEAR)
-        x = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)
+        resized = side, side
+        if rules.resize == "longest_side":
+            scale = side / max(height, width)
+            resized = int(height * scale + 0.5), int(width * scale + 0.5)
+        if rules.antialias:
+            picture = Image.fromarray(image).resize(resized[::-1], Image.Resampling.BILINEAR)
+            x = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)
+        else:
+            x = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
+            x = F.interpolate(x[None], resized, mode="bilinear", align_corners=False)[0]
         mean, std = torch.tensor(rules.mean), torch.tensor(rules.std)
         x = (x - mean[:, None, None]) / std[:, None, None]
         x = F.pad(x, (0, side - resized[1], 0, side - resized[0]), value=rules.pad_value)
-        return ReferenceImage(image, self.sam.image_encoder(x[None]), resized)
+        return ReferenceImage(image, self.sam.encode(x[None]), resized)
 
     @torch.inference_mode()
     def decode(
@@ -67,24 +73,28 @@ class Reference:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """One prompt, in pixels of the original image, box corners included as labels 2 and 3.
 
-        Returns low-resolution logits (4, h, w), logits (4, H, W) at the image's size and scores (4,).
+        Returns low-resolution logits (M, h, w), logits (M, H, W) at the image's size and scores (M,).
         """
         height, width = seen.image.shape[:2]
-        scale = np.array([seen.resized[1] / width, seen.resized[0] / height], np.float32)
+        rules, zoom = self.model.prompt, self.model.coordinate_size / self.model.image_size
+        scale = np.array([seen.resized[1] / width * zoom, seen.resized[0] / height * zoom], np.float32)
         points, codes = coords * scale, labels
-        if 2 not in labels:
-            points = np.concatenate([points, np.zeros((1, 2), np.float32)])
-            codes = np.concatenate([codes, np.full(1, -1, np.float32)])
+        padding = int(2 not in labels or rules.padding_point == "always")
+        if rules.num_points is not None:
+            padding = rules.num_points - len(labels)
+        points = np.concatenate([points, np.zeros((padding, 2), np.float32)])
+        codes = np.concatenate([codes, np.full(padding, -1, np.float32)])
         low_side = 4 * self.model.embedding_side
         given = torch.zeros(1, 1, low_side, low_side)
         if mask_input is not None:
             given = torch.from_numpy(mask_input)[None]
         low, scores = self.sam.decode(
-            seen.embedding,
+            seen.embeddings[0],
             torch.from_numpy(points)[None].float(),
             torch.from_numpy(codes)[None].float(),
             given,
             torch.tensor([float(mask_input is not None)]),
+            *seen.embeddings[1:],
         )
         side = self.model.image_size
         full = F.interpolate(low, (side, side), mode="bilinear", align_corners=False)
@@ -128,7 +138,13 @@ def make_golden(sam: SamModel, model: Model, progress: Callable[[str], None] = l
             "the reference model's masks are the same everywhere, so nothing can be compared; is the "
             "checkpoint whole?"
         )
-    embeddings = [sample_embedding(one.embedding.numpy()) for one in seen]
+    embeddings = [
+        {
+            name: sample_embedding(tensor.numpy())
+            for name, tensor in zip(model.embedding_names, one.embeddings, strict=True)
+        }
+        for one in seen
+    ]
     return Golden(images, embeddings, prompts)
 
 
@@ -156,7 +172,8 @@ def _prompts(
             coords = np.concatenate([coords, box.reshape(2, 2)])
             codes = np.concatenate([codes, np.array([2, 3], np.float32)])
         low, logits, scores = reference.decode(seen, coords, codes, mask_input)
-        best = 1 + int(scores[1:].argmax())
+        first = reference.model.first_multimask
+        best = first + int(scores[first:].argmax())
         level = float(np.median(logits[best])) if threshold is None else threshold
         masks = logits > level
         if not MIN_AREA < masks[best].mean() < MAX_AREA:

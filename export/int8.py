@@ -17,11 +17,12 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import save_tensors_data
 
 from sam_edge.backends.openvino import no_telemetry
 from sam_edge.quiet import quiet
 
-from .ranges import Reader
+from .ranges import measure
 
 with no_telemetry():
     import nncf
@@ -154,21 +155,23 @@ def most_sensitive(
     names = quantisable(source)
     exact = _embeddings(source, calibration)
     errors = {}
+    ranges = measure(source, (*QUANTISED, *FOLDED), ({"images": image} for image in calibration))
+    save_tensors_data(ranges, work / "ranges.json")
     for number, name in enumerate(names):
         progress(f"sensitivity of {name}, {number + 1} of {len(names)}")
-        _quantize_one(source, work / "trial.onnx", calibration, name, work / "ranges.json")
+        _quantize_one(source, work / "trial.onnx", name, work / "ranges.json")
         errors[name] = float(np.linalg.norm(_embeddings(work / "trial.onnx", calibration) - exact))
     return sorted(names, key=lambda name: -errors[name])
 
 
-def _quantize_one(source: Path, target: Path, calibration: Images, name: str, ranges: Path) -> None:
-    """Only the node `name` in INT8, by ranges that are measured once and kept in the file `ranges`."""
+def _quantize_one(source: Path, target: Path, name: str, ranges: Path) -> None:
+    """Only the node `name` in INT8, by the ranges in the file `ranges`."""
     folded = [n.name for n in onnx.load(source, load_external_data=False).graph.node if n.op_type in FOLDED]
     with quiet():
         quantize_static(
             source,
             target,
-            Reader({"images": image} for image in calibration),
+            None,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*QUANTISED, *FOLDED],
             nodes_to_quantize=[name, *folded],

@@ -16,50 +16,33 @@ from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
 from sam_edge.quiet import quiet
 
-from .reference.model import PromptAndMaskDecoder, SamModel
+from .reference.model import PromptAndMaskDecoder, SamModel, decoder_example
 
 OPSET = 18
 # A protobuf message cannot pass 2 GiB; larger models keep their weights in a file beside the graph.
 EXTERNAL_DATA_BYTES = 1_800_000_000
 
-ENCODER_INPUTS = ["images"]
-ENCODER_OUTPUTS = ["image_embeddings"]
-DECODER_INPUTS = [
-    "image_embeddings",
-    "point_coords",
-    "point_labels",
-    "mask_input",
-    "has_mask_input",
-]
 DECODER_OUTPUTS = ["low_res_masks", "iou_predictions"]
 
 
 def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
-    """images (1, 3, S, S) float32 -> image_embeddings (1, dim, S / 16, S / 16); all static."""
+    """images (1, 3, S, S) float32 -> image_embeddings (1, dim, h, w) and the extra ones; all static."""
     images = torch.zeros(1, 3, model.image_size, model.image_size)
-    proto = _trace(sam.image_encoder, (images,), ENCODER_INPUTS, ENCODER_OUTPUTS, None)
+    proto = _trace(sam.image_encoder, (images,), ["images"], list(model.embedding_names), None)
     _finish(proto, path)
 
 
 def write_decoder(sam: SamModel, model: Model, path: Path) -> None:
     """The prompt encoder and mask decoder in one graph, batched over prompts and points."""
-    side = model.embedding_side
-    example = (
-        torch.zeros(1, model.decoder.dim, side, side),
-        torch.zeros(2, 3, 2),
-        torch.ones(2, 3),
-        torch.zeros(2, 1, 4 * side, 4 * side),
-        torch.zeros(2),
-    )
+    fixed = model.prompt.num_points
+    example = decoder_example(model, 2, fixed or 3)
     prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
-    dynamic = {
-        "image_embeddings": None,
-        "point_coords": {0: prompts, 1: points},
-        "point_labels": {0: prompts, 1: points},
-        "mask_input": {0: prompts},
-        "has_mask_input": {0: prompts},
-    }
-    proto = _trace(PromptAndMaskDecoder(sam), example, DECODER_INPUTS, DECODER_OUTPUTS, dynamic)
+    each: dict[int, Any] = {0: prompts} if fixed else {0: prompts, 1: points}
+    dynamic: list[Any] = [None, each, each, {0: prompts}, {0: prompts}]
+    # The extra embeddings are one argument, `*extra_embeddings`, if there are any.
+    dynamic += [(None,) * len(model.extra_embeddings)] if model.extra_embeddings else []
+    inputs, values = list(example), tuple(example.values())
+    proto = _trace(PromptAndMaskDecoder(sam), values, inputs, DECODER_OUTPUTS, tuple(dynamic))
     _finish(proto, path)
 
 
@@ -98,7 +81,7 @@ def _trace(
     example: tuple[torch.Tensor, ...],
     inputs: list[str],
     outputs: list[str],
-    dynamic: dict[str, Any] | None,
+    dynamic: tuple[Any, ...] | None,
 ) -> onnx.ModelProto:
     with quiet():
         program = torch.onnx.export(

@@ -27,6 +27,7 @@ from sam_edge.sam import load_variant
 
 from .calibration import Calibration, packaged_calibration, read_calibration
 from .checkpoint import Loaded, build_reference, load_checkpoint
+from .fuse import fuse
 from .golden import at_median, make_golden
 from .publish import staged
 from .search import Parity
@@ -112,7 +113,9 @@ def export_bundle(
         data["variants"] = []
         work = stage / "work"
         work.mkdir()
-        shop = Workshop(sam, loaded.model, options, model_facts(data), calibration, work, progress.begin)
+        shop = Workshop(
+            fuse(sam), loaded.model, options, model_facts(data), calibration, work, progress.begin
+        )
         for kind in options.formats:
             for precision in options.precisions:
                 data["variants"].append(_variant(shop, kind, precision, stage, data, golden, progress))
@@ -228,13 +231,14 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
         "input": {
             "size": [side, side],
             "resize": rules.resize,
+            "antialias": rules.antialias,
             "color_order": "RGB",
             "mean": list(rules.mean),
             "std": list(rules.std),
             "pad_value": rules.pad_value,
         },
         "prompt": {
-            "coordinate_space": model.prompt.coordinate_space,
+            "coordinate_size": [model.coordinate_size, model.coordinate_size],
             "labels": {
                 "background": 0,
                 "foreground": 1,
@@ -243,10 +247,12 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
                 "padding": -1,
             },
             "padding_point": model.prompt.padding_point,
+            "num_points": model.prompt.num_points,
         },
         "mask": {
             "threshold": model.mask_threshold,
-            "count": 4,
+            "count": model.mask_count,
+            "first_multimask": model.first_multimask,
             "size": [4 * model.embedding_side, 4 * model.embedding_side],
         },
     }

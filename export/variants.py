@@ -131,16 +131,17 @@ class Workshop:
 
     def decoder_inputs(self) -> Iterator[dict[str, Any]]:
         """A click and a box on some calibration pictures, as the decoder takes them."""
-        side, low = self.model.image_size, 4 * self.model.embedding_side
+        side, low = self.model.coordinate_size, 4 * self.model.embedding_side
         prompts = (([[side / 2, side / 2], [0, 0]], [1, -1]), ([[side / 4] * 2, [side / 1.5] * 2], [2, 3]))
         for image in self.calibration.images[:2]:
             with torch.inference_mode():
-                embeddings = self.sam.image_encoder(torch.from_numpy(image)).numpy()
+                found = [tensor.numpy() for tensor in self.sam.encode(torch.from_numpy(image))]
             for coords, labels in prompts:
+                missing = (self.model.prompt.num_points or 2) - 2
                 yield {
-                    "image_embeddings": embeddings,
-                    "point_coords": np.array([coords], np.float32),
-                    "point_labels": np.array([labels], np.float32),
+                    **dict(zip(self.model.embedding_names, found, strict=True)),
+                    "point_coords": np.array([[*coords, *[[0, 0]] * missing]], np.float32),
+                    "point_labels": np.array([[*labels, *[-1] * missing]], np.float32),
                     "mask_input": np.zeros((1, 1, low, low), np.float32),
                     "has_mask_input": np.zeros(1, np.float32),
                 }

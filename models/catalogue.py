@@ -78,9 +78,14 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes the encoder's input: RGB, 0 to 255, resized, normalised, padded."""
+    """How an image becomes the encoder's input: RGB, 0 to 255, resized, normalised, padded.
+
+    `resize` is "longest_side" (then padded on the right and at the bottom) or "stretch"; with `antialias` it
+    is Pillow's bilinear on uint8, without it PyTorch's `interpolate` on floats.
+    """
 
     resize: str = "longest_side"
+    antialias: bool = True
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     pad_value: float = 0.0
@@ -88,10 +93,27 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class PromptRules:
-    """How prompts are given to the decoder."""
+    """How prompts are given to the decoder.
 
-    coordinate_space: str = "input_pixels"
-    padding_point: bool = True
+    `padding_point` says when a padding point (0, 0) with the label -1 is appended: "without_box" or
+    "always". With `num_points`, prompts are filled up with such points to that many, and may have no more.
+    `coordinate_size` is the side of the square that coordinates are pixels of, where that is not the
+    encoder's input.
+    """
+
+    padding_point: str = "without_box"
+    num_points: int | None = None
+    coordinate_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """An output of the encoder beside `image_embeddings` that the decoder reads: (1, channels, side, side),
+    `side` being `scale` times that of `image_embeddings`."""
+
+    name: str
+    channels: int
+    scale: int
 
 
 @dataclass(frozen=True)
@@ -119,12 +141,27 @@ class Model:
     decoder: Decoder = field(default_factory=Decoder)
     preprocess: Preprocess = field(default_factory=Preprocess)
     prompt: PromptRules = field(default_factory=PromptRules)
+    stride: int = 16
+    extra_embeddings: tuple[Embedding, ...] = ()
     mask_threshold: float = 0.0
+    # The decoder's masks; those from `first_multimask` on are for ambiguous prompts, one before for others.
+    mask_count: int = 4
+    first_multimask: int = 1
 
     @property
     def embedding_side(self) -> int:
-        """Tokens along one side of the image embeddings (stride 16)."""
-        return self.image_size // 16
+        """Tokens along one side of the image embeddings."""
+        return self.image_size // self.stride
+
+    @property
+    def coordinate_size(self) -> int:
+        """The side of the square that the decoder's point coordinates are pixels of."""
+        return self.prompt.coordinate_size or self.image_size
+
+    @property
+    def embedding_names(self) -> tuple[str, ...]:
+        """The encoder's outputs."""
+        return ("image_embeddings", *(extra.name for extra in self.extra_embeddings))
 
 
 _SAM_SOURCE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"

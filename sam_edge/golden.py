@@ -30,8 +30,8 @@ class GoldenPrompt:
         point_labels: (K,) or None.
         box: (4,) x0, y0, x1, y1 or None.
         mask_input: (1, h, w) logits or None.
-        masks: (4, H, W) bool: the logits above `threshold`.
-        scores: (4,) predicted IoU.
+        masks: (M, H, W) bool: the logits above `threshold`.
+        scores: (M,) predicted IoU.
         threshold: the model's mask threshold; or, for a model whose masks are all empty or full (an
             untrained one), the median of the picked mask's logits, so that there is something to compare.
     """
@@ -48,10 +48,10 @@ class GoldenPrompt:
 
 @dataclass(frozen=True)
 class Golden:
-    """Images (H, W, 3) uint8 RGB, a sample of each one's reference embedding, and the prompts."""
+    """Images (H, W, 3) uint8 RGB, a sample of each one's reference embeddings by name, and the prompts."""
 
     images: list[NDArray[np.uint8]]
-    embeddings: list[NDArray[np.float32]]
+    embeddings: list[dict[str, NDArray[np.float32]]]
     prompts: list[GoldenPrompt]
 
 
@@ -64,9 +64,9 @@ def sample_embedding(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
 def write_golden(path: Path, golden: Golden) -> None:
     """Write `golden` as a compressed npz."""
     arrays: dict[str, Any] = {"prompt_image": np.array([p.image_index for p in golden.prompts])}
-    for i, (image, embedding) in enumerate(zip(golden.images, golden.embeddings, strict=True)):
+    for i, (image, embeddings) in enumerate(zip(golden.images, golden.embeddings, strict=True)):
         arrays[f"image_{i}"] = image
-        arrays[f"embedding_{i}"] = embedding
+        arrays |= {f"embedding_{i}_{name}": sample for name, sample in embeddings.items()}
     for j, prompt in enumerate(golden.prompts):
         arrays[f"masks_{j}"] = np.packbits(prompt.masks)
         arrays[f"scores_{j}"] = prompt.scores
@@ -93,7 +93,7 @@ def read_golden(path: Path) -> Golden:
         images = [arrays[f"image_{i}"] for i in range(count)]
         prompts = []
         for j, image_index in enumerate(arrays["prompt_image"].tolist()):
-            shape = (4, *images[image_index].shape[:2])
+            shape = (len(arrays[f"scores_{j}"]), *images[image_index].shape[:2])
             bits = np.unpackbits(arrays[f"masks_{j}"], count=int(np.prod(shape)))
             prompts.append(
                 GoldenPrompt(
@@ -107,6 +107,12 @@ def read_golden(path: Path) -> Golden:
                     threshold=float(arrays[f"threshold_{j}"]),
                 )
             )
-        return Golden(images, [arrays[f"embedding_{i}"] for i in range(count)], prompts)
+        embeddings = [
+            {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+            for start in (f"embedding_{i}_" for i in range(count))
+        ]
+        if not all(embeddings):
+            raise ValueError("an image has no embedding")
+        return Golden(images, embeddings, prompts)
     except Exception as error:  # damaged zip and npy data raise nearly anything
         raise IntegrityError(f"{path} is damaged ({error}); export the bundle again") from error

@@ -25,15 +25,33 @@ MANIFEST = "manifest.json"
 class InputRules:
     """How an image becomes the encoder's input.
 
-    `size` is (height, width) in pixels; `mean` and `std` are on the 0 to 255 scale, RGB; `pad_value`
-    is added after normalisation, on the right and at the bottom.
+    `size` is (height, width) in pixels; `resize` is "longest_side" or "stretch", with `antialias` as
+    Pillow's bilinear on uint8, without as PyTorch's `interpolate` on floats; `mean` and `std` are on the 0
+    to 255 scale, RGB; `pad_value` is added after normalisation, on the right and at the bottom.
     """
 
     size: tuple[int, int]
     resize: str
+    antialias: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     pad_value: float
+
+
+@dataclass(frozen=True)
+class PromptRules:
+    """How prompts are given to the decoder.
+
+    Attributes:
+        coordinate_size: (height, width) of the square that coordinates are pixels of; the encoder's input,
+            padding included, scaled to it.
+        padding_point: "without_box" or "always": when a padding point (0, 0), label -1, is appended.
+        num_points: how many points the decoder takes, padding points included; None for any number.
+    """
+
+    coordinate_size: tuple[int, int]
+    padding_point: str
+    num_points: int | None
 
 
 @dataclass(frozen=True)
@@ -59,15 +77,18 @@ class Manifest:
         return InputRules(
             (int(rules["size"][0]), int(rules["size"][1])),
             rules["resize"],
+            rules["antialias"],
             tuple(rules["mean"]),
             tuple(rules["std"]),
             rules["pad_value"],
         )
 
     @property
-    def padding_point(self) -> bool:
-        """Whether prompts without a box get a padding point (0, 0) with the label -1."""
-        return bool(self.data["prompt"]["padding_point"])
+    def prompt(self) -> PromptRules:
+        """How prompts are given to the decoder."""
+        rules = self.data["prompt"]
+        height, width = rules["coordinate_size"]
+        return PromptRules((int(height), int(width)), rules["padding_point"], rules["num_points"])
 
     @property
     def mask_threshold(self) -> float:
@@ -79,6 +100,17 @@ class Manifest:
         """(h, w) of the low-resolution logits."""
         h, w = self.data["mask"]["size"]
         return int(h), int(w)
+
+    @property
+    def mask_count(self) -> int:
+        """How many masks the decoder makes of a prompt."""
+        return int(self.data["mask"]["count"])
+
+    @property
+    def first_multimask(self) -> int:
+        """Index of the first of the decoder's masks for ambiguous prompts; one before it, if any, is for
+        others."""
+        return int(self.data["mask"]["first_multimask"])
 
     @property
     def golden(self) -> dict[str, Any]:

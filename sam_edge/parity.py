@@ -89,9 +89,10 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
     """
     embeddings = [sam.encode(image) for image in golden.images]
     errors = []
-    for embedding, expected in zip(embeddings, golden.embeddings, strict=True):
-        got = sample_embedding(embedding.image_embeddings)
-        errors.append(float(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
+    for embedding, samples in zip(embeddings, golden.embeddings, strict=True):
+        for name, expected in samples.items():
+            got = sample_embedding(embedding.arrays[name])
+            errors.append(float(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
     picked, boundary, every, score_differences = [], [], [], []
     for prompt in golden.prompts:
         result = sam.predict_all(
@@ -103,7 +104,8 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
             return_logits=True,
         )
         masks, scores = result.masks[0] > prompt.threshold, result.scores[0]
-        best = 1 + int(prompt.scores[1:].argmax())
+        first = sam.manifest.first_multimask
+        best = first + int(prompt.scores[first:].argmax())
         if prompt.masks[best].any():
             picked.append(iou(masks[best], prompt.masks[best]))
             boundary.append(boundary_iou(masks[best], prompt.masks[best]))

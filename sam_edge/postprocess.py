@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _ROWS = 64
 
 
-def _bilinear(old: int, new: int) -> NDArray[np.float64]:
+def bilinear(old: int, new: int) -> NDArray[np.float64]:
     """(new, old) matrix of bilinear interpolation with half-pixel centres (align_corners=False)."""
     at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
     low = np.minimum(at.astype(np.intp), old - 1)
@@ -26,8 +26,8 @@ def _bilinear(old: int, new: int) -> NDArray[np.float64]:
 @lru_cache(maxsize=32)
 def _axis(low_res: int, padded: int, resized: int, original: int) -> NDArray[np.float32]:
     """Up to the padded input, crop the padding, on to the original: one (original, low_res) matrix."""
-    up = _bilinear(low_res, padded)[:resized]
-    return (_bilinear(resized, original) @ up).astype(np.float32)
+    up = bilinear(low_res, padded)[:resized]
+    return (bilinear(resized, original) @ up).astype(np.float32)
 
 
 def upscale(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import ImageError
 from .manifest import InputRules
+from .postprocess import bilinear
 
 _PRECISION_BITS = 32 - 8 - 2
 
@@ -115,10 +116,18 @@ def letterbox(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.u
     resized = _resize(image, rules)
     height, width = resized.shape[:2]
     boxed = np.zeros((1, *rules.size, 3), np.uint8)
-    boxed[0, :height, :width] = resized
+    boxed[0, :height, :width] = np.rint(resized)
     return boxed, (height, width)
 
 
-def _resize(image: NDArray[np.uint8], rules: InputRules) -> NDArray[np.uint8]:
+def _resize(image: NDArray[np.uint8], rules: InputRules) -> NDArray[Any]:
+    """uint8 where resizing is antialiased, else float32."""
     image = check_image(image)
-    return resize_bilinear(image, resized_size((image.shape[0], image.shape[1]), rules))
+    height, width = resized_size((image.shape[0], image.shape[1]), rules)
+    if rules.antialias:
+        return resize_bilinear(image, (height, width))
+    rows, columns = (
+        bilinear(*sides).astype(np.float32) for sides in zip(image.shape, (height, width), strict=False)
+    )
+    planes = rows @ image.transpose(2, 0, 1).astype(np.float32) @ columns.T
+    return planes.transpose(1, 2, 0)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PromptError
+from .manifest import PromptRules
 
 Floats = NDArray[np.float32]
 
@@ -80,7 +81,8 @@ def encode_prompts(
     boxes: Any,
     original_size: tuple[int, int],
     resized_size: tuple[int, int],
-    padding_point: bool = True,
+    input_size: tuple[int, int],
+    rules: PromptRules,
     prompts_from_masks: int = 0,
 ) -> tuple[Floats, Floats]:
     """Prompts in pixels of the original image -> the decoder's `point_coords`, `point_labels`.
@@ -91,12 +93,13 @@ def encode_prompts(
         boxes: (4,) or (N, 4): x0, y0, x1, y1; None for no boxes. A prompt may have both.
         original_size: (H, W) of the image.
         resized_size: (H, W) of the image inside the encoder's input.
-        padding_point: append a padding point to prompts without a box.
+        input_size: (H, W) of the encoder's input.
+        rules: how the model wants its prompts.
         prompts_from_masks: how many mask prompts come along; they may stand alone.
 
     Returns:
-        coords (N, K', 2) in pixels of the encoder's input and labels (N, K'), float32: the points,
-        then the two corners of the box (labels 2 and 3).
+        coords (N, K', 2) in pixels of the coordinate square and labels (N, K'), float32: the points, then
+        the two corners of the box (labels 2 and 3), then padding points as the rules want them.
 
     Raises:
         PromptError: says which number is wrong and what was expected.
@@ -119,9 +122,23 @@ def encode_prompts(
             f"points, boxes and masks are for different numbers of prompts ({counts}); expected the "
             "same number of each"
         )
-    if boxes is None and (padding_point or not parts):
-        parts.append((np.zeros((counts[0], 1, 2), np.float32), np.full((counts[0], 1), -1, np.float32)))
+    count = sum(coords.shape[1] for coords, _ in parts)
+    if rules.num_points is not None:
+        if count > rules.num_points:
+            raise PromptError(
+                f"a prompt has {count} points, box corners included; this model takes at most "
+                f"{rules.num_points}"
+            )
+        padding = rules.num_points - count
+    else:
+        padding = int(boxes is None or rules.padding_point == "always")
+    parts.append(
+        (np.zeros((counts[0], padding, 2), np.float32), np.full((counts[0], padding), -1, np.float32))
+    )
     coords = np.concatenate([c for c, _ in parts], axis=1)
     labels = np.concatenate([label for _, label in parts], axis=1)
-    scale = np.array([resized_size[1] / original_size[1], resized_size[0] / original_size[0]], np.float32)
-    return coords * scale, labels
+    scale = [
+        resized_size[axis] / original_size[axis] * (rules.coordinate_size[axis] / input_size[axis])
+        for axis in (1, 0)
+    ]
+    return coords * np.array(scale, np.float32), labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from .postprocess import upscale
 from .preprocess import letterbox, preprocess
 from .prompts import encode_prompts
 
+_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+
 
 @dataclass(frozen=True)
 class ImageEmbedding:
@@ -28,22 +30,26 @@ class ImageEmbedding:
         original_size: (H, W) of the image in pixels.
         resized_size: (H, W) of the image inside the encoder's input.
         model: sha256 of the checkpoint it was made with.
+        extra_embeddings: what else the model's encoder makes for its decoder, by name, (1, C, h', w') each.
     """
 
     image_embeddings: NDArray[np.float32]
     original_size: tuple[int, int]
     resized_size: tuple[int, int]
     model: str
+    extra_embeddings: Arrays = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> Arrays:
+        """Every embedding by name."""
+        return {"image_embeddings": self.image_embeddings, **self.extra_embeddings}
 
     def save(self, path: str | Path) -> None:
         """Write as .npz, whole or not at all."""
         buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            image_embeddings=self.image_embeddings,
-            sizes=np.array([self.original_size, self.resized_size]),
-            model=np.array(self.model),
-        )
+        sizes = np.array([self.original_size, self.resized_size])
+        arrays: dict[str, Any] = {**self.arrays, "sizes": sizes, "model": np.array(self.model)}
+        np.savez(buffer, **arrays)
         write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
@@ -51,8 +57,10 @@ class ImageEmbedding:
         """Read what `save` wrote; raises `IntegrityError` if it is something else."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                original, resized = file["sizes"].tolist()
-                return cls(file["image_embeddings"], tuple(original), tuple(resized), str(file["model"]))
+                arrays = {name: file[name] for name in file.files}
+            original, resized = arrays.pop("sizes").tolist()
+            model, image_embeddings = str(arrays.pop("model")), arrays.pop("image_embeddings")
+            return cls(image_embeddings, tuple(original), tuple(resized), model, arrays)
         except Exception as error:  # damaged zip and npy data raise nearly anything
             raise IntegrityError(f"{path} is not a saved embedding ({error})") from error
 
@@ -108,7 +116,8 @@ class Sam:
             images, resized = preprocess(image, self.manifest.input)
             outputs = self._encoder.run({"images": images})
         original = image.shape[0], image.shape[1]
-        return ImageEmbedding(outputs["image_embeddings"], original, resized, self.manifest.model_id)
+        main = outputs.pop("image_embeddings")
+        return ImageEmbedding(main, original, resized, self.manifest.model_id, outputs)
 
     def predict(
         self,
@@ -128,13 +137,15 @@ class Sam:
             point_labels: (K,) or (N, K): 1 foreground, 0 background, -1 padding.
             boxes: (4,) or (N, 4) x0, y0, x1, y1 in pixels of the original image.
             mask_input: (1, h, w) or (N, 1, h, w) low-resolution logits of an earlier prediction.
-            multimask_output: three masks for an ambiguous prompt, or one.
+            multimask_output: three masks for an ambiguous prompt, or one; the best-scored of the three where
+                the model has no other.
             return_logits: keep the logits at the original size instead of a threshold.
 
         Raises:
             PromptError: a prompt that makes no sense.
         """
-        kept = slice(1, 4) if multimask_output else slice(0, 1)
+        first = self.manifest.first_multimask
+        kept = slice(first, None) if multimask_output else slice(0, first)
         return self._predict(embedding, point_coords, point_labels, boxes, mask_input, kept, return_logits)
 
     def predict_all(
@@ -146,9 +157,9 @@ class Sam:
         mask_input: Any = None,
         return_logits: bool = False,
     ) -> Masks:
-        """All four masks of the decoder: the single-mask output, then the three of `predict`."""
+        """All masks of the decoder: the single-mask output, if it has one, then the three of `predict`."""
         return self._predict(
-            embedding, point_coords, point_labels, boxes, mask_input, slice(0, 4), return_logits
+            embedding, point_coords, point_labels, boxes, mask_input, slice(None), return_logits
         )
 
     def _predict(
@@ -173,7 +184,8 @@ class Sam:
             boxes,
             embedding.original_size,
             embedding.resized_size,
-            rules.padding_point,
+            rules.input.size,
+            rules.prompt,
             0 if given is None else len(given),
         )
         n = len(coords)
@@ -182,17 +194,21 @@ class Sam:
             given = np.zeros((n, 1, *rules.mask_size), np.float32)
         outputs = self._decode(
             {
-                "image_embeddings": embedding.image_embeddings,
+                **embedding.arrays,
                 "point_coords": coords,
                 "point_labels": labels,
                 "mask_input": given,
                 "has_mask_input": has_mask,
             }
         )
-        low_res = outputs["low_res_masks"][:, kept]
+        low_res, scores = outputs["low_res_masks"], outputs["iou_predictions"]
+        if kept == slice(0, 0):
+            best = np.arange(n), scores.argmax(1)
+            low_res, scores, kept = low_res[best][:, None], scores[best][:, None], slice(None)
+        low_res, scores = low_res[:, kept], scores[:, kept]
         logits = upscale(low_res, rules.input.size, embedding.resized_size, embedding.original_size)
         masks = logits if return_logits else logits > rules.mask_threshold
-        return Masks(masks, outputs["iou_predictions"][:, kept], low_res)
+        return Masks(masks, scores, low_res)
 
     def _decode(self, inputs: Arrays) -> Arrays:
         """All prompts in one call, or one by one where the graph was exported for one prompt."""
@@ -200,7 +216,7 @@ class Sam:
         if not isinstance(batch, int):
             return self._decoder.run(inputs)
         found = [
-            self._decoder.run({k: v if k == "image_embeddings" else v[i : i + 1] for k, v in inputs.items()})
+            self._decoder.run({k: v[i : i + 1] if k in _PER_PROMPT else v for k, v in inputs.items()})
             for i in range(len(inputs["point_coords"]))
         ]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}

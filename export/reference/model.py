@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from sam_edge.models.catalogue import Model, TinyEncoder
+from sam_edge.models.catalogue import Model, TinyEncoder, VitEncoder
 
 from .image_encoder_tiny import ImageEncoderTiny
 from .image_encoder_vit import ImageEncoderViT
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
 
-
-def build_image_encoder(model: Model) -> nn.Module:
-    """(B, 3, S, S) normalised RGB -> (B, dim, S / 16, S / 16)."""
-    if isinstance(model.encoder, TinyEncoder):
-        return ImageEncoderTiny(model.encoder, model.image_size, model.decoder.dim)
-    return ImageEncoderViT(model.encoder, model.image_size, model.decoder.dim)
+# An encoder's description in the catalogue -> its class, which takes the description, the input's side and
+# the channels of the embeddings.
+ENCODERS: dict[type, Callable[[Any, int, int], nn.Module]] = {
+    TinyEncoder: ImageEncoderTiny,
+    VitEncoder: ImageEncoderViT,
+}
 
 
 class SamModel(nn.Module):
-    """Image encoder, prompt encoder and mask decoder; `state_dict` keys are the published ones."""
+    """Image encoder, prompt encoder and mask decoder; `state_dict` keys are the published ones.
+
+    Families whose decoder differs are subclasses, in `FAMILIES`.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         decoder, side = model.decoder, model.embedding_side
-        self.image_encoder = build_image_encoder(model)
+        self.image_encoder = ENCODERS[type(model.encoder)](model.encoder, model.image_size, decoder.dim)
         self.prompt_encoder = PromptEncoder(
-            decoder.dim, (side, side), (model.image_size, model.image_size), decoder.mask_in_chans
+            decoder.dim, (side, side), (model.coordinate_size, model.coordinate_size), decoder.mask_in_chans
         )
         self.mask_decoder = MaskDecoder(
             decoder.dim,
@@ -37,6 +44,12 @@ class SamModel(nn.Module):
             decoder.iou_head_hidden_dim,
         )
 
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, S, S) normalised RGB -> `image_embeddings` (B, dim, h, w) and the model's extra embeddings,
+        in the catalogue's order: what the exported encoder computes."""
+        found = self.image_encoder(images)
+        return found if isinstance(found, tuple) else (found,)
+
     def decode(
         self,
         image_embeddings: Tensor,
@@ -44,15 +57,17 @@ class SamModel(nn.Module):
         point_labels: Tensor,
         mask_input: Tensor,
         has_mask_input: Tensor,
+        *extra_embeddings: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Masks for N prompts on one image: what the exported decoder computes.
 
         Args:
             image_embeddings: (1, dim, h, w), or (N, dim, h, w) for one image per prompt.
-            point_coords: (N, K, 2) x, y in pixels of the padded encoder input.
+            point_coords: (N, K, 2) x, y in pixels of the padded input, or of the coordinate square.
             point_labels: (N, K): 1 foreground, 0 background, 2 and 3 box corners, -1 padding.
             mask_input: (N, 1, 4h, 4w) logits of an earlier mask; ignored where not given.
             has_mask_input: (N,) 1 where `mask_input` is given, else 0.
+            extra_embeddings: what else the encoder made, each (1, C, h', w').
 
         Returns:
             low_res_masks (N, 4, 4h, 4w) logits and iou_predictions (N, 4).
@@ -78,5 +93,32 @@ class PromptAndMaskDecoder(nn.Module):
         point_labels: Tensor,
         mask_input: Tensor,
         has_mask_input: Tensor,
+        *extra_embeddings: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self.sam.decode(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)
+        return self.sam.decode(
+            image_embeddings, point_coords, point_labels, mask_input, has_mask_input, *extra_embeddings
+        )
+
+
+# Families whose parts or whose state_dict differ from SAM's.
+FAMILIES: dict[str, type[SamModel]] = {}
+
+
+def build_model(model: Model) -> SamModel:
+    """The reference of a catalogue entry, with weights that mean nothing yet."""
+    return FAMILIES.get(model.family, SamModel)(model)
+
+
+def decoder_example(model: Model, prompts: int, points: int) -> dict[str, Tensor]:
+    """Inputs of the decoder by name, in order; the values mean nothing."""
+    side = model.embedding_side
+    return {
+        "image_embeddings": torch.zeros(1, model.decoder.dim, side, side),
+        "point_coords": torch.zeros(prompts, points, 2),
+        "point_labels": torch.ones(prompts, points),
+        "mask_input": torch.zeros(prompts, 1, 4 * side, 4 * side),
+        "has_mask_input": torch.zeros(prompts),
+        **{
+            e.name: torch.zeros(1, e.channels, e.scale * side, e.scale * side) for e in model.extra_embeddings
+        },
+    }

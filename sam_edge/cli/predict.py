@@ -80,10 +80,14 @@ def run(args: argparse.Namespace) -> int:
     image = read_image(args.image)
     size = image.shape[0], image.shape[1]
     # Before the encoder runs: a wrong prompt should not cost its seconds.
-    checked, _ = encode_prompts(coords, labels, boxes or None, size, size, True, int(args.mask is not None))
-    outputs = _numbered(args.out, len(checked) * (3 if args.multimask else 1)) if args.out else []
-    _check_outputs(outputs, args.overlay, [args.image, args.mask])
     resized = resized_size(size, manifest.input)
+    rules, mask_prompts = manifest.prompt, int(args.mask is not None)
+    checked, _ = encode_prompts(
+        coords, labels, boxes or None, size, resized, manifest.input.size, rules, mask_prompts
+    )
+    count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
+    outputs = _numbered(args.out, len(checked) * count) if args.out else []
+    _check_outputs(outputs, args.overlay, [args.image, args.mask])
     mask_input = None
     if args.mask is not None:
         mask_input = _mask_logits(args.mask, size, resized, manifest.input.size, manifest.mask_size)

@@ -8,7 +8,7 @@ from sam_edge.errors import CalibrationError
 from sam_edge.export.calibration import MAX_IMAGES, packaged_calibration, read_calibration
 from sam_edge.manifest import InputRules
 
-RULES = InputRules((64, 64), "longest_side", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 0.0)
+RULES = InputRules((64, 64), "longest_side", True, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 0.0)
 
 
 def picture(path, seed=0, size=(40, 60)):

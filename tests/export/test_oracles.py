@@ -15,7 +15,7 @@ import torch
 from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers import SamModel as HuggingFaceSam
 
-from sam_edge.export.checkpoint import _published_names
+from sam_edge.export.layouts import LAYOUTS
 from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE, VitEncoder
 
@@ -189,8 +189,8 @@ def hugging_face():
     theirs.shared_image_embedding.positional_embedding.data = (
         theirs.prompt_encoder.shared_embedding.positional_embedding.data
     )
-    weights, layout = _published_names(dict(theirs.state_dict()))
-    assert layout == "huggingface"
+    (layout,) = [one for one in LAYOUTS if one.name == "huggingface" and "sam" in one.families]
+    weights = layout.ours(dict(theirs.state_dict()))
     ours = SamModel(SMALL).eval().requires_grad_(False)
     ours.load_state_dict(weights, strict=True)
     return ours, theirs

@@ -1,5 +1,7 @@
 """The runtime's array functions against the libraries they replace."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +14,12 @@ from torch.nn import functional as F
 
 from sam_edge import rle
 from sam_edge.errors import ImageError, PromptError
-from sam_edge.manifest import InputRules
+from sam_edge.manifest import InputRules, PromptRules
 from sam_edge.postprocess import upscale
 from sam_edge.preprocess import preprocess, resize_bilinear, resized_size
 from sam_edge.prompts import encode_prompts
 
-RULES = InputRules((64, 64), "longest_side", (120.0, 110.0, 100.0), (58.0, 57.0, 56.0), 0.0)
+RULES = InputRules((64, 64), "longest_side", True, (120.0, 110.0, 100.0), (58.0, 57.0, 56.0), 0.0)
 side = st.integers(1, 90)
 
 
@@ -33,7 +35,7 @@ def test_resize_is_pillows(h, w, new_h, new_w, seed):
 @pytest.mark.parametrize("size", [(1080, 1920), (1200, 600), (1, 700), (700, 1)])
 def test_resize_is_pillows_at_full_size(size):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    rules = InputRules((1024, 1024), *[getattr(RULES, n) for n in ("resize", "mean", "std")], 0.0)
+    rules = replace(RULES, size=(1024, 1024))
     new = resized_size(size, rules)
     pillows = Image.fromarray(image).resize(new[::-1], Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(resize_bilinear(image, new), np.asarray(pillows))
@@ -83,17 +85,50 @@ def test_rle_is_pycocotools(mask):
     assert rle.bbox(mask) == [int(v) for v in coco.toBbox(theirs)] or not mask.any()
 
 
+@pytest.mark.parametrize("size", [(108, 192), (120, 60), (1, 70), (64, 64), (9, 5)])
+def test_stretching_without_antialias_is_pytorchs(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    rules = replace(RULES, resize="stretch", antialias=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    images, resized = preprocess(image, rules)
+    planes = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    theirs = F.interpolate(planes, (64, 64), mode="bilinear", align_corners=False)
+    assert resized == (64, 64)
+    np.testing.assert_allclose(images, theirs, atol=1e-3)
+
+
+def prompted(points, labels, boxes, original, resized, **rules):
+    """In a 64 x 64 input, for a decoder that wants a padding point where there is no box."""
+    wanted = PromptRules(
+        **{"coordinate_size": (64, 64), "padding_point": "without_box", "num_points": None, **rules}
+    )
+    return encode_prompts(points, labels, boxes, original, resized, (64, 64), wanted)
+
+
 def test_prompts_are_scaled_per_axis_and_boxes_follow_points():
-    coords, labels = encode_prompts([[50, 20]], [0], [10, 20, 30, 40], (100, 200), (50, 50))
+    coords, labels = prompted([[50, 20]], [0], [10, 20, 30, 40], (100, 200), (50, 50))
     np.testing.assert_allclose(coords, [[[12.5, 10], [2.5, 10], [7.5, 20]]])
     np.testing.assert_array_equal(labels, [[0, 2, 3]])
 
 
 def test_a_padding_point_is_added_only_without_a_box():
-    coords, labels = encode_prompts(np.ones((3, 2, 2)), None, None, (9, 9), (9, 9))
+    coords, labels = prompted(np.ones((3, 2, 2)), None, None, (9, 9), (9, 9))
     assert coords.shape == (3, 3, 2)
     np.testing.assert_array_equal(labels[0], [1, 1, -1])
-    assert encode_prompts(None, None, np.array([[0, 0, 9, 9]]), (9, 9), (9, 9))[1].shape == (1, 2)
+    assert prompted(None, None, np.array([[0, 0, 9, 9]]), (9, 9), (9, 9))[1].shape == (1, 2)
+
+
+def test_some_decoders_want_a_padding_point_always_or_a_fixed_number_of_points():
+    box, size = np.array([[0, 0, 9, 9]]), (9, 9)
+    assert prompted(None, None, box, size, size, padding_point="always")[1].tolist() == [[2, 3, -1]]
+    assert prompted(None, None, box, size, size, num_points=4)[1].tolist() == [[2, 3, -1, -1]]
+    assert prompted([[1, 1]], None, box, size, size, num_points=3)[1].tolist() == [[1, 2, 3]]
+    with pytest.raises(PromptError, match="has 4 points, box corners included; this model takes at most 3"):
+        prompted([[1, 1], [2, 2]], None, box, size, size, num_points=3)
+
+
+def test_coordinates_may_be_pixels_of_another_square_than_the_input():
+    coords, _ = prompted([[6, 3]], None, None, (9, 9), (64, 64), coordinate_size=(128, 128))
+    np.testing.assert_allclose(coords[0, 0], [6 / 9 * 128, 3 / 9 * 128])
 
 
 @pytest.mark.parametrize(
@@ -115,4 +150,4 @@ def test_a_padding_point_is_added_only_without_a_box():
 )
 def test_bad_prompts_are_refused(points, labels, boxes, says):
     with pytest.raises(PromptError, match=says):
-        encode_prompts(points, labels, boxes, (50, 100), (32, 64))
+        prompted(points, labels, boxes, (50, 100), (32, 64))

@@ -122,19 +122,20 @@ def manifest_data(root: Path) -> dict:
             "family": "toy",
             "name": "toy",
             "parameters": 0,
-            "checkpoint": {"file": "toy.pth", "sha256": SHA, "bytes": 1, "layout": "segment-anything"},
+            "checkpoint": {"file": "toy.pth", "sha256": SHA, "bytes": 1, "layout": "published"},
             "license": "Apache-2.0",
         },
         "input": {
             "size": [SIDE, SIDE],
             "resize": "longest_side",
+            "antialias": True,
             "color_order": "RGB",
             "mean": [123.675, 116.28, 103.53],
             "std": [58.395, 57.12, 57.375],
             "pad_value": 0.0,
         },
         "prompt": {
-            "coordinate_space": "input_pixels",
+            "coordinate_size": [SIDE, SIDE],
             "labels": {
                 "background": 0,
                 "foreground": 1,
@@ -142,9 +143,10 @@ def manifest_data(root: Path) -> dict:
                 "box_bottom_right": 3,
                 "padding": -1,
             },
-            "padding_point": True,
+            "padding_point": "without_box",
+            "num_points": None,
         },
-        "mask": {"threshold": 0.0, "count": 4, "size": [GRID, GRID]},
+        "mask": {"threshold": 0.0, "count": 4, "first_multimask": 1, "size": [GRID, GRID]},
         "golden": _file(root, "golden.npz"),
         "variants": [
             {
@@ -203,7 +205,7 @@ def write_bundle(root: Path) -> Path:
             found = sam.predict_all(embedding, coords, labels, corners, mask_input)
             answer = found.masks[0], found.scores[0]
             prompts.append(GoldenPrompt(0, coords, labels, corners, mask_input, *answer))
-    sample = sample_embedding(embedding.image_embeddings)
+    sample = {name: sample_embedding(array) for name, array in embedding.arrays.items()}
     write_golden(root / "golden.npz", Golden([image], [sample], prompts))
     write_manifest(root, manifest_data(root))
     return root

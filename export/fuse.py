@@ -1,0 +1,26 @@
+"""Fuse what inference can fuse, exactly: BatchNorm into convolutions, parallel branches into one.
+
+A module that can become a simpler one says so by a method `fuse()`, which returns the simpler module.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from .reference.model import SamModel
+
+
+def fuse(sam: SamModel) -> SamModel:
+    """A copy of `sam` (in evaluation mode) with every module that has `fuse()` fused; `sam` is left as it is."""
+    fused = copy.deepcopy(sam)
+    _fuse_children(fused)
+    return fused.requires_grad_(False).eval()
+
+
+def _fuse_children(module: nn.Module) -> None:
+    for name, child in list(module.named_children()):
+        _fuse_children(child)
+        if hasattr(child, "fuse"):
+            setattr(module, name, child.fuse())
