@@ -13,7 +13,7 @@ from .reference.model import SamModel
 
 
 def fuse(sam: SamModel) -> SamModel:
-    """A copy of `sam` (in evaluation mode) with every module that has `fuse()` fused; `sam` is left as it is."""
+    """A copy of `sam`, in evaluation mode, with every module that has `fuse()` fused."""
     fused = copy.deepcopy(sam)
     _fuse_children(fused)
     return fused.requires_grad_(False).eval()
