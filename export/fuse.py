@@ -22,5 +22,6 @@ def fuse(sam: SamModel) -> SamModel:
 def _fuse_children(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         _fuse_children(child)
-        if hasattr(child, "fuse"):
-            setattr(module, name, child.fuse())
+        simpler = getattr(child, "fuse", None)
+        if simpler is not None:
+            setattr(module, name, simpler())
