@@ -36,10 +36,18 @@ Images = Sequence[NDArray[np.float32]]
 
 
 def quantisable(source: Path) -> list[str]:
-    """The nodes of an encoder that INT8 applies to, in order: products with constant weights."""
+    """The nodes of an encoder that INT8 applies to, in order: convolutions and linear layers.
+
+    A product with a batch of constant matrices is none: so are relative positions added to attention.
+    """
     graph = onnx.load(source, load_external_data=False).graph
-    constant = {tensor.name for tensor in graph.initializer}
-    return [node.name for node in graph.node if node.op_type in QUANTISED and node.input[1] in constant]
+    axes = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in QUANTISED
+        and (axes.get(node.input[1]) == 2 or (node.op_type == "Conv" and node.input[1] in axes))
+    ]
 
 
 def quantize_encoder(

@@ -156,19 +156,20 @@ def test_the_decoder_is_reproduced_for_any_prompts(tiny, tmp_path, precision, li
 
 @pytest.mark.parametrize("static", [True, False])
 def test_shapes_are_as_asked_for(tiny, tmp_path, static):
-    _, _, source = tiny
+    model, _, source = tiny
+    side, low = model.embedding_side, 4 * model.embedding_side
     openvino.write(source / "decoder.onnx", tmp_path / "decoder.xml", FACTS, static=static)
     inputs, outputs = openvino.tensors(tmp_path / "decoder.xml")
     n, k = (1, 2) if static else ("num_prompts", "num_points")
     assert {t["name"]: t["shape"] for t in inputs} == {
-        "image_embeddings": [1, 128, 16, 16],
+        "image_embeddings": [1, 128, side, side],
         "point_coords": [n, k, 2],
         "point_labels": [n, k],
-        "mask_input": [n, 1, 64, 64],
+        "mask_input": [n, 1, low, low],
         "has_mask_input": [n],
     }
     assert {t["name"]: t["shape"] for t in outputs} == {
-        "low_res_masks": [n, 4, 64, 64],
+        "low_res_masks": [n, 4, low, low],
         "iou_predictions": [n, 4],
     }
     assert {t["dtype"] for t in inputs + outputs} == {"float32"}

@@ -8,7 +8,10 @@ from onnx import TensorProto, numpy_helper
 
 from sam_edge.export import fp16, int8
 from sam_edge.export.calibration import packaged_calibration
+from sam_edge.export.onnx import write_encoder
 from sam_edge.manifest import read_manifest
+from sam_edge.models.catalogue import CATALOGUE
+from tests.export.test_rewrites import SMALL_VIT, small_vit
 
 
 @pytest.fixture(scope="module")
@@ -118,16 +121,31 @@ def test_int8_quantises_every_product_but_those_kept(encoder, images, tmp_path):
     np.testing.assert_allclose(run(unsigned, images[0]), run(signed, images[0]), atol=1e-2)
 
 
+def test_windows_and_relative_positions_run_in_int8(tmp_path):
+    """Of a ViT's attention only the linear layers are in INT8: ONNX Runtime has no kernel for more."""
+    sam, side = small_vit(), SMALL_VIT.image_size
+    write_encoder(sam, SMALL_VIT, tmp_path / "e.onnx")
+    rng = np.random.default_rng(0)
+    images = [rng.normal(size=(1, 3, side, side)).astype(np.float32) for _ in range(3)]
+    int8.quantize_encoder(tmp_path / "e.onnx", tmp_path / "int8.onnx", images)
+    # Patches, four layers a block, two of the neck.
+    assert len(int8.quantisable(tmp_path / "e.onnx")) == 1 + 4 * SMALL_VIT.encoder.depth + 2
+    assert error(tmp_path / "int8.onnx", tmp_path / "e.onnx", images) < 0.1
+    ranking = int8.most_sensitive(tmp_path / "e.onnx", tmp_path, images[:1], lambda _: None)
+    assert sorted(ranking) == sorted(int8.quantisable(tmp_path / "e.onnx"))
+
+
 def test_the_decoders_weights_are_stored_in_int8(exported, tmp_path):
     decoder = exported / "onnx-fp32" / "decoder.onnx"
     int8.compress_decoder(decoder, tmp_path / "d.onnx")
     assert (tmp_path / "d.onnx").stat().st_size < 0.35 * decoder.stat().st_size
     rng = np.random.default_rng(0)
+    side = CATALOGUE["sam_edge_tiny"].embedding_side
     given = {
-        "image_embeddings": rng.normal(size=(1, 128, 16, 16)),
-        "point_coords": rng.uniform(0, 256, (2, 3, 2)),
+        "image_embeddings": rng.normal(size=(1, 128, side, side)),
+        "point_coords": rng.uniform(0, 16 * side, (2, 3, 2)),
         "point_labels": np.array([[1, 0, -1], [2, 3, 1]]),
-        "mask_input": np.zeros((2, 1, 64, 64)),
+        "mask_input": np.zeros((2, 1, 4 * side, 4 * side)),
         "has_mask_input": np.zeros(2),
     }
     given = {name: value.astype(np.float32) for name, value in given.items()}

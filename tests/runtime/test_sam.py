@@ -24,7 +24,7 @@ def embedding(sam):
 def test_shapes_and_kinds(sam, embedding):
     found = sam.predict(embedding, point_coords=[[230, 150]], point_labels=[1])
     assert found.masks.shape == (1, 3, 300, 451) and found.masks.dtype == bool
-    assert found.scores.shape == (1, 3) and found.low_res_logits.shape == (1, 3, 64, 64)
+    assert found.scores.shape == (1, 3) and found.low_res_logits.shape == (1, 3, *sam.manifest.mask_size)
     assert found.best().shape == (1, 300, 451)
     one = sam.predict(embedding, boxes=[10, 10, 200, 200], multimask_output=False)
     assert one.masks.shape == (1, 1, 300, 451)
