@@ -96,6 +96,8 @@ def _recognise(stored: Weights, path: Path, name: str | None) -> tuple[Model, We
     if name is not None and name not in CATALOGUE:
         raise CheckpointError(f"unknown model {name!r}; known: {', '.join(CATALOGUE)}")
     candidates = [CATALOGUE[name]] if name else list(CATALOGUE.values())
+    # Of several models that have the same names and shapes, the one whose file is called so.
+    candidates.sort(key=lambda model: model.checkpoint.file != path.name)
     agreeing, nearest = -1.0, ""
     for layout in LAYOUTS:
         weights = layout.ours(stored)

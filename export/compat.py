@@ -4,7 +4,7 @@ existing app: one prompt a call, `orig_im_size` in, masks at that size out.
 Inputs `image_embeddings` (1, C, h, w), `point_coords` (1, K, 2), `point_labels` (1, K), `mask_input`
 (1, 1, 4h, 4w), `has_mask_input` (1,), `orig_im_size` (2,) height and width, all float32; outputs `masks`
 (1, 4, H, W) logits, `iou_predictions` (1, 4), `low_res_masks` (1, 4, 4h, 4w). Points are in pixels of the
-padded input and the caller adds the padding point, as published.
+padded coordinate square and the caller adds the padding point, as published.
 """
 
 from __future__ import annotations
@@ -17,15 +17,25 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
 
 from .onnx import save
 
 
 def write_published_decoder(source: Path, target: Path, model: Model) -> None:
-    """Append the published upscaling to the decoder `source`."""
+    """Append the published upscaling to the decoder `source`.
+
+    Raises:
+        ExportError: a model whose images are not padded, or whose masks are not four.
+    """
+    if model.preprocess.resize != "longest_side" or model.mask_count != 4:
+        raise ExportError(
+            f"{model.name} cannot have SAM's published decoder contract, which is for images padded to a "
+            "square and for four masks; export it without --compat"
+        )
     proto = onnx.load(source)
-    graph, side = proto.graph, float(model.image_size)
+    graph, side = proto.graph, float(model.coordinate_size)
     graph.node.extend(_upscaling())
     constants: dict[str, NDArray[Any]] = {
         "compat_side": np.array(side, np.float32),
@@ -45,7 +55,7 @@ def write_published_decoder(source: Path, target: Path, model: Model) -> None:
 
 
 def _upscaling() -> list[onnx.NodeProto]:
-    """To the input's size, without its padding, to the image's own size, as `mask_postprocessing`."""
+    """To the square's size, without its padding, to the image's own size, as `mask_postprocessing`."""
 
     def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(kind, inputs, [output], name=f"compat_{output}", **attributes)

@@ -44,12 +44,14 @@ DEFAULT_IOS = 17
 PRECISIONS = ("fp32", "fp16", "int8")
 MAX_POINTS = 16
 DEFAULT_POINTS = 2
+SMALLEST_FP16 = 2.0**-24
 
 # Constants of at most this many elements stay as they are: biases, norms, tokens, and the small first
 # layers, whose errors all others inherit: in INT8 they triple the error of the tiny model's embedding.
 INT8_THRESHOLD = 2048
 
 _NORM = "norm: the squares of values beyond 255 overflow FP16"
+_ATTENTION = "linear attention: sums over all tokens overflow FP16, which has no such divisor's lower bound"
 _ANGLE = "Fourier positions: coordinates and angles in FP16 move a point by a fraction of a pixel"
 
 
@@ -285,6 +287,8 @@ def _island(op: Any) -> str | None:
         return _NORM
     if _is_norm_piece(op):
         return _NORM
+    if _reaches_bound(op):
+        return _ATTENTION
     if _reaches_angle(op):
         return _ANGLE
     return None
@@ -308,6 +312,22 @@ def _is_norm_piece(op: Any) -> bool:
     if kind in ("sub", "add"):
         return _made_by(op.x, ("reduce_mean",)) or _made_by(op.y, ("reduce_mean",))
     return kind == "real_div" and _made_by(op.y, ("sqrt",))
+
+
+def _reaches_bound(op: Any) -> bool:
+    """A division by what is at least a number that FP16 takes for 0, or a step on the way to one."""
+    pending = [op]
+    while pending:
+        current = pending.pop()
+        if current.op_type == "real_div" and _made_by(current.y, ("maximum",)):
+            lowest = current.y.op.y.val
+            return lowest is not None and bool(0 < np.max(lowest) < SMALLEST_FP16)
+        if current.op_type in _BEFORE_BOUND:
+            pending += [child for out in current.outputs for child in out.child_ops]
+    return False
+
+
+_BEFORE_BOUND = frozenset({"matmul", "reduce_sum", "maximum", "cast"})
 
 
 def _reaches_angle(op: Any) -> bool:

@@ -1,7 +1,8 @@
 """FP16 in ONNX: weights and products in half precision, inputs and outputs in FP32.
 
-Three kinds of nodes stay in FP32: LayerNorm and the reductions of LayerNorm2d, whose squares overflow
-without becoming NaN; the Fourier encoding of points, whose angles need more than eleven bits; and
+Four kinds of nodes stay in FP32: LayerNorm and the reductions of LayerNorm2d, whose squares overflow
+without becoming NaN; the Fourier encoding of points, whose angles need more than eleven bits; linear
+attention, which sums over all tokens and whose divisor has a lower bound that FP16 takes for zero; and
 whatever comes near FP16's largest number on the calibration pictures. The last is measured, since ONNX
 Runtime's CPU computes FP16 graphs in FP32 and would not show an overflow that a GPU has.
 """
@@ -21,7 +22,9 @@ from .ranges import Inputs, tensor_ranges
 
 # An eighth of the largest FP16 number: room for pictures unlike those measured.
 SAFE_MAXIMUM = 65504 / 8
+SMALLEST = 2.0**-24
 _NORMALISATION = {"Add", "ReduceMean", "Mul", "Sub", "Pow"}
+_LINEAR_ATTENTION = {"Clip", "MatMul", "ReduceSum"}
 
 
 def convert(source: Path, target: Path, inputs: Iterable[Inputs]) -> list[str]:
@@ -76,8 +79,9 @@ def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
 
 
 def islands(graph: onnx.GraphProto) -> set[str]:
-    """Nodes of LayerNorm2d's reductions and of the Fourier encoding, by name."""
+    """Nodes of LayerNorm2d's reductions, of the Fourier encoding and of linear attention, by name."""
     producer = {output: node for node in graph.node for output in node.output}
+    tiny = {t.name for t in graph.initializer if _is_tiny(t)}
     found: set[str] = set()
 
     def walk_back(node: onnx.NodeProto, through: set[str] | None) -> None:
@@ -95,7 +99,16 @@ def islands(graph: onnx.GraphProto) -> set[str]:
         if node.op_type == "Sqrt":
             walk_back(node, _NORMALISATION)
             found |= {n.name for n in graph.node if n.op_type == "Div" and node.output[0] in n.input}
+        if node.op_type == "Clip" and node.input[1] in tiny:
+            for division in (n for n in graph.node if n.op_type == "Div" and node.output[0] in n.input):
+                walk_back(division, _LINEAR_ATTENTION)
     return found
+
+
+def _is_tiny(tensor: onnx.TensorProto) -> bool:
+    if tensor.dims or tensor.data_type != onnx.TensorProto.FLOAT:
+        return False
+    return bool(0 < onnx.numpy_helper.to_array(tensor) < SMALLEST)
 
 
 def _too_large(source: Path, inputs: Iterable[Inputs]) -> set[str]:

@@ -34,7 +34,6 @@ class ReferenceImage:
 
     image: NDArray[np.uint8]
     embeddings: tuple[Tensor, ...]
-    resized: tuple[int, int]
 
 
 class Reference:
@@ -47,11 +46,7 @@ class Reference:
     def encode(self, image: NDArray[np.uint8]) -> ReferenceImage:
         """(H, W, 3) uint8 RGB -> its embeddings."""
         side, rules = self.model.image_size, self.model.preprocess
-        height, width = image.shape[:2]
-        resized = side, side
-        if rules.resize == "longest_side":
-            scale = side / max(height, width)
-            resized = int(height * scale + 0.5), int(width * scale + 0.5)
+        resized = self._resized(image, side)
         if rules.antialias:
             picture = Image.fromarray(image).resize(resized[::-1], Image.Resampling.BILINEAR)
             x = torch.from_numpy(np.array(picture, np.float32)).permute(2, 0, 1)
@@ -61,7 +56,15 @@ class Reference:
         mean, std = torch.tensor(rules.mean), torch.tensor(rules.std)
         x = (x - mean[:, None, None]) / std[:, None, None]
         x = F.pad(x, (0, side - resized[1], 0, side - resized[0]), value=rules.pad_value)
-        return ReferenceImage(image, self.sam.encode(x[None]), resized)
+        return ReferenceImage(image, self.sam.encode(x[None]))
+
+    def _resized(self, image: NDArray[np.uint8], side: int) -> tuple[int, int]:
+        """(h, w) of the image in a square of `side`."""
+        if self.model.preprocess.resize != "longest_side":
+            return side, side
+        height, width = image.shape[:2]
+        scale = side / max(height, width)
+        return int(height * scale + 0.5), int(width * scale + 0.5)
 
     @torch.inference_mode()
     def decode(
@@ -76,8 +79,9 @@ class Reference:
         Returns low-resolution logits (M, h, w), logits (M, H, W) at the image's size and scores (M,).
         """
         height, width = seen.image.shape[:2]
-        rules, zoom = self.model.prompt, self.model.coordinate_size / self.model.image_size
-        scale = np.array([seen.resized[1] / width * zoom, seen.resized[0] / height * zoom], np.float32)
+        rules, side = self.model.prompt, self.model.coordinate_size
+        resized = self._resized(seen.image, side)
+        scale = np.array([resized[1] / width, resized[0] / height], np.float32)
         points, codes = coords * scale, labels
         padding = int(2 not in labels or rules.padding_point == "always")
         if rules.num_points is not None:
@@ -96,10 +100,13 @@ class Reference:
             torch.tensor([float(mask_input is not None)]),
             *seen.embeddings[1:],
         )
-        side = self.model.image_size
-        full = F.interpolate(low, (side, side), mode="bilinear", align_corners=False)
-        full = full[..., : seen.resized[0], : seen.resized[1]]
+        full = low
+        if self.model.preprocess.resize == "longest_side":
+            full = F.interpolate(low, (side, side), mode="bilinear", align_corners=False)
+            full = full[..., : resized[0], : resized[1]]
         full = F.interpolate(full, (height, width), mode="bilinear", align_corners=False)
+        if self.model.low_res_limit is not None:
+            low = low.clamp(-self.model.low_res_limit, self.model.low_res_limit)
         return low[0].numpy(), full[0].numpy(), scores[0].numpy()
 
 
@@ -193,7 +200,8 @@ def _prompts(
         keep(None, None, box)
         keep(point, one, box)
         keep(np.concatenate([point, np.array([[5, 5]], np.float32)]), np.array([1, 0], np.float32), None)
-        keep(point, one, None, low)
+        if reference.model.prompt.mask_prompt:
+            keep(point, one, None, low)
         if len(found) >= 5:
             break
     return found

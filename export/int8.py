@@ -109,7 +109,7 @@ def _fold_clips(graph: onnx.GraphProto) -> None:
         return bool(least >= low - half and most <= high + half)
 
     replaced = {}
-    for node in [n for n in graph.node if n.op_type == "Clip"]:
+    for node in [n for n in graph.node if n.op_type == "Clip" and len(n.input) == 3]:
         low, high = (constants[name].item() for name in node.input[1:])
         after = readers.get(node.output[0], [])
         if after and all(saturates(reader, low, high) for reader in after):

@@ -39,8 +39,9 @@ def write_decoder(sam: SamModel, model: Model, path: Path) -> None:
     prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
     each: dict[int, Any] = {0: prompts} if fixed else {0: prompts, 1: points}
     dynamic: list[Any] = [None, each, each, {0: prompts}, {0: prompts}]
-    # The extra embeddings are one argument, `*extra_embeddings`, if there are any.
-    dynamic += [(None,) * len(model.extra_embeddings)] if model.extra_embeddings else []
+    # The extra embeddings are one argument, `*extra_embeddings`, if there are any; a tuple of None would be
+    # taken for the axes of one tensor.
+    dynamic += [({},) * len(model.extra_embeddings)] if model.extra_embeddings else []
     inputs, values = list(example), tuple(example.values())
     proto = _trace(PromptAndMaskDecoder(sam), values, inputs, DECODER_OUTPUTS, tuple(dynamic))
     _finish(proto, path)
@@ -103,6 +104,7 @@ def _finish(proto: onnx.ModelProto, path: Path) -> None:
         proto, same = onnxsim.simplify(proto)
         if not same:
             raise ExportError(f"simplifying {path.name} changed its outputs; nothing was published")
+    _group_gelu(proto.graph)
     for node in proto.graph.node:
         # Traces of the exporter's own source files and machine.
         del node.metadata_props[:]
@@ -112,3 +114,14 @@ def _finish(proto: onnx.ModelProto, path: Path) -> None:
         del value.metadata_props[:]
     del proto.metadata_props[:]
     save(proto, path)
+
+
+def _group_gelu(graph: onnx.GraphProto) -> None:
+    """x (0.5 (1 + tanh ...)) as (0.5 x) (1 + tanh ...), the form of GELU that runtimes have a kernel for."""
+    made = {node.output[0]: node for node in graph.node}
+    for node in graph.node:
+        half = made.get(node.input[1]) if node.op_type == "Mul" else None
+        rest = made.get(half.input[1]) if half is not None and half.op_type == "Mul" else None
+        tanh = made.get(rest.input[0]) if rest is not None and rest.op_type == "Add" else None
+        if half is not None and tanh is not None and tanh.op_type == "Tanh":
+            node.input[0], half.input[1] = half.input[1], node.input[0]

@@ -67,8 +67,9 @@ def find_checkpoint(name: str, checkpoint: Path | None) -> Path:
     entry = CATALOGUE[name].checkpoint
     if entry.source == "embedded":
         return HERE / entry.file
+    how = f"fetch it with `sam-edge download {name}`" if entry.url else f"get it from {entry.source}"
     raise CheckpointError(
-        f"{name} needs its checkpoint; get {entry.file} from {entry.source} and give it as --checkpoint FILE"
+        f"{name} needs its checkpoint, {entry.file}; {how} and give it as --checkpoint FILE"
     )
 
 
@@ -248,11 +249,14 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
             },
             "padding_point": model.prompt.padding_point,
             "num_points": model.prompt.num_points,
+            "mask_prompt": model.prompt.mask_prompt,
         },
         "mask": {
             "threshold": model.mask_threshold,
             "count": model.mask_count,
             "first_multimask": model.first_multimask,
+            "scores": model.scores,
+            "low_res_limit": model.low_res_limit,
             "size": [4 * model.embedding_side, 4 * model.embedding_side],
         },
     }

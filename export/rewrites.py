@@ -76,11 +76,18 @@ Seen = dict[nn.Module, Range]
 
 @dataclass(frozen=True)
 class Link:
-    """A norm whose output goes to `layer` and nowhere else; `padded` with zeros on the way or not."""
+    """A norm whose output goes to `layer`, to `other` where there is one, and nowhere else; `padded` with
+    zeros on the way or not."""
 
     norm: Norm
     layer: Layer
     padded: bool
+    other: Layer | None = None
+
+    @property
+    def readers(self) -> tuple[Layer, ...]:
+        """`layer`, and `other` if there is one."""
+        return (self.layer,) if self.other is None else (self.layer, self.other)
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,14 @@ def links(encoder: nn.Module) -> Iterator[Link]:
         if hasattr(block, "norm1") and hasattr(block, "norm2"):
             # Windows are padded with zeros behind norm1.
             attention = getattr(block, "attn", block)
-            yield Link(block.norm1, attention.qkv, padded=getattr(block, "window", 0) > 0)
+            # Where Hiera's width changes, the shortcut is projected from norm1 too.
+            shortcut = None if attention is block else getattr(block, "proj", None)
+            yield Link(block.norm1, attention.qkv, getattr(block, "window", 0) > 0, shortcut)
             yield Link(block.norm2, block.mlp.lin1, padded=False)
+        for layer in ("qkv", "fc1"):
+            # TinyViT's attention and MLP begin with their norms; windows are padded ahead of them.
+            if hasattr(block, "norm") and hasattr(block, layer):
+                yield Link(block.norm, getattr(block, layer), padded=False)
         if isinstance(block, nn.Sequential):
             for first, second in zip(block, list(block)[1:], strict=False):
                 if isinstance(first, Norm) and isinstance(second, Layer):
@@ -108,8 +121,9 @@ def links(encoder: nn.Module) -> Iterator[Link]:
 
 
 def attentions(encoder: nn.Module) -> Iterator[Any]:
-    """Every module with fused `qkv`, `proj` and `num_heads`."""
-    return (m for m in encoder.modules() if hasattr(m, "qkv") and hasattr(m, "proj"))
+    """Every module with fused `qkv`, `proj` and `num_heads`; not those that `fuse` has yet to change."""
+    needed = ("qkv", "proj", "num_heads")
+    return (m for m in encoder.modules() if all(hasattr(m, n) for n in needed) and not hasattr(m, "fuse"))
 
 
 def tables(attention: Any) -> list[Tensor]:
@@ -222,20 +236,23 @@ def fold_batch_norm(encoder: nn.Module, seen: Seen) -> None:
 def shift_norms(encoder: nn.Module, seen: Seen) -> None:
     """Centre the channels of each norm's output; not where zeros are padded in, which would not move."""
     for link in links(encoder):
-        if link.padded or link.layer.bias is None:
+        if link.padded or any(layer.bias is None for layer in link.readers):
             continue
         offset = seen[link.norm].centre
         lower_bias(link.norm, offset)
-        absorb(link.layer, offset)
+        for layer in link.readers:
+            absorb(layer, offset)
         seen[link.norm].move(offset)
 
 
 def smooth_norms(encoder: nn.Module, seen: Seen) -> None:
     """Balance each channel of a norm's output with the weights that it meets."""
     for link in links(encoder):
-        scale = (seen[link.norm].peak / input_peak(link.layer)).sqrt()
+        weights = torch.stack([input_peak(layer) for layer in link.readers]).amax(0)
+        scale = (seen[link.norm].peak / weights).sqrt()
         divide_outputs(link.norm, scale)
-        scale_inputs(link.layer, scale)
+        for layer in link.readers:
+            scale_inputs(layer, scale)
         seen[link.norm].divide(scale)
 
 

@@ -56,13 +56,15 @@ def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0) -> Sa
     with torch.no_grad():
         for link in links(encoder):
             channels = link.norm.weight.numel()
-            if not link.padded and link.layer.bias is not None:
+            if not link.padded and all(layer.bias is not None for layer in link.readers):
                 offset = signs(channels)
                 lower_bias(link.norm, offset)
-                absorb(link.layer, offset)
+                for layer in link.readers:
+                    absorb(layer, offset)
             scale = outliers(channels)
             divide_outputs(link.norm, 1 / scale)
-            scale_inputs(link.layer, 1 / scale)
+            for layer in link.readers:
+                scale_inputs(layer, 1 / scale)
         for attention in attentions(encoder):
             dim = attention.proj.in_features
             queries, keys, values = (slice(part * dim, (part + 1) * dim) for part in range(3))

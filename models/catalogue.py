@@ -19,7 +19,8 @@ class VitEncoder:
     """The plain ViT with windowed and global attention of SAM (Li et al. 2022, Kirillov et al. 2023).
 
     `global_attn_indexes` are the blocks that attend to the whole image; the others attend within
-    windows of `window_size` x `window_size` tokens.
+    windows of `window_size` x `window_size` tokens. `mlp_dim` is the MLPs' width where it is no multiple of
+    `embed_dim`.
     """
 
     embed_dim: int
@@ -29,6 +30,72 @@ class VitEncoder:
     patch_size: int = 16
     window_size: int = 14
     mlp_ratio: int = 4
+    mlp_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class TinyVitEncoder:
+    """MobileSAM's TinyViT (Wu et al. 2022, Zhang et al. 2023): one entry for each stage.
+
+    The first stage is of inverted residuals, which `expand` their channels; the others attend within windows
+    of `window_sizes` x `window_sizes` tokens.
+    """
+
+    embed_dims: tuple[int, ...] = (64, 128, 160, 320)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (2, 4, 5, 10)
+    window_sizes: tuple[int, ...] = (7, 7, 14, 7)
+    mlp_ratio: int = 4
+    expand: int = 4
+
+
+@dataclass(frozen=True)
+class HieraEncoder:
+    """SAM 2's Hiera (Ryali et al. 2023, Ravi et al. 2024): `stages` are numbers of blocks.
+
+    The width and the heads double from stage to stage. `global_att_blocks` attend to the whole image, the
+    others within windows of `window_spec` tokens, one entry a stage. `background` is the side of the table of
+    positions that is stretched over the image.
+    """
+
+    embed_dim: int = 96
+    num_heads: int = 1
+    stages: tuple[int, ...] = (1, 2, 7, 2)
+    global_att_blocks: tuple[int, ...] = (5, 7, 9)
+    background: int = 7
+    window_spec: tuple[int, ...] = (8, 4, 14, 7)
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True)
+class RepVitEncoder:
+    """EdgeSAM's RepViT M1 (Wang et al. 2024, Zhou et al. 2023): one entry for each stage.
+
+    `repeats` are the blocks behind the one that halves the sides.
+    """
+
+    channels: tuple[int, ...] = (48, 96, 192, 384)
+    repeats: tuple[int, ...] = (3, 3, 15, 2)
+
+
+@dataclass(frozen=True)
+class RepVitPyramidEncoder(RepVitEncoder):
+    """The same in front of SAM 2's feature pyramid, as EdgeTAM has it (Zhou et al. 2025)."""
+
+
+@dataclass(frozen=True)
+class PlainVitEncoder:
+    """EfficientSAM's ViT, with global attention only (Dosovitskiy et al. 2021, Xiong et al. 2023).
+
+    Its position embeddings are of `position_side` x `position_side` patches.
+    """
+
+    embed_dim: int
+    num_heads: int
+    depth: int = 12
+    patch_size: int = 16
+    mlp_ratio: int = 4
+    position_side: int = 14
 
 
 @dataclass(frozen=True)
@@ -65,6 +132,34 @@ class TinyEncoder:
 
 
 @dataclass(frozen=True)
+class EfficientVitStage:
+    """A block that halves the resolution, then `depth` of kind `block`: "fmb" (fused inverted residual), "mb"
+    (inverted residual) or "att" (linear attention, its tokens gathered over `kernel` x `kernel`)."""
+
+    block: str
+    width: int
+    depth: int
+    expand: int
+    kernel: int = 5
+
+
+@dataclass(frozen=True)
+class EfficientVitEncoder:
+    """EfficientViT's large backbone and EfficientViT-SAM's neck (Cai et al. 2023, Zhang et al. 2024).
+
+    The stem has stride 2, the embeddings the size of the third stage from the end.
+    """
+
+    stages: tuple[EfficientVitStage, ...]
+    neck_depth: int
+    neck_expand: int
+    stem_depth: int = 1
+    stem_width: int = 32
+    neck_width: int = 256
+    head_width: int = 32
+
+
+@dataclass(frozen=True)
 class Decoder:
     """Widths of the prompt encoder and the two-way mask decoder."""
 
@@ -74,6 +169,7 @@ class Decoder:
     mlp_dim: int = 2048
     iou_head_hidden_dim: int = 256
     mask_in_chans: int = 16
+    norm_eps: float = 1e-5
 
 
 @dataclass(frozen=True)
@@ -98,12 +194,13 @@ class PromptRules:
     `padding_point` says when a padding point (0, 0) with the label -1 is appended: "without_box" or
     "always". With `num_points`, prompts are filled up with such points to that many, and may have no more.
     `coordinate_size` is the side of the square that coordinates are pixels of, where that is not the
-    encoder's input.
+    encoder's input. Without `mask_prompt`, the decoder ignores an earlier mask.
     """
 
     padding_point: str = "without_box"
     num_points: int | None = None
     coordinate_size: int | None = None
+    mask_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,7 +215,10 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published checkpoint file. `sha256_by` says who recorded the hash."""
+    """A published checkpoint file: `source` is the page that it is published on, `url` its own address.
+
+    `sha256_by` says who recorded the hash.
+    """
 
     file: str
     bytes: int | None
@@ -126,6 +226,19 @@ class Checkpoint:
     source: str
     license: str
     sha256_by: str = "third party"
+    url: str | None = None
+
+
+Encoder = (
+    VitEncoder
+    | TinyEncoder
+    | TinyVitEncoder
+    | EfficientVitEncoder
+    | HieraEncoder
+    | RepVitEncoder
+    | RepVitPyramidEncoder
+    | PlainVitEncoder
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +249,7 @@ class Model:
     family: str
     parameters: int
     image_size: int
-    encoder: VitEncoder | TinyEncoder
+    encoder: Encoder
     checkpoint: Checkpoint
     decoder: Decoder = field(default_factory=Decoder)
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -147,6 +260,10 @@ class Model:
     # The decoder's masks; those from `first_multimask` on are for ambiguous prompts, one before for others.
     mask_count: int = 4
     first_multimask: int = 1
+    # What `iou_predictions` are: "predicted_iou", or the masks' "stability" when the threshold is moved.
+    scores: str = "predicted_iou"
+    # Low-resolution logits are given out, and come back as mask prompts, clipped to plus and minus this.
+    low_res_limit: float | None = None
 
     @property
     def embedding_side(self) -> int:
@@ -165,6 +282,157 @@ class Model:
 
 
 _SAM_SOURCE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
+_SAM_HQ_SOURCE = "https://github.com/SysCV/sam-hq#model-checkpoints"
+
+# SAM-HQ's early and final features, fused.
+_HQ_FEATURES = (Embedding("hq_features", 32, 4),)
+
+_EFFICIENTVIT_SAM_SOURCE = (
+    "https://github.com/mit-han-lab/efficientvit/tree/master/applications/efficientvit_sam"
+)
+
+
+def _efficientvit_sam(
+    name: str, parameters: int, image_size: int, encoder: EfficientVitEncoder, sha256: str | None = None
+) -> Model:
+    return Model(
+        name=f"efficientvit_sam_{name}",
+        family="efficientvit_sam",
+        parameters=parameters,
+        image_size=image_size,
+        encoder=encoder,
+        decoder=Decoder(norm_eps=1e-6),
+        prompt=PromptRules(coordinate_size=1024),
+        stride=image_size // 64,
+        checkpoint=Checkpoint(
+            file=f"efficientvit_sam_{name}.pt",
+            bytes=None,
+            sha256=sha256,
+            source=_EFFICIENTVIT_SAM_SOURCE,
+            license="Apache-2.0",
+            url=f"https://huggingface.co/mit-han-lab/efficientvit-sam/resolve/main/efficientvit_sam_{name}.pt",
+        ),
+    )
+
+
+def _efficientvit_l(depths: tuple[int, int, int, int], neck_depth: int) -> EfficientVitEncoder:
+    kinds = ("fmb", 64, 4), ("fmb", 128, 4), ("mb", 256, 4), ("att", 512, 6)
+    return EfficientVitEncoder(
+        tuple(
+            EfficientVitStage(block, width, depth, expand)
+            for (block, width, expand), depth in zip(kinds, depths, strict=True)
+        ),
+        neck_depth,
+        neck_expand=1,
+    )
+
+
+def _efficientvit_xl(
+    stem_depth: int, depths: tuple[int, int, int, int, int], neck_depth: int
+) -> EfficientVitEncoder:
+    kinds = ("fmb", 64, 4), ("fmb", 128, 4), ("fmb", 256, 4), ("att", 512, 4), ("att", 1024, 6)
+    return EfficientVitEncoder(
+        tuple(
+            EfficientVitStage(block, width, depth, expand, kernel=3)
+            for (block, width, expand), depth in zip(kinds, depths, strict=True)
+        ),
+        neck_depth,
+        neck_expand=4,
+        stem_depth=stem_depth,
+    )
+
+
+_SAM2_SOURCE = "https://github.com/facebookresearch/sam2#model-description"
+_SAM2_DAYS = {"sam2": "072824", "sam2.1": "092824"}
+
+# Finer features for the decoder.
+_HIGH_RES_FEATURES = (Embedding("high_res_feats_0", 32, 4), Embedding("high_res_feats_1", 64, 2))
+
+
+def _sam2(
+    family: str,
+    size: str,
+    parameters: int,
+    encoder: HieraEncoder,
+    sha256: str | None = None,
+    size_in_bytes: int | None = None,
+) -> Model:
+    """`parameters` are those that pictures need: not the memory's."""
+    return Model(
+        name=f"{family}_hiera_{size}",
+        family=family,
+        parameters=parameters,
+        image_size=1024,
+        encoder=encoder,
+        prompt=PromptRules(padding_point="always"),
+        preprocess=Preprocess(resize="stretch"),
+        extra_embeddings=_HIGH_RES_FEATURES,
+        low_res_limit=32.0,
+        checkpoint=Checkpoint(
+            file=f"{family}_hiera_{size}.pt",
+            bytes=size_in_bytes,
+            sha256=sha256,
+            source=_SAM2_SOURCE,
+            license="Apache-2.0",
+            url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{_SAM2_DAYS[family]}/{family}_hiera_{size}.pt",
+        ),
+    )
+
+
+_HIERA_TINY = HieraEncoder()
+_HIERA_SMALL = HieraEncoder(stages=(1, 2, 11, 2), global_att_blocks=(7, 10, 13))
+_HIERA_BASE_PLUS = HieraEncoder(112, 2, (2, 3, 16, 3), (12, 16, 20), 14)
+_HIERA_LARGE = HieraEncoder(144, 2, (2, 6, 36, 4), (23, 33, 43), 7, (8, 4, 16, 8))
+
+
+def _edge_sam(name: str) -> Model:
+    # Its IoU head was not distilled; its authors pick masks by their stability instead.
+    return Model(
+        name=name,
+        family="edge_sam",
+        parameters=9_582_112,
+        image_size=1024,
+        encoder=RepVitEncoder(),
+        scores="stability",
+        checkpoint=Checkpoint(
+            file=f"{name}.pth",
+            bytes=None,
+            sha256=None,
+            source="https://huggingface.co/spaces/chongzhou/EdgeSAM/tree/main/weights",
+            license="NTU S-Lab License 1.0 (non-commercial)",
+            url=f"https://huggingface.co/spaces/chongzhou/EdgeSAM/resolve/main/weights/{name}.pth",
+        ),
+    )
+
+
+def _efficient_sam(
+    name: str,
+    parameters: int,
+    encoder: PlainVitEncoder,
+    file: str,
+    sha256: str | None = None,
+    url: str | None = None,
+) -> Model:
+    return Model(
+        name=name,
+        family="efficient_sam",
+        parameters=parameters,
+        image_size=1024,
+        encoder=encoder,
+        preprocess=Preprocess(resize="stretch", antialias=False),
+        prompt=PromptRules(num_points=6, mask_prompt=False),
+        mask_count=3,
+        first_multimask=0,
+        checkpoint=Checkpoint(
+            file=file,
+            bytes=None,
+            sha256=sha256,
+            source="https://github.com/yformer/EfficientSAM/tree/main/weights",
+            license="Apache-2.0",
+            url=url,
+        ),
+    )
+
 
 CATALOGUE: dict[str, Model] = {
     model.name: model
@@ -172,14 +440,14 @@ CATALOGUE: dict[str, Model] = {
         Model(
             name="sam_edge_tiny",
             family="sam_edge_tiny",
-            parameters=3_266_704,
-            image_size=256,
+            parameters=3_294_352,
+            image_size=320,
             encoder=TinyEncoder(),
             decoder=Decoder(dim=128, num_heads=8, mlp_dim=768, iou_head_hidden_dim=128),
             checkpoint=Checkpoint(
                 file="sam_edge_tiny.safetensors",
-                bytes=6_562_328,
-                sha256="8947ac413114e3c41158b83fceb167269b5790f654220a993119be35a1b6e976",
+                bytes=6_617_624,
+                sha256="325b0fd3b2c469b76a17f8ebfabee3c53ed8163ca237fb7e898680d2ea0957a5",
                 source="embedded",
                 license="Apache-2.0",
                 sha256_by="us",
@@ -197,6 +465,7 @@ CATALOGUE: dict[str, Model] = {
                 sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
                 source=_SAM_SOURCE,
                 license="Apache-2.0",
+                url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
             ),
         ),
         Model(
@@ -211,6 +480,7 @@ CATALOGUE: dict[str, Model] = {
                 sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
                 source=_SAM_SOURCE,
                 license="Apache-2.0",
+                url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
             ),
         ),
         Model(
@@ -225,12 +495,228 @@ CATALOGUE: dict[str, Model] = {
                 sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
                 source=_SAM_SOURCE,
                 license="Apache-2.0",
+                url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+            ),
+        ),
+        Model(
+            name="sam_hq_vit_b",
+            family="sam_hq",
+            parameters=94_806_576,
+            image_size=1024,
+            encoder=VitEncoder(768, 12, 12, (2, 5, 8, 11)),
+            extra_embeddings=_HQ_FEATURES,
+            checkpoint=Checkpoint(
+                file="sam_hq_vit_b.pth",
+                bytes=None,
+                sha256=None,
+                source=_SAM_HQ_SOURCE,
+                license="Apache-2.0",
+                url="https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_b.pth",
+            ),
+        ),
+        Model(
+            name="sam_hq_vit_l",
+            family="sam_hq",
+            parameters=313_676_080,
+            image_size=1024,
+            encoder=VitEncoder(1024, 24, 16, (5, 11, 17, 23)),
+            extra_embeddings=_HQ_FEATURES,
+            checkpoint=Checkpoint(
+                file="sam_hq_vit_l.pth",
+                bytes=None,
+                sha256=None,
+                source=_SAM_HQ_SOURCE,
+                license="Apache-2.0",
+                url="https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_l.pth",
+            ),
+        ),
+        Model(
+            name="sam_hq_vit_h",
+            family="sam_hq",
+            parameters=642_686_000,
+            image_size=1024,
+            encoder=VitEncoder(1280, 32, 16, (7, 15, 23, 31)),
+            extra_embeddings=_HQ_FEATURES,
+            checkpoint=Checkpoint(
+                file="sam_hq_vit_h.pth",
+                bytes=2_570_940_653,
+                sha256="a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35",
+                source=_SAM_HQ_SOURCE,
+                license="Apache-2.0",
+                url="https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_h.pth",
+            ),
+        ),
+        Model(
+            name="sam_hq_vit_tiny",
+            family="sam_hq",
+            parameters=10_256_964,
+            image_size=1024,
+            encoder=TinyVitEncoder(),
+            extra_embeddings=_HQ_FEATURES,
+            checkpoint=Checkpoint(
+                file="sam_hq_vit_tiny.pth",
+                bytes=None,
+                sha256="0f32c075ccdd870ae54db2f7630e7a0878ede5a2b06d05d6fe02c65a82fb7196",
+                source=_SAM_HQ_SOURCE,
+                license="Apache-2.0",
+                url="https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_tiny.pth",
+            ),
+        ),
+        Model(
+            name="slimsam_50",
+            family="slimsam",
+            parameters=27_961_776,
+            image_size=1024,
+            encoder=VitEncoder(384, 12, 12, (2, 5, 8, 11)),
+            checkpoint=Checkpoint(
+                file="SlimSAM-50-uniform.pth",
+                bytes=None,
+                sha256=None,
+                source="https://github.com/czg1225/SlimSAM#model-checkpoints",
+                license="Apache-2.0",
+            ),
+        ),
+        Model(
+            name="slimsam_77",
+            family="slimsam",
+            parameters=9_723_528,
+            image_size=1024,
+            encoder=VitEncoder(168, 12, 12, (2, 5, 8, 11), mlp_dim=696),
+            checkpoint=Checkpoint(
+                file="SlimSAM-77-uniform.pth",
+                bytes=None,
+                sha256=None,
+                source="https://github.com/czg1225/SlimSAM#model-checkpoints",
+                license="Apache-2.0",
+            ),
+        ),
+        Model(
+            name="mobile_sam",
+            family="mobile_sam",
+            parameters=9_808_452,
+            image_size=1024,
+            encoder=TinyVitEncoder(),
+            checkpoint=Checkpoint(
+                file="mobile_sam.pt",
+                bytes=40_728_226,
+                sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                source="https://github.com/ChaoningZhang/MobileSAM/tree/master/weights",
+                license="Apache-2.0",
+                url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+            ),
+        ),
+        _efficientvit_sam(
+            "l0",
+            34_792_784,
+            512,
+            _efficientvit_l((1, 1, 4, 4), 4),
+            "c4f994b01a16d48bcf2fbbb089448cfbf58fae5811edfa8113c953b8b8cc64b8",
+        ),
+        _efficientvit_sam("l1", 47_650_128, 512, _efficientvit_l((1, 1, 6, 6), 8)),
+        _efficientvit_sam("l2", 61_328_592, 512, _efficientvit_l((2, 2, 8, 8), 12)),
+        _efficientvit_sam("xl0", 116_957_904, 1024, _efficientvit_xl(0, (1, 1, 2, 3, 3), 6)),
+        _efficientvit_sam("xl1", 203_346_128, 1024, _efficientvit_xl(1, (2, 2, 4, 6, 6), 12)),
+        _edge_sam("edge_sam"),
+        _edge_sam("edge_sam_3x"),
+        _efficient_sam(
+            "efficient_sam_vitt",
+            10_223_204,
+            PlainVitEncoder(192, 3),
+            "efficient_sam_vitt.pt",
+            "dff858b19600a46461cbb7de98f796b23a7a888d9f5e34c0b033f7d6eb9e4e6a",
+            "https://github.com/yformer/EfficientSAM/raw/main/weights/efficient_sam_vitt.pt",
+        ),
+        # Published inside efficient_sam_vits.pt.zip.
+        _efficient_sam("efficient_sam_vits", 26_413_028, PlainVitEncoder(384, 6), "efficient_sam_vits.pt"),
+        _sam2("sam2", "tiny", 31_308_880, _HIERA_TINY),
+        _sam2("sam2", "small", 38_406_736, _HIERA_SMALL),
+        _sam2("sam2", "base_plus", 73_196_560, _HIERA_BASE_PLUS),
+        _sam2("sam2", "large", 216_793_024, _HIERA_LARGE),
+        _sam2(
+            "sam2.1",
+            "tiny",
+            31_308_880,
+            _HIERA_TINY,
+            "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+            156_008_466,
+        ),
+        _sam2(
+            "sam2.1",
+            "small",
+            38_406_736,
+            _HIERA_SMALL,
+            "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        ),
+        _sam2(
+            "sam2.1",
+            "base_plus",
+            73_196_560,
+            _HIERA_BASE_PLUS,
+            "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        ),
+        _sam2(
+            "sam2.1",
+            "large",
+            216_793_024,
+            _HIERA_LARGE,
+            "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        ),
+        Model(
+            name="edgetam",
+            family="edgetam",
+            parameters=8_988_800,
+            image_size=1024,
+            encoder=RepVitPyramidEncoder(),
+            prompt=PromptRules(padding_point="always"),
+            preprocess=Preprocess(resize="stretch"),
+            extra_embeddings=_HIGH_RES_FEATURES,
+            low_res_limit=32.0,
+            checkpoint=Checkpoint(
+                file="edgetam.pt",
+                bytes=None,
+                sha256=None,
+                source="https://github.com/facebookresearch/EdgeTAM/tree/main/checkpoints",
+                license="Apache-2.0",
+                url="https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt",
             ),
         ),
     )
 }
 
 DEFAULT_MODEL = "sam_edge_tiny"
+
+# Billions of multiply-accumulates of the image encoder at its input size, as counted by `macs.py`.
+ENCODER_GMACS = {
+    "sam_edge_tiny": 1.3,
+    "vit_b": 486.0,
+    "vit_l": 1492.8,
+    "vit_h": 2980.5,
+    "sam_hq_vit_b": 490.2,
+    "sam_hq_vit_l": 1498.1,
+    "sam_hq_vit_h": 2986.8,
+    "sam_hq_vit_tiny": 40.4,
+    "slimsam_50": 153.5,
+    "slimsam_77": 46.6,
+    "mobile_sam": 38.8,
+    "efficientvit_sam_l0": 34.8,
+    "efficientvit_sam_l1": 49.1,
+    "efficientvit_sam_l2": 68.6,
+    "efficientvit_sam_xl0": 184.9,
+    "efficientvit_sam_xl1": 321.9,
+    "edge_sam": 20.1,
+    "edge_sam_3x": 20.1,
+    "efficient_sam_vitt": 102.3,
+    "efficient_sam_vits": 245.6,
+    "sam2_hiera_tiny": 143.4,
+    "sam2_hiera_small": 177.2,
+    "sam2_hiera_base_plus": 320.2,
+    "sam2_hiera_large": 907.6,
+    "sam2.1_hiera_tiny": 143.4,
+    "sam2.1_hiera_small": 177.2,
+    "sam2.1_hiera_base_plus": 320.2,
+    "sam2.1_hiera_large": 907.6,
+    "edgetam": 17.5,
+}
 
 
 def rows() -> list[dict[str, Any]]:
@@ -240,6 +726,7 @@ def rows() -> list[dict[str, Any]]:
             "name": model.name,
             "family": model.family,
             "parameters": model.parameters,
+            "encoder_gmacs": ENCODER_GMACS[model.name],
             "input_size": model.image_size,
             "file": model.checkpoint.file,
             "bytes": model.checkpoint.bytes,
@@ -247,6 +734,7 @@ def rows() -> list[dict[str, Any]]:
             "sha256_by": model.checkpoint.sha256_by,
             "license": model.checkpoint.license,
             "source": model.checkpoint.source,
+            "url": model.checkpoint.url,
             "embedded": model.checkpoint.source == "embedded",
         }
         for model in CATALOGUE.values()

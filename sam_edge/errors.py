@@ -2,6 +2,7 @@
 
     SamEdgeError
     ├── CheckpointError     a checkpoint that is missing, damaged, unsafe or unknown
+    ├── DownloadError       a checkpoint that could not be fetched, or another file in its place
     ├── CalibrationError    calibration pictures that are missing or cannot be read
     ├── ExportError         a conversion that failed
     ├── ParityError         an export that does not make the reference's masks
@@ -26,6 +27,12 @@ class SamEdgeError(Exception):
 
 class CheckpointError(SamEdgeError):
     """A checkpoint that is missing, damaged, unsafe or unknown."""
+
+
+class DownloadError(SamEdgeError):
+    """A checkpoint that could not be fetched, or another file in its place."""
+
+    exit_code = 1
 
 
 class CalibrationError(SamEdgeError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,13 @@ class PromptRules:
             padding included, scaled to it.
         padding_point: "without_box" or "always": when a padding point (0, 0), label -1, is appended.
         num_points: how many points the decoder takes, padding points included; None for any number.
+        mask_prompt: whether an earlier mask can be a prompt.
     """
 
     coordinate_size: tuple[int, int]
     padding_point: str
     num_points: int | None
+    mask_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,14 @@ class Manifest:
         """How prompts are given to the decoder."""
         rules = self.data["prompt"]
         height, width = rules["coordinate_size"]
-        return PromptRules((int(height), int(width)), rules["padding_point"], rules["num_points"])
+        return PromptRules(
+            (int(height), int(width)), rules["padding_point"], rules["num_points"], rules["mask_prompt"]
+        )
+
+    @property
+    def square(self) -> InputRules:
+        """`input` at the size of the coordinate square: prompts go to its pixels and masks come from them."""
+        return replace(self.input, size=self.prompt.coordinate_size)
 
     @property
     def mask_threshold(self) -> float:
@@ -100,6 +109,12 @@ class Manifest:
         """(h, w) of the low-resolution logits."""
         h, w = self.data["mask"]["size"]
         return int(h), int(w)
+
+    @property
+    def low_res_limit(self) -> float | None:
+        """Low-resolution logits are given out clipped to plus and minus this, if to anything."""
+        limit = self.data["mask"]["low_res_limit"]
+        return None if limit is None else float(limit)
 
     @property
     def mask_count(self) -> int:

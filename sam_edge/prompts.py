@@ -81,7 +81,6 @@ def encode_prompts(
     boxes: Any,
     original_size: tuple[int, int],
     resized_size: tuple[int, int],
-    input_size: tuple[int, int],
     rules: PromptRules,
     prompts_from_masks: int = 0,
 ) -> tuple[Floats, Floats]:
@@ -92,8 +91,7 @@ def encode_prompts(
         point_labels: (K,) or (N, K): 1 foreground, 0 background, -1 padding; None: all foreground.
         boxes: (4,) or (N, 4): x0, y0, x1, y1; None for no boxes. A prompt may have both.
         original_size: (H, W) of the image.
-        resized_size: (H, W) of the image inside the encoder's input.
-        input_size: (H, W) of the encoder's input.
+        resized_size: (H, W) of the image inside the coordinate square.
         rules: how the model wants its prompts.
         prompts_from_masks: how many mask prompts come along; they may stand alone.
 
@@ -104,6 +102,8 @@ def encode_prompts(
     Raises:
         PromptError: says which number is wrong and what was expected.
     """
+    if prompts_from_masks and not rules.mask_prompt:
+        raise PromptError("this model takes no mask as a prompt; give it points, or a box")
     if point_coords is None and point_labels is not None:
         raise PromptError("point_labels were given without point_coords; give both")
     parts: list[tuple[Floats, Floats]] = []
@@ -137,8 +137,5 @@ def encode_prompts(
     )
     coords = np.concatenate([c for c, _ in parts], axis=1)
     labels = np.concatenate([label for _, label in parts], axis=1)
-    scale = [
-        resized_size[axis] / original_size[axis] * (rules.coordinate_size[axis] / input_size[axis])
-        for axis in (1, 0)
-    ]
+    scale = [resized_size[axis] / original_size[axis] for axis in (1, 0)]
     return coords * np.array(scale, np.float32), labels

@@ -15,7 +15,7 @@ from .bundle import Bundle, open_bundle
 from .errors import BackendError, IntegrityError, PromptError
 from .files import write_atomically
 from .postprocess import upscale
-from .preprocess import letterbox, preprocess
+from .preprocess import letterbox, preprocess, resized_size
 from .prompts import encode_prompts
 
 _PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
@@ -71,7 +71,8 @@ class Masks:
 
     Attributes:
         masks: (N, M, H, W) bool at the original image's size, or float32 logits if asked for.
-        scores: (N, M) float32, the model's own estimate of each mask's IoU.
+        scores: (N, M) float32, the model's own estimate of each mask's IoU; or, where the manifest says
+            so, the mask's stability when the threshold is moved.
         low_res_logits: (N, M, h, w) float32; one of them can be the `mask_input` of a next call.
     """
 
@@ -178,13 +179,13 @@ class Sam:
                 "the embedding was made with another model; encode the image again with this one"
             )
         given = None if mask_input is None else self._mask_input(mask_input)
+        resized = resized_size(embedding.original_size, rules.square)
         coords, labels = encode_prompts(
             point_coords,
             point_labels,
             boxes,
             embedding.original_size,
-            embedding.resized_size,
-            rules.input.size,
+            resized,
             rules.prompt,
             0 if given is None else len(given),
         )
@@ -206,8 +207,14 @@ class Sam:
             best = np.arange(n), scores.argmax(1)
             low_res, scores, kept = low_res[best][:, None], scores[best][:, None], slice(None)
         low_res, scores = low_res[:, kept], scores[:, kept]
-        logits = upscale(low_res, rules.input.size, embedding.resized_size, embedding.original_size)
+        whole = rules.square.size
+        if rules.input.resize == "stretch":
+            # There is no padding to cut off, so that published predictors resize masks once.
+            whole = resized = rules.mask_size
+        logits = upscale(low_res, whole, resized, embedding.original_size)
         masks = logits if return_logits else logits > rules.mask_threshold
+        if rules.low_res_limit is not None:
+            low_res = low_res.clip(-rules.low_res_limit, rules.low_res_limit)
         return Masks(masks, scores, low_res)
 
     def _decode(self, inputs: Arrays) -> Arrays:

@@ -84,13 +84,13 @@ def window_merge(windows: Tensor, window: int, height: int, width: int) -> Tenso
 class Block(nn.Module):
     """Pre-norm transformer block; `window` 0 attends to the whole image."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: int, side: int, window: int) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_dim: int, side: int, window: int) -> None:
         super().__init__()
         self.window = window
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads, window or side)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = MLPBlock(dim, dim * mlp_ratio)
+        self.mlp = MLPBlock(dim, mlp_dim)
 
     def _windowed(self, x: Tensor) -> Tensor:
         _, height, width, _ = x.shape
@@ -118,18 +118,23 @@ class PatchEmbed(nn.Module):
 
 
 class ImageEncoderViT(nn.Module):
-    """(B, 3, S, S) normalised RGB -> (B, out_chans, S / 16, S / 16)."""
+    """(B, 3, S, S) normalised RGB -> (B, out_chans, S / 16, S / 16).
+
+    `early_channels` are those of the early features, for decoders that want these too.
+    """
 
     def __init__(self, config: VitEncoder, image_size: int, out_chans: int) -> None:
         super().__init__()
         side = image_size // config.patch_size
+        self.early_channels = config.embed_dim
+        self.early_block = min(config.global_attn_indexes)
         self.patch_embed = PatchEmbed(config.patch_size, config.embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, config.embed_dim))
         self.blocks = nn.ModuleList(
             Block(
                 config.embed_dim,
                 config.num_heads,
-                config.mlp_ratio,
+                config.mlp_dim or config.embed_dim * config.mlp_ratio,
                 side,
                 0 if i in config.global_attn_indexes else config.window_size,
             )
@@ -143,7 +148,13 @@ class ImageEncoderViT(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x) + self.pos_embed
-        for block in self.blocks:
+        return self.with_early_features(x)[0]
+
+    def with_early_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings, and (B, early_channels, S / 16, S / 16) after the first global attention."""
+        x = early = self.patch_embed(x) + self.pos_embed
+        for index, block in enumerate(self.blocks):
             x = block(x)
-        return self.neck(x.permute(0, 3, 1, 2))
+            if index == self.early_block:
+                early = x
+        return self.neck(x.permute(0, 3, 1, 2)), early.permute(0, 3, 1, 2)

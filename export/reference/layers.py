@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 
 class LayerNorm2d(nn.Module):
@@ -22,6 +23,22 @@ class LayerNorm2d(nn.Module):
         variance = (centred * centred).mean(1, keepdim=True)
         normed = centred / torch.sqrt(variance + self.eps)
         return self.weight[:, None, None] * normed + self.bias[:, None, None]
+
+
+class ConvNorm(nn.Module):
+    """Convolution and BatchNorm, `c` and `bn` as LeViT and its descendants name them (Graham et al. 2021)."""
+
+    def __init__(self, channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.c(x))
+
+    def fuse(self) -> nn.Conv2d:
+        """One convolution with a bias; in evaluation mode only."""
+        return fuse_conv_bn_eval(self.c, self.bn)
 
 
 class MLPBlock(nn.Module):

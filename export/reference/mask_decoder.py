@@ -43,27 +43,31 @@ class Attention(nn.Module):
 class TwoWayAttentionBlock(nn.Module):
     """Tokens attend to themselves, to the image, pass an MLP; then the image attends to them."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_dim: int, skip_first_layer_pe: bool) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_dim: int, skip_first_layer_pe: bool, norm_eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.self_attn = Attention(dim, num_heads)
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = nn.LayerNorm(dim, norm_eps)
         self.cross_attn_token_to_image = Attention(dim, num_heads, downsample_rate=2)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim, norm_eps)
         self.mlp = MLPBlock(dim, mlp_dim, nn.ReLU)
-        self.norm3 = nn.LayerNorm(dim)
-        self.norm4 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim, norm_eps)
+        self.norm4 = nn.LayerNorm(dim, norm_eps)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample_rate=2)
         self.skip_first_layer_pe = skip_first_layer_pe
+
+    def attend_to_tokens(self, queries: Tensor, query_pe: Tensor) -> Tensor:
+        """The first of the block's four steps, ahead of its norm."""
+        if self.skip_first_layer_pe:
+            return self.self_attn(queries, queries, queries)
+        q = queries + query_pe
+        return queries + self.self_attn(q, q, queries)
 
     def forward(
         self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if self.skip_first_layer_pe:
-            queries = self.self_attn(queries, queries, queries)
-        else:
-            q = queries + query_pe
-            queries = queries + self.self_attn(q, q, queries)
-        queries = self.norm1(queries)
+        queries = self.norm1(self.attend_to_tokens(queries, query_pe))
         positioned_keys = keys + key_pe
         queries = queries + self.cross_attn_token_to_image(queries + query_pe, positioned_keys, keys)
         queries = self.norm2(queries)
@@ -75,13 +79,14 @@ class TwoWayAttentionBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """The decoder's transformer: `depth` two-way blocks and a last look of the tokens at the image."""
 
-    def __init__(self, depth: int, dim: int, num_heads: int, mlp_dim: int) -> None:
+    def __init__(self, depth: int, dim: int, num_heads: int, mlp_dim: int, norm_eps: float = 1e-5) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TwoWayAttentionBlock(dim, num_heads, mlp_dim, skip_first_layer_pe=i == 0) for i in range(depth)
+            TwoWayAttentionBlock(dim, num_heads, mlp_dim, skip_first_layer_pe=i == 0, norm_eps=norm_eps)
+            for i in range(depth)
         )
         self.final_attn_token_to_image = Attention(dim, num_heads, downsample_rate=2)
-        self.norm_final_attn = nn.LayerNorm(dim)
+        self.norm_final_attn = nn.LayerNorm(dim, norm_eps)
 
     def forward(self, tokens: Tensor, image: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (N, T, dim), image (N, h * w, dim), image_pe (1, h * w, dim)."""
@@ -96,10 +101,18 @@ class MaskDecoder(nn.Module):
     """Four masks and their predicted IoU: index 0 is the single-mask output, 1 to 3 the
     ambiguity masks."""
 
-    def __init__(self, dim: int, depth: int, num_heads: int, mlp_dim: int, iou_head_hidden_dim: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_dim: int,
+        iou_head_hidden_dim: int,
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         self.num_mask_tokens = 4
-        self.transformer = TwoWayTransformer(depth, dim, num_heads, mlp_dim)
+        self.transformer = TwoWayTransformer(depth, dim, num_heads, mlp_dim, norm_eps)
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(self.num_mask_tokens, dim)
         self.output_upscaling = nn.Sequential(
@@ -115,7 +128,7 @@ class MaskDecoder(nn.Module):
         self.iou_prediction_head = MLP(dim, iou_head_hidden_dim, self.num_mask_tokens, 3)
 
     def forward(
-        self, image_embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
+        self, image_embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Decode N prompts.
 
@@ -123,23 +136,42 @@ class MaskDecoder(nn.Module):
             image_embeddings: (1 or N, dim, h, w).
             image_pe: (1, h * w, dim) positional encoding of the image tokens.
             sparse: (N, K, dim) point and box embeddings.
-            dense: (N, dim, h, w) mask embeddings.
+            dense: (N, dim, h, w) mask embeddings; None for a model without.
 
         Returns:
             low_res_masks (N, 4, 4h, 4w) logits, iou_predictions (N, 4).
         """
+        queries, upscaled = self.attend(image_embeddings, image_pe, sparse, dense)
+        return self.masks(queries, upscaled), self.iou_prediction_head(queries[:, 0])
+
+    def output_tokens(self) -> Tensor:
+        """(T, dim): the tokens that the outputs are read from."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight], dim=0)
+
+    def upscale(self, image: Tensor, *features: Tensor) -> Tensor:
+        """(N, dim, h, w) -> (N, dim / 8, 4h, 4w); `features` are the encoder's finer ones, if it has any."""
+        return self.output_upscaling(image)
+
+    def attend(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor | None,
+        *features: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens (N, T + K, dim) and the upscaled image (N, dim / 8, 4h, 4w) after the transformer."""
         n = sparse.shape[0]
-        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight], dim=0)
-        output_tokens = output_tokens[None].expand(n, -1, -1)
-        tokens = torch.cat([output_tokens, sparse], dim=1)
-        source = image_embeddings + dense
+        tokens = torch.cat([self.output_tokens()[None].expand(n, -1, -1), sparse], dim=1)
+        source = image_embeddings if dense is None else image_embeddings + dense
         _, dim, h, w = source.shape
         queries, keys = self.transformer(tokens, source.flatten(2).transpose(1, 2), image_pe)
-        iou_token = queries[:, 0]
-        upscaled = self.output_upscaling(keys.transpose(1, 2).reshape(n, dim, h, w))
+        return queries, self.upscale(keys.transpose(1, 2).reshape(n, dim, h, w), *features)
+
+    def masks(self, queries: Tensor, upscaled: Tensor) -> Tensor:
+        """What each mask token finds in the upscaled image: (N, 4, 4h, 4w) logits."""
         weights = torch.stack(
             [mlp(queries[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
-        masks = weights @ upscaled.flatten(2)
-        low_res_masks = masks.reshape(n, self.num_mask_tokens, 4 * h, 4 * w)
-        return low_res_masks, self.iou_prediction_head(iou_token)
+        n, _, height, width = upscaled.shape
+        return (weights @ upscaled.flatten(2)).reshape(n, self.num_mask_tokens, height, width)

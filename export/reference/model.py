@@ -8,19 +8,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam_edge.models.catalogue import Model, TinyEncoder, VitEncoder
+from sam_edge.models.catalogue import (
+    EfficientVitEncoder,
+    HieraEncoder,
+    Model,
+    PlainVitEncoder,
+    RepVitEncoder,
+    RepVitPyramidEncoder,
+    TinyEncoder,
+    TinyVitEncoder,
+    VitEncoder,
+)
 
+from .efficient_sam import EfficientSamMaskDecoder, EfficientSamPromptEncoder
+from .image_encoder_efficientvit import ImageEncoderEfficientViT
+from .image_encoder_hiera import ImageEncoderHiera
+from .image_encoder_plain_vit import ImageEncoderPlainViT
+from .image_encoder_repvit import ImageEncoderRepViT, ImageEncoderRepVitPyramid
 from .image_encoder_tiny import ImageEncoderTiny
+from .image_encoder_tiny_vit import ImageEncoderTinyViT
 from .image_encoder_vit import ImageEncoderViT
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
+from .sam2 import Sam2MaskDecoder
+from .sam_hq import HqImageEncoder, HqMaskDecoder
 
 # An encoder's description in the catalogue -> its class, which takes the description, the input's side and
 # the channels of the embeddings.
 ENCODERS: dict[type, Callable[[Any, int, int], nn.Module]] = {
+    EfficientVitEncoder: ImageEncoderEfficientViT,
+    HieraEncoder: ImageEncoderHiera,
+    PlainVitEncoder: ImageEncoderPlainViT,
+    RepVitEncoder: ImageEncoderRepViT,
+    RepVitPyramidEncoder: ImageEncoderRepVitPyramid,
     TinyEncoder: ImageEncoderTiny,
+    TinyVitEncoder: ImageEncoderTinyViT,
     VitEncoder: ImageEncoderViT,
 }
+
+
+def stability(masks: Tensor, threshold: float, offset: float = 1.0) -> Tensor:
+    """(N, M, h, w) logits -> (N, M): IoU of each mask at a threshold that is higher, and lower, by `offset`.
+
+    0 where both are empty.
+    """
+    # Means of means, none of which overflows in FP16.
+    inner, outer = ((masks > threshold + by).to(masks.dtype).mean(3).mean(2) for by in (offset, -offset))
+    return inner / outer.clamp_min(1 / (masks.shape[2] * masks.shape[3]))
 
 
 class SamModel(nn.Module):
@@ -31,6 +65,7 @@ class SamModel(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        self.scores, self.mask_threshold = model.scores, model.mask_threshold
         decoder, side = model.decoder, model.embedding_side
         self.image_encoder = ENCODERS[type(model.encoder)](model.encoder, model.image_size, decoder.dim)
         self.prompt_encoder = PromptEncoder(
@@ -42,6 +77,7 @@ class SamModel(nn.Module):
             decoder.num_heads,
             decoder.mlp_dim,
             decoder.iou_head_hidden_dim,
+            decoder.norm_eps,
         )
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -75,8 +111,37 @@ class SamModel(nn.Module):
         sparse = self.prompt_encoder.embed_points(point_coords, point_labels)
         dense = self.prompt_encoder.embed_masks(mask_input, has_mask_input)
         positions = self.prompt_encoder.dense_positions()
-        masks: tuple[Tensor, Tensor] = self.mask_decoder(image_embeddings, positions, sparse, dense)
-        return masks
+        masks, scores = self.mask_decoder(image_embeddings, positions, sparse, dense, *extra_embeddings)
+        return masks, stability(masks, self.mask_threshold) if self.scores == "stability" else scores
+
+
+class SamHq(SamModel):
+    """SAM-HQ: see `sam_hq`."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.image_encoder = HqImageEncoder(self.image_encoder, model.decoder.dim)
+        self.mask_decoder = HqMaskDecoder(model.decoder)
+
+
+class Sam2(SamModel):
+    """SAM 2, 2.1 and EdgeTAM on pictures: see `pyramid` and `sam2`. 2 and 2.1 differ in their memory only."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.mask_decoder = Sam2MaskDecoder(model.decoder)
+
+
+class EfficientSam(SamModel):
+    """EfficientSAM: see `efficient_sam`."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        dim = model.decoder.dim
+        self.prompt_encoder = EfficientSamPromptEncoder(  # type: ignore[assignment]
+            dim, model.embedding_side, model.image_size
+        )
+        self.mask_decoder = EfficientSamMaskDecoder(model.decoder)
 
 
 class PromptAndMaskDecoder(nn.Module):
@@ -101,7 +166,13 @@ class PromptAndMaskDecoder(nn.Module):
 
 
 # Families whose parts or whose state_dict differ from SAM's.
-FAMILIES: dict[str, type[SamModel]] = {}
+FAMILIES: dict[str, type[SamModel]] = {
+    "sam2": Sam2,
+    "sam2.1": Sam2,
+    "edgetam": Sam2,
+    "efficient_sam": EfficientSam,
+    "sam_hq": SamHq,
+}
 
 
 def build_model(model: Model) -> SamModel:

@@ -29,6 +29,14 @@ class RandomFourierPositions(nn.Module):
         angles = 2 * math.pi * ((2 * coords - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
+    def grid(self, h: int, w: int) -> Tensor:
+        """Positional encoding of the tokens of a (h x w) image, (1, h * w, 2 * features)."""
+        matrix = self.positional_encoding_gaussian_matrix
+        y = (torch.arange(h, dtype=matrix.dtype, device=matrix.device) + 0.5) / h
+        x = (torch.arange(w, dtype=matrix.dtype, device=matrix.device) + 0.5) / w
+        grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1)
+        return self(grid).reshape(1, h * w, -1)
+
 
 class PromptEncoder(nn.Module):
     """Sparse (points, boxes) and dense (mask) prompt embeddings.
@@ -67,12 +75,7 @@ class PromptEncoder(nn.Module):
 
     def dense_positions(self) -> Tensor:
         """Positional encoding of the image tokens, (1, h * w, embed_dim)."""
-        h, w = self.image_embedding_size
-        matrix = self.pe_layer.positional_encoding_gaussian_matrix
-        y = (torch.arange(h, dtype=matrix.dtype, device=matrix.device) + 0.5) / h
-        x = (torch.arange(w, dtype=matrix.dtype, device=matrix.device) + 0.5) / w
-        grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1)
-        return self.pe_layer(grid).reshape(1, h * w, -1)
+        return self.pe_layer.grid(*self.image_embedding_size)
 
     def embed_points(self, point_coords: Tensor, point_labels: Tensor) -> Tensor:
         """(N, K, 2) pixels of the padded input and (N, K) labels -> (N, K, embed_dim)."""

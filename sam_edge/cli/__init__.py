@@ -18,6 +18,7 @@ _COMMANDS = {
     "verify": ("sam_edge.cli.verify", "check a bundle's files and its masks"),
     "predict": ("sam_edge.cli.predict", "segment a picture"),
     "info": ("sam_edge.cli.info", "say what a bundle holds"),
+    "download": ("sam_edge.cli.download", "fetch a published checkpoint"),
     "models": ("sam_edge.cli.models", "list the models that can be exported"),
     "devices": ("sam_edge.cli.devices", "list the backends and devices here"),
 }
@@ -28,6 +29,7 @@ _EXTRAS = {
     "onnxscript": "export",
     "onnxsim": "export",
     "safetensors": "export",
+    "requests": "export",
     "PIL": "cli",
 }
 

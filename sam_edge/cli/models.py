@@ -20,8 +20,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"models": rows}, indent=2))
         return 0
     for row in rows:
+        where = " (embedded)" if row["embedded"] else ""
         print(
-            f"{row['name']:14} {row['parameters'] / 1e6:7.1f} M  {row['input_size']:5} px  "
-            f"{row['license']:11} {row['file']}{'  (embedded)' if row['embedded'] else ''}"
+            f"{row['name']:22} {row['parameters'] / 1e6:6.1f} M {row['encoder_gmacs']:7.1f} GMACs "
+            f"{row['input_size']:5} px  {row['file']}{where}, {row['license']}"
         )
     return 0

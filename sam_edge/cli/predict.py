@@ -80,17 +80,15 @@ def run(args: argparse.Namespace) -> int:
     image = read_image(args.image)
     size = image.shape[0], image.shape[1]
     # Before the encoder runs: a wrong prompt should not cost its seconds.
-    resized = resized_size(size, manifest.input)
+    resized = resized_size(size, manifest.square)
     rules, mask_prompts = manifest.prompt, int(args.mask is not None)
-    checked, _ = encode_prompts(
-        coords, labels, boxes or None, size, resized, manifest.input.size, rules, mask_prompts
-    )
+    checked, _ = encode_prompts(coords, labels, boxes or None, size, resized, rules, mask_prompts)
     count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
     outputs = _numbered(args.out, len(checked) * count) if args.out else []
     _check_outputs(outputs, args.overlay, [args.image, args.mask])
     mask_input = None
     if args.mask is not None:
-        mask_input = _mask_logits(args.mask, size, resized, manifest.input.size, manifest.mask_size)
+        mask_input = _mask_logits(args.mask, size, resized, manifest.square.size, manifest.mask_size)
     with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None

@@ -563,6 +563,26 @@ def pad(x: Array, pad: Any, mode: str = "constant", constant_val: float = 0.0) -
 # Quantisation
 
 
+def max_pool(
+    x: Array,
+    kernel_sizes: Sequence[int],
+    strides: Sequence[int] = (1, 1),
+    pad_type: str = "valid",
+    pad: Sequence[int] = (0, 0, 0, 0),
+    ceil_mode: bool = False,
+) -> Array:
+    """The largest of each window of x (N, C, H, W); what is padded on is smaller than all. No `ceil_mode`."""
+    pads = _spatial_pads(x.shape[2:], kernel_sizes, strides, (1, 1), pad_type, pad)
+    padded = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=-np.inf)
+    windows = sliding_window_view(padded, tuple(kernel_sizes), axis=(2, 3))
+    return windows[:, :, :: strides[0], :: strides[1]].max(axis=(4, 5))
+
+
+def upsample_nearest_neighbor(x: Array, scale_factor_height: float, scale_factor_width: float) -> Array:
+    """x (N, C, H, W) with its rows and columns repeated, whole numbers of times."""
+    return x.repeat(int(scale_factor_height), axis=2).repeat(int(scale_factor_width), axis=3)
+
+
 def quantize(
     input: Array,
     scale: Array,
@@ -637,6 +657,7 @@ MOVING: dict[str, Operation] = {
     "stack": stack,
     "tile": tile,
     "transpose": transpose,
+    "upsample_nearest_neighbor": upsample_nearest_neighbor,
 }
 
 COMPUTING: dict[str, Operation] = {
@@ -666,6 +687,7 @@ COMPUTING: dict[str, Operation] = {
     "logical_not": logical_not,
     "logical_or": logical_or,
     "matmul": matmul,
+    "max_pool": max_pool,
     "maximum": maximum,
     "minimum": minimum,
     "mod": mod,

@@ -10,9 +10,11 @@ import pytest
 import torch
 from test_oracles import SMALL, randomise, segment_anything_model
 
+from sam_edge.errors import ExportError
 from sam_edge.export import onnx
 from sam_edge.export.compat import write_published_decoder
 from sam_edge.export.reference.model import SamModel
+from sam_edge.models.catalogue import CATALOGUE
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,11 @@ def both(tmp_path_factory):
     onnx.write_decoder(ours, SMALL, folder / "decoder.onnx")
     write_published_decoder(folder / "decoder.onnx", folder / "published.onnx", SMALL)
     return folder / "published.onnx", published.SamOnnxModel(theirs.eval(), return_single_mask=False)
+
+
+def test_a_model_that_stretches_its_images_is_refused(both, tmp_path):
+    with pytest.raises(ExportError, match="without --compat"):
+        write_published_decoder(both[0], tmp_path / "decoder.onnx", CATALOGUE["efficient_sam_vitt"])
 
 
 @pytest.mark.parametrize("size", [(240, 320), (500, 210), (77, 77)])

@@ -97,11 +97,11 @@ def test_stretching_without_antialias_is_pytorchs(size):
 
 
 def prompted(points, labels, boxes, original, resized, **rules):
-    """In a 64 x 64 input, for a decoder that wants a padding point where there is no box."""
+    """In a 64 x 64 square, for a decoder that wants a padding point where there is no box."""
     wanted = PromptRules(
         **{"coordinate_size": (64, 64), "padding_point": "without_box", "num_points": None, **rules}
     )
-    return encode_prompts(points, labels, boxes, original, resized, (64, 64), wanted)
+    return encode_prompts(points, labels, boxes, original, resized, wanted)
 
 
 def test_prompts_are_scaled_per_axis_and_boxes_follow_points():
@@ -124,11 +124,6 @@ def test_some_decoders_want_a_padding_point_always_or_a_fixed_number_of_points()
     assert prompted([[1, 1]], None, box, size, size, num_points=3)[1].tolist() == [[1, 2, 3]]
     with pytest.raises(PromptError, match="has 4 points, box corners included; this model takes at most 3"):
         prompted([[1, 1], [2, 2]], None, box, size, size, num_points=3)
-
-
-def test_coordinates_may_be_pixels_of_another_square_than_the_input():
-    coords, _ = prompted([[6, 3]], None, None, (9, 9), (64, 64), coordinate_size=(128, 128))
-    np.testing.assert_allclose(coords[0, 0], [6 / 9 * 128, 3 / 9 * 128])
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,14 @@ def test_a_path_out_of_the_bundle(capsys, toy_copy, out):
 
 def test_info_devices_models(capsys, toy_bundle, monkeypatch):
     row = {"name": "toy", "family": "sam", "parameters": 1, "input_size": 64, "file": "toy.pth"}
-    row |= {"bytes": 1, "sha256": None, "license": "Apache-2.0", "source": "here", "embedded": True}
+    row |= {
+        "encoder_gmacs": 0.1,
+        "bytes": 1,
+        "sha256": None,
+        "license": "Apache-2.0",
+        "source": "here",
+        "embedded": True,
+    }
     catalogue = types.SimpleNamespace(rows=lambda: [row])
     monkeypatch.setitem(sys.modules, "sam_edge.models", types.SimpleNamespace(catalogue=catalogue))
     monkeypatch.setitem(sys.modules, "sam_edge.models.catalogue", catalogue)

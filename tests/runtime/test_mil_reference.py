@@ -277,6 +277,23 @@ def test_pad(mode, theirs):
         ops.pad(x, [1, 1], "wrap")
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad"),
+    [((2, 2), (2, 2), (0, 0)), ((3, 2), (1, 2), (1, 1)), ((3, 3), (2, 2), (1, 1))],
+)
+def test_max_pool(kernel, stride, pad):
+    x = normal(2, 3, 9, 8) - 5
+    around = [pad[0], pad[0], pad[1], pad[1]]
+    theirs = F.max_pool2d(t(x), kernel, stride, pad)
+    close(ops.max_pool(x, kernel, stride, "custom", around), theirs)
+
+
+def test_upsample_nearest_neighbor():
+    x = normal(2, 3, 4, 5)
+    theirs = F.interpolate(t(x), scale_factor=(2.0, 3.0), mode="nearest")
+    close(ops.upsample_nearest_neighbor(x, np.float32(2), np.float32(3)), theirs)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_quantize_and_dequantize():
     x = np.concatenate([3 * normal(2, 3, 40), np.full((2, 3, 1), 1e6, np.float32)], 2)

@@ -145,8 +145,16 @@ def manifest_data(root: Path) -> dict:
             },
             "padding_point": "without_box",
             "num_points": None,
+            "mask_prompt": True,
         },
-        "mask": {"threshold": 0.0, "count": 4, "first_multimask": 1, "size": [GRID, GRID]},
+        "mask": {
+            "threshold": 0.0,
+            "count": 4,
+            "first_multimask": 1,
+            "scores": "predicted_iou",
+            "low_res_limit": None,
+            "size": [GRID, GRID],
+        },
         "golden": _file(root, "golden.npz"),
         "variants": [
             {

@@ -1,0 +1,161 @@
+"""SAM 2's image encoder: Hiera, a ViT in four stages (Ryali et al. 2023, Ravi et al. 2024).
+
+Three times the tokens become a quarter as many and twice as wide: the queries of a stage's first block are
+pooled. Three blocks attend to the whole image, the others within windows. As for SAM's ViT, windows that
+reach over the edge are padded with zeros behind the norm, and global attention is computed for a part of
+the queries at a time. Parameter names are those of the published checkpoints, but for `positions`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sam_edge.models.catalogue import HieraEncoder
+
+from .image_encoder_vit import PatchEmbed, window_merge, window_partition
+from .layers import MLPBlock
+from .pyramid import PyramidEncoder
+
+# Of 4096: one logits tensor is then an eighth as large.
+QUERIES = 512
+
+
+def halve(x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, H / 2, W / 2, C), the largest of each four."""
+    return F.max_pool2d(x.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1)
+
+
+class MultiScaleAttention(nn.Module):
+    """Multi-head attention over a grid of tokens; with `pool` there are a quarter as many queries."""
+
+    def __init__(self, dim: int, dim_out: int, num_heads: int, pool: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.pool = pool
+        self.scale = (dim_out // num_heads) ** -0.5
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        batch, height, width, dim = x.shape
+        heads = x.reshape(batch, height * width, self.num_heads, dim // self.num_heads)
+        return heads.transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.pool:
+            q = halve(q)
+        shape = q.shape
+        q, k, v = self._heads(q), self._heads(k).transpose(2, 3), self._heads(v)
+        q = q * self.scale
+        parts = [q]
+        if q.shape[2] > QUERIES:
+            parts = [q[:, :, first : first + QUERIES] for first in range(0, q.shape[2], QUERIES)]
+        parts = [torch.softmax(part @ k, dim=-1) @ v for part in parts]
+        out = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+        return self.proj(out.transpose(1, 2).reshape(shape))
+
+
+class MultiScaleBlock(nn.Module):
+    """Pre-norm transformer block; where the width changes it pools. `window` 0: the whole image."""
+
+    def __init__(self, dim: int, dim_out: int, num_heads: int, mlp_ratio: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        self.attn = MultiScaleAttention(dim, dim_out, num_heads, pool=dim != dim_out)
+        self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
+        self.mlp = MLPBlock(dim_out, dim_out * mlp_ratio)
+
+    def _windowed(self, x: Tensor) -> Tensor:
+        _, height, width, _ = x.shape
+        down = 2 if self.attn.pool else 1
+        high, wide = height + -height % self.window, width + -width % self.window
+        padded = F.pad(x, (0, 0, 0, wide - width, 0, high - height))
+        attended = self.attn(window_partition(padded, self.window))
+        merged = window_merge(attended, self.window // down, high // down, wide // down)
+        return merged[:, : height // down, : width // down]
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        shortcut = x if self.proj is None else halve(self.proj(normed))
+        x = shortcut + (self._windowed(normed) if self.window else self.attn(normed))
+        return x + self.mlp(self.norm2(x))
+
+
+class Table(nn.Module):
+    """Adds a table to the tokens."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table
+
+
+class WindowedPositions(nn.Module):
+    """Adds a small table stretched over the image and one repeated in each window (Bolya et al. 2024)."""
+
+    def __init__(self, dim: int, background: int, window: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.pos_embed = nn.Parameter(torch.zeros(1, dim, background, background))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, window, window))
+
+    def positions(self) -> Tensor:
+        """(1, side, side, dim)."""
+        stretched = F.interpolate(self.pos_embed, size=(self.side, self.side), mode="bicubic")
+        windows = self.side // self.pos_embed_window.shape[2]
+        return (stretched + self.pos_embed_window.repeat(1, 1, windows, windows)).permute(0, 2, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.positions()
+
+    def fuse(self) -> Table:
+        """The sum of both tables, which no image changes."""
+        return Table(self.positions().detach().contiguous())
+
+
+class Hiera(nn.Module):
+    """(B, 3, S, S) -> features of strides 4, 8, 16 and 32, one a stage, (B, C, h, w)."""
+
+    def __init__(self, config: HieraEncoder, image_size: int) -> None:
+        super().__init__()
+        dim, heads, window = config.embed_dim, config.num_heads, config.window_spec[0]
+        self.patch_embed = PatchEmbed(4, dim)
+        self.patch_embed.proj = nn.Conv2d(3, dim, 7, stride=4, padding=3)
+        self.positions = WindowedPositions(dim, config.background, window, image_size // 4)
+        self.blocks = nn.ModuleList()
+        self.stage_ends = []
+        for stage, repeats in enumerate(config.stages):
+            for repeat in range(repeats):
+                first = stage > 0 and repeat == 0
+                out, heads = (2 * dim, 2 * heads) if first else (dim, heads)
+                # The windows of a stage's first block are still those of the stage before.
+                window = config.window_spec[stage - 1 if first else stage]
+                if len(self.blocks) in config.global_att_blocks:
+                    window = 0
+                self.blocks.append(MultiScaleBlock(dim, out, heads, config.mlp_ratio, window))
+                dim = out
+            self.stage_ends.append(len(self.blocks) - 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.positions(self.patch_embed(x))
+        features = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.stage_ends:
+                features.append(x.permute(0, 3, 1, 2))
+        return features
+
+
+class ImageEncoderHiera(PyramidEncoder):
+    """Hiera and its pyramid."""
+
+    def __init__(self, config: HieraEncoder, image_size: int, out_chans: int) -> None:
+        channels = [config.embed_dim * 2**stage for stage in range(len(config.stages))]
+        super().__init__(Hiera(config, image_size), channels, out_chans)

@@ -1,0 +1,209 @@
+"""MobileSAM's image encoder: TinyViT (Wu et al. 2022; Zhang et al. 2023) up to stride 16.
+
+A stage of inverted residuals, then three stages whose blocks attend within windows, with one learned bias
+for each distance, and convolve locally. Parameter names are those of the published checkpoint.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sam_edge.models.catalogue import TinyVitEncoder
+
+from .image_encoder_vit import window_merge, window_partition
+from .layers import ConvNorm, LayerNorm2d
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project (Sandler et al. 2018), with GELU and one more behind the sum."""
+
+    def __init__(self, dim: int, expand: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(dim, dim * expand)
+        self.conv2 = ConvNorm(dim * expand, dim * expand, 3, groups=dim * expand)
+        self.conv3 = ConvNorm(dim * expand, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+        return F.gelu(x + self.conv3(y))
+
+
+class PatchMerging(nn.Module):
+    """From one stage to the next: more channels, and with `stride` 2 a quarter of the tokens."""
+
+    def __init__(self, dim: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(dim, out)
+        self.conv2 = ConvNorm(out, out, 3, stride, groups=out)
+        self.conv3 = ConvNorm(out, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+def attend(qkv: Tensor, bias: Tensor) -> Tensor:
+    """(3, B, heads, n, width) queries, keys and values and (heads, n, n) -> (B, n, heads * width)."""
+    q, k, v = qkv.unbind(0)
+    weights = torch.softmax((q * q.shape[3] ** -0.5) @ k.transpose(2, 3) + bias, dim=-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+class FusedAttention(nn.Module):
+    """`Attention` with its biases written out, and the rows of `qkv` sorted into queries, keys and values."""
+
+    bias: Tensor
+
+    def __init__(self, norm: nn.Module, qkv: nn.Linear, proj: nn.Module, bias: Tensor) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.proj = norm, qkv, proj
+        self.num_heads = bias.shape[0]
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, dim) -> (B, n, dim)."""
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        return self.proj(attend(qkv.permute(2, 0, 3, 1, 4), self.bias))
+
+
+class Attention(nn.Module):
+    """Multi-head attention over the tokens of a (size x size) window; its `qkv` is sorted by head."""
+
+    def __init__(self, dim: int, num_heads: int, size: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.size = size
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.attention_biases = nn.Parameter(torch.zeros(num_heads, size * size))
+
+    def bias(self) -> Tensor:
+        """(heads, n, n): the bias of each pair of tokens, which depends on how far apart they are."""
+        steps = torch.arange(self.size, device=self.attention_biases.device)
+        apart = (steps[:, None] - steps).abs()
+        index = (self.size * apart)[:, None, :, None] + apart[None, :, None, :]
+        return self.attention_biases[:, index.reshape(self.size**2, self.size**2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, dim) -> (B, n, dim)."""
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, tokens, self.num_heads, 3, dim // self.num_heads)
+        return self.proj(attend(qkv.permute(3, 0, 2, 1, 4), self.bias()))
+
+    def fuse(self) -> FusedAttention:
+        """The same function in the order of SAM's attention."""
+        rows = torch.arange(self.qkv.out_features).reshape(self.num_heads, 3, -1).transpose(0, 1).flatten()
+        qkv = nn.Linear(self.qkv.in_features, self.qkv.out_features)
+        qkv.weight.data, qkv.bias.data = self.qkv.weight[rows].detach(), self.qkv.bias[rows].detach()
+        return FusedAttention(self.norm, qkv, self.proj, self.bias().detach())
+
+
+class Mlp(nn.Module):
+    """Norm, linear, GELU, linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+
+class Block(nn.Module):
+    """Windowed attention, a depthwise convolution across windows, MLP."""
+
+    def __init__(self, dim: int, num_heads: int, window: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = Attention(dim, num_heads, window)
+        self.local_conv = ConvNorm(dim, dim, 3, groups=dim)
+        self.mlp = Mlp(dim, dim * mlp_ratio)
+
+    def _windowed(self, x: Tensor) -> Tensor:
+        _, height, width, dim = x.shape
+        pad_h, pad_w = -height % self.window, -width % self.window
+        # Ahead of the norm, unlike SAM's: padded tokens are the norm's bias and take part in attention.
+        windows = window_partition(F.pad(x, (0, 0, 0, pad_w, 0, pad_h)), self.window)
+        attended = self.attn(windows.flatten(1, 2))
+        windows = attended.reshape(-1, self.window, self.window, dim)
+        return window_merge(windows, self.window, height + pad_h, width + pad_w)[:, :height, :width]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) -> (B, dim, H, W)."""
+        tokens = x.permute(0, 2, 3, 1)
+        tokens = tokens + self._windowed(tokens)
+        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
+
+
+class Stage(nn.Module):
+    """Blocks and, but for the last stage, the merging behind them."""
+
+    def __init__(self, blocks: list[nn.Module], downsample: PatchMerging | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class PatchEmbed(nn.Module):
+    """Two strided convolutions: an image to tokens of stride 4."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(ConvNorm(3, dim // 2, 3, 2), nn.GELU(), ConvNorm(dim // 2, dim, 3, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class ImageEncoderTinyViT(nn.Module):
+    """(B, 3, S, S) normalised RGB -> (B, out_chans, S / 16, S / 16).
+
+    `early_channels` are those of the early features, for decoders that want these too.
+    """
+
+    def __init__(self, config: TinyVitEncoder, image_size: int, out_chans: int) -> None:
+        super().__init__()
+        dims = config.embed_dims
+        self.early_channels = dims[2]
+        self.patch_embed = PatchEmbed(dims[0])
+        stages: list[Stage] = []
+        for i, (dim, depth) in enumerate(zip(dims, config.depths, strict=True)):
+            blocks: list[nn.Module] = [
+                InvertedResidual(dim, config.expand)
+                if i == 0
+                else Block(dim, config.num_heads[i], config.window_sizes[i], config.mlp_ratio)
+                for _ in range(depth)
+            ]
+            # TinyViT's last merging would lead to stride 32, where MobileSAM's stays at 16.
+            merging = PatchMerging(dim, dims[i + 1], 2 if i < 2 else 1) if i + 1 < len(dims) else None
+            stages.append(Stage(blocks, merging))
+        self.layers = nn.ModuleList(stages)
+        self.neck = nn.Sequential(
+            nn.Conv2d(dims[-1], out_chans, 1, bias=False),
+            LayerNorm2d(out_chans),
+            nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False),
+            LayerNorm2d(out_chans),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.with_early_features(x)[0]
+
+    def with_early_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings, and (B, early_channels, S / 16, S / 16) from the second stage."""
+        x = early = self.patch_embed(x)
+        for index, stage in enumerate(self.layers):
+            x = stage(x)
+            if index == 1:
+                early = x
+        return self.neck(x), early

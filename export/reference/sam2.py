@@ -1,0 +1,75 @@
+"""SAM 2's mask decoder, for pictures (Ravi et al. 2024): SAM's with finer features of the encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sam_edge.models.catalogue import Decoder
+
+from .mask_decoder import MaskDecoder
+
+# The published image predictor's: a mask is stable if at least 49 of 50 pixels above -0.05 are above 0.05.
+STABILITY_DELTA = 0.05
+STABLE, OF = 49, 50
+
+
+class Sam2MaskDecoder(MaskDecoder):
+    """Index 0 is what the published predictor gives for `multimask_output=False`, 1 to 3 for `True`.
+
+    The object score's token takes part in attention; the score itself is for video and not computed.
+    """
+
+    def __init__(self, config: Decoder) -> None:
+        super().__init__(
+            config.dim, config.depth, config.num_heads, config.mlp_dim, config.iou_head_hidden_dim
+        )
+        self.obj_score_token = nn.Embedding(1, config.dim)
+
+    def output_tokens(self) -> Tensor:
+        # Published first; attention does not mind the order.
+        return torch.cat([super().output_tokens(), self.obj_score_token.weight], dim=0)
+
+    def upscale(self, image: Tensor, *features: Tensor) -> Tensor:
+        """The features of stride 4 and of stride 8 are added on the way up."""
+        quarter, eighth = features
+        first, norm, act, second, last_act = self.output_upscaling
+        return last_act(second(act(norm(first(image) + eighth))) + quarter)
+
+    def forward(  # type: ignore[override]
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        high_res_feats_0: Tensor,
+        high_res_feats_1: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """As `MaskDecoder.forward`, with (1 or N, dim / 8, 4h, 4w) and (1 or N, dim / 4, 2h, 2w)."""
+        features = high_res_feats_0, high_res_feats_1
+        queries, upscaled = self.attend(image_embeddings, image_pe, sparse, dense, *features)
+        masks, scores = self.masks(queries, upscaled), torch.sigmoid(self.iou_prediction_head(queries[:, 0]))
+        mask, score = single_mask(masks, scores)
+        return torch.cat([mask, masks[:, 1:]], dim=1), torch.cat([score, scores[:, 1:]], dim=1)
+
+
+def single_mask(masks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask 0 and its score where the mask is stable, else the best-scored of the others.
+
+    Args:
+        masks: (N, 4, h, w) logits.
+        scores: (N, 4).
+
+    Returns:
+        (N, 1, h, w) and (N, 1).
+    """
+    mask, score = masks[:, 1:2], scores[:, 1:2]
+    for index in range(2, masks.shape[1]):
+        better = scores[:, index : index + 1] > score
+        mask = torch.where(better[:, :, None, None], masks[:, index : index + 1], mask)
+        score = torch.where(better, scores[:, index : index + 1], score)
+    first = masks[:, :1]
+    # Whole numbers, so that the sum is exact.
+    surely, perhaps = (first > STABILITY_DELTA).float(), (first > -STABILITY_DELTA).float()
+    stable = (OF * surely - STABLE * perhaps).flatten(2).mean(2) >= 0
+    return torch.where(stable[:, :, None, None], first, mask), torch.where(stable, scores[:, :1], score)
