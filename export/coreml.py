@@ -1,7 +1,9 @@
 """Write the two graphs as Core ML ML Programs (`.mlpackage`): FP32, FP16, INT8 weights, or W8A8.
 
 The encoder takes a picture, the letterboxed one, and the size of its valid area: an app hands over a
-`CVPixelBuffer` and need not normalise. The decoder takes one prompt a call.
+`CVPixelBuffer` and need not normalise. Where the model's own resizing makes floats, without antialiasing,
+the encoder takes these, normalised: rounded to a picture's 8 bits they give other masks. The decoder takes
+one prompt a call.
 
 Point counts. Every count of points up to `MAX_POINTS` is accepted, because a padding point changes the
 mask. From iOS 18 on both point inputs list their shapes (`EnumeratedShapes`), which the Neural Engine
@@ -92,6 +94,8 @@ def write_encoder(
     sam: SamModel, model: Model, path: Path, facts: Mapping[str, Any], precision: str, ios: int
 ) -> list[str]:
     """image (S x S RGB picture), resized_size (2,) float32 -> image_embeddings (1, dim, S/16, S/16).
+
+    Without antialiasing, images (1, 3, S, S) float32, normalised, in place of both inputs.
 
     Args:
         sam: the reference.
@@ -199,13 +203,17 @@ def _write_encoder(
     if model.preprocess.pad_value != 0:
         raise ExportError(f"{model.name} pads with {model.preprocess.pad_value}; expected 0 for Core ML")
     side = model.image_size
-    example = torch.zeros(1, 3, side, side), torch.tensor([float(side), float(side)])
-    program = _trace(PictureEncoder(encoder, model), example, None)
+    images, resized_size = torch.zeros(1, 3, side, side), torch.tensor([float(side), float(side)])
     ct = import_coremltools()
-    inputs = [
-        ct.ImageType("image", example[0].shape, color_layout=ct.colorlayout.RGB),
-        ct.TensorType("resized_size", example[1].shape, np.float32),
-    ]
+    if model.preprocess.antialias:
+        program = _trace(PictureEncoder(encoder, model), (images, resized_size), None)
+        inputs = [
+            ct.ImageType("image", images.shape, color_layout=ct.colorlayout.RGB),
+            ct.TensorType("resized_size", resized_size.shape, np.float32),
+        ]
+    else:
+        program = _trace(encoder, (images,), None)
+        inputs = [ct.TensorType("images", images.shape, np.float32)]
     return _convert(program, inputs, list(model.embedding_names), path, facts, precision, ios)
 
 

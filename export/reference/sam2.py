@@ -69,7 +69,7 @@ def single_mask(masks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         mask = torch.where(better[:, :, None, None], masks[:, index : index + 1], mask)
         score = torch.where(better, scores[:, index : index + 1], score)
     first = masks[:, :1]
-    # Whole numbers, so that the sum is exact.
+    # Whole numbers, and means of means: exact, and in FP16 nothing overflows.
     surely, perhaps = (first > STABILITY_DELTA).float(), (first > -STABILITY_DELTA).float()
-    stable = (OF * surely - STABLE * perhaps).flatten(2).mean(2) >= 0
+    stable = (OF * surely - STABLE * perhaps).mean(3).mean(2) >= 0
     return torch.where(stable[:, :, None, None], first, mask), torch.where(stable, scores[:, :1], score)

@@ -69,7 +69,7 @@ def seeded_weights(shapes):
             value = noise / math.prod(shape[1:]) ** 0.5
         if "q_proj" in name or "k_proj" in name:
             # Attention that is nearly a choice of one token would blow rounding errors up.
-            value = value * 0.5
+            value = value * 0.3
         if name.endswith("hypernetworks_mlps.0.layers.2.weight"):
             # So that some single masks are stable and some are not.
             value = value * 5.8

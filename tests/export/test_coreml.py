@@ -182,6 +182,17 @@ def test_a_vit_for_every_ios(small, tmp_path, capfd, precision, ios):
     assert error(ours, reference_encode(small, images)) <= ERRORS[precision]
 
 
+def test_a_model_that_resizes_without_antialiasing_takes_floats(small, tmp_path):
+    path = tmp_path / "encoder.mlpackage"
+    model = replace(SMALL_VIT, preprocess=replace(SMALL_VIT.preprocess, resize="stretch", antialias=False))
+    coreml.write_encoder(small, model, path, {}, "fp32", 17)
+    side = SMALL_VIT.image_size
+    assert coreml.tensors(path)[0] == [{"name": "images", "dtype": "float32", "shape": [1, 3, side, side]}]
+    _, images = seen(SMALL_VIT, *PORTRAIT)
+    ours = load(path).run({"images": images.numpy()})["image_embeddings"]
+    assert error(ours, reference_encode(small, images)) <= ERRORS["fp32"]
+
+
 def test_ios_18_lists_the_point_counts(small, tmp_path):
     path = tmp_path / "decoder.mlpackage"
     coreml.write_decoder(small, SMALL_VIT, path, {}, "fp16", 18)

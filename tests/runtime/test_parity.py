@@ -82,7 +82,8 @@ def test_one_bad_mask_shows_in_the_minimum(sam, golden):
 def test_a_wrong_score_and_embedding_are_measured(sam, golden):
     prompt = golden.prompts[1]
     prompts = [golden.prompts[0], replace(prompt, scores=prompt.scores + 0.25)]
-    other = replace(golden, prompts=prompts, embeddings=[golden.embeddings[0] * 2])
+    doubled = {name: 2 * values for name, values in golden.embeddings[0].items()}
+    other = replace(golden, prompts=prompts, embeddings=[doubled])
     report = run_parity(sam, other, "fp32")
     assert report.max_score_difference == pytest.approx(0.25)
     assert report.embedding_relative_error == pytest.approx(0.5)
