@@ -302,11 +302,17 @@ def _island(op: Any) -> str | None:
     return None
 
 
-def _made_by(var: Any, kinds: tuple[str, ...]) -> bool:
-    """Whether `var` comes from such an operation, casts aside."""
+def _maker(var: Any) -> Any:
+    """The operation that `var` comes from, casts aside; None for an input or a plain value."""
     op = getattr(var, "op", None)
     while op is not None and op.op_type == "cast":
         op = op.x.op
+    return op
+
+
+def _made_by(var: Any, kinds: tuple[str, ...]) -> bool:
+    """Whether `var` comes from such an operation, casts aside."""
+    op = _maker(var)
     return op is not None and op.op_type in kinds
 
 
@@ -328,7 +334,7 @@ def _reaches_bound(op: Any) -> bool:
     while pending:
         current = pending.pop()
         if current.op_type == "real_div" and _made_by(current.y, ("maximum",)):
-            lowest = current.y.op.y.val
+            lowest = _maker(current.y).y.val
             return lowest is not None and bool(0 < np.max(lowest) < SMALLEST_FP16)
         if current.op_type in _BEFORE_BOUND:
             pending += [child for out in current.outputs for child in out.child_ops]

@@ -1,27 +1,58 @@
 """A checkpoint with random weights in the published layout: `python -m tests.make_checkpoint vit_b FILE`."""
 
+import json
 import sys
+from functools import partial
 
+import numpy as np
 import torch
 
-from sam_edge.export.reference.model import SamModel
+from sam_edge.export.checkpoint import expected_shapes
 from sam_edge.models.catalogue import CATALOGUE
+from tests.export import make_golden_edge_sam, make_golden_efficientvit_sam, make_golden_sam2, seeded
+
+GOLDEN = make_golden_sam2.GOLDEN
+# What keeps a family's signals alive, where it is not `seeded_weights` as it is.
+WEIGHTS = {
+    "edge_sam": partial(seeded.seeded_weights, gain=make_golden_edge_sam.GAIN),
+    "edgetam": make_golden_sam2.seeded_weights,
+    "efficientvit_sam": partial(seeded.seeded_weights, gain=make_golden_efficientvit_sam.GAIN),
+    "sam2": make_golden_sam2.seeded_weights,
+    "sam2.1": make_golden_sam2.seeded_weights,
+}
+# The name of the state dict in files that hold it so.
+WRAPPERS = {"edgetam": "model", "efficient_sam": "model", "sam2": "model", "sam2.1": "model"}
+WRAPPERS["efficientvit_sam"] = "state_dict"
 
 
-def random_weights(name, seed=0):
-    """Weights that keep signals alive, relative-position tables and norms included."""
-    torch.manual_seed(seed)
-    sam = SamModel(CATALOGUE[name])
-    for key, value in sam.named_parameters():
-        noise = torch.randn_like(value)
-        if "norm" in key and key.endswith("weight"):
-            value.data = 1 + 0.2 * noise
-        elif value.dim() >= 2 and "embed" not in key and "rel_pos" not in key:
-            value.data = noise / value[0].numel() ** 0.5
-        else:
-            value.data = 0.3 * noise
-    return sam.state_dict()
+def published_shapes(name):
+    """Names and shapes of `name`'s published file: from the published code where they are not ours."""
+    match CATALOGUE[name].family:
+        case "sam2" | "sam2.1":
+            return make_golden_sam2.unpacked(np.load(GOLDEN / "sam2.npz"))[name]
+        case "edgetam":
+            return make_golden_sam2.unpacked(np.load(GOLDEN / "edgetam.npz"))[name]
+        case "sam_hq":
+            stored = np.load(GOLDEN / "sam_hq.npz")[f"{name.removeprefix('sam_hq_')}/shapes"].tobytes()
+        case "efficient_sam":
+            stored = str(
+                np.load(GOLDEN / "efficient_sam.npz")[f"{name.removeprefix('efficient_sam_')}/shapes"]
+            )
+        case _:
+            return expected_shapes(CATALOGUE[name])
+    return {key: tuple(shape) for key, shape in json.loads(stored).items()}
+
+
+def random_weights(name):
+    """The state dict, under the published names; BatchNorm statistics and position tables are random too."""
+    return WEIGHTS.get(CATALOGUE[name].family, seeded.seeded_weights)(published_shapes(name))
+
+
+def write_checkpoint(name, path):
+    """Write the file of `name` to `path`."""
+    wrapper, weights = WRAPPERS.get(CATALOGUE[name].family), random_weights(name)
+    torch.save({wrapper: weights} if wrapper else weights, path)
 
 
 if __name__ == "__main__":
-    torch.save(random_weights(sys.argv[1]), sys.argv[2])
+    write_checkpoint(*sys.argv[1:])

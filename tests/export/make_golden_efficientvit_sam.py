@@ -5,7 +5,7 @@ requires torchvision, which cannot be installed beside every torch and which the
 need, so it is read from its unpacked wheel and not installed:
 
     pip download --no-deps efficientsam==1.0.0 && unzip -d WHEEL efficientsam-1.0.0-py3-none-any.whl
-    python tests/export/make_golden_efficientvit_sam.py WHEEL
+    python -m tests.export.make_golden_efficientvit_sam WHEEL
 """
 
 import json
@@ -15,7 +15,8 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from seeded import sampled, seeded_image, seeded_prompts, seeded_weights
+
+from tests.export.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parent / "golden" / "efficientvit_sam.npz"
 VARIANTS = ("l0", "l1", "l2", "xl0", "xl1")

@@ -28,7 +28,7 @@ def seeded_weights(shapes, gain=1.0):
         if "output_hypernetworks" in name:
             # Logits far enough from the threshold to be stable.
             value = 2 * value
-        weights[name] = torch.from_numpy(np.asarray(value))
+        weights[name] = torch.from_numpy(np.asarray(value, noise.dtype if value.dtype.kind == "f" else None))
     return weights
 
 

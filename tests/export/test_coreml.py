@@ -193,6 +193,21 @@ def test_a_model_that_resizes_without_antialiasing_takes_floats(small, tmp_path)
     assert error(ours, reference_encode(small, images)) <= ERRORS["fp32"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_scores_that_are_stability(small, tmp_path, precision):
+    path, model = tmp_path / "decoder.mlpackage", replace(SMALL_VIT, scores="stability")
+    sam = SamModel(model).eval().requires_grad_(False)
+    sam.load_state_dict(small.state_dict())
+    for mlp in sam.mask_decoder.output_hypernetworks_mlps:
+        mlp.layers[-1].weight *= 300
+    coreml.write_decoder(sam, model, path, {}, precision, 17)
+    given, embedding = prompts(model, 3, 1), reference_encode(small, seen(model, *PORTRAIT)[1])
+    _, scores = reference_decode(sam, embedding, given)
+    ours = load(path).run({"image_embeddings": embedding, **given})["iou_predictions"]
+    assert scores.std() > ERRORS[precision]
+    assert np.abs(ours - scores).max() <= ERRORS[precision]
+
+
 def test_ios_18_lists_the_point_counts(small, tmp_path):
     path = tmp_path / "decoder.mlpackage"
     coreml.write_decoder(small, SMALL_VIT, path, {}, "fp16", 18)

@@ -11,8 +11,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from make_golden_efficientvit_sam import GAIN, GOLDEN, SIZES, SMALL_XL, VARIANTS, epsilons
-from seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 
 from sam_edge import mil_reference
 from sam_edge.export import coreml, fp16, int8, onnx, openvino, rewrites
@@ -20,6 +18,8 @@ from sam_edge.export.checkpoint import build_reference, expected_shapes, load_ch
 from sam_edge.export.fuse import fuse
 from sam_edge.export.reference.model import build_model
 from sam_edge.models.catalogue import CATALOGUE, EfficientVitEncoder, EfficientVitStage
+from tests.export.make_golden_efficientvit_sam import GAIN, GOLDEN, SIZES, SMALL_XL, VARIANTS, epsilons
+from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 
 KINDS = seeded_prompts(1024)
 
