@@ -82,7 +82,11 @@ def _read(path: Path) -> Weights:
             content = content[wrapper]
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"checkpoint {path} holds no state dict; expected names and tensors")
-    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    # What PyTorch's DistributedDataParallel puts before every name.
+    if all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    return weights
 
 
 @cache
@@ -98,7 +102,7 @@ def _recognise(stored: Weights, path: Path, name: str | None) -> tuple[Model, We
     candidates = [CATALOGUE[name]] if name else list(CATALOGUE.values())
     # Of several models that have the same names and shapes, the one whose file is called so.
     candidates.sort(key=lambda model: model.checkpoint.file != path.name)
-    agreeing, nearest = -1.0, ""
+    agreeing, nearest = (-1.0, -1.0), ""
     for layout in LAYOUTS:
         weights = layout.ours(stored)
         found = {key: tuple(value.shape) for key, value in weights.items()}
@@ -108,9 +112,11 @@ def _recognise(stored: Weights, path: Path, name: str | None) -> tuple[Model, We
             expected = expected_shapes(model)
             if expected == found:
                 return model, weights, layout.name
+            # Names tell families apart, shapes the sizes of one.
+            names = len(expected.keys() & found.keys()) / len(expected.keys() | found.keys())
             same = len(expected.items() & found.items()) / len(expected)
-            if same > agreeing:
-                agreeing, nearest = same, _differences(model, same, expected, found)
+            if (names, same) > agreeing:
+                agreeing, nearest = (names, same), _differences(model, same, expected, found)
     raise CheckpointError(f"checkpoint {path} is no model that sam-edge knows; the nearest is {nearest}")
 
 
