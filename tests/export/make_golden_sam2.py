@@ -57,7 +57,7 @@ def seeded_weights(shapes):
             value = np.zeros(shape, np.int64)
         elif name.endswith("running_var"):
             # Branches of a residual trunk, which would blow its values up.
-            damped = re.search(r"token_mixer|(mixer|ffn)\.conv2", name)
+            damped = re.search(r"token_mixer|(mixer|ffn)\.conv2|mixer\.m\.2", name)
             value = np.exp(0.3 * noise) * (25 if damped else 1)
         elif "gaussian" in name or "token" in name:
             value = noise

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
-from sam_edge.export.reference.model import SamModel
+from sam_edge.export.fuse import fuse
+from sam_edge.export.reference.model import SamModel, build_model
 from sam_edge.export.rewrites import REWRITES, attentions, fold_batch_norm, links, observe, rewrite, streams
 from sam_edge.export.rewrites_table import measure
 from sam_edge.export.twin import hostile_twin
 from sam_edge.models.catalogue import CATALOGUE, HERE, VitEncoder
+from tests.export.seeded import seeded_weights
+from tests.families_table import SMALLEST
+from tests.make_checkpoint import WEIGHTS
 
 TINY = CATALOGUE["sam_edge_tiny"]
 # 10 x 10 tokens: windows of 7 are padded to 14.
@@ -186,3 +190,19 @@ def test_plain_int8_fails_on_the_twin_and_the_rewrites_restore_it(exported):
     none, rewritten = measure(exported, True, [("none", []), ("all", everything)], ["plain"])
     assert none["plain"]["mean_iou"] < 0.8
     assert rewritten["plain"]["mean_iou"] > none["plain"]["mean_iou"] + 0.2
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_family_stays_the_same_function(name):
+    model = replace(CATALOGUE[name], image_size=256)
+    shapes = {key: tuple(value.shape) for key, value in build_model(model).state_dict().items()}
+    sam = build_model(model).requires_grad_(False).eval()
+    sam.load_state_dict(WEIGHTS.get(model.family, seeded_weights)(shapes))
+    images = list(np.random.default_rng(3).standard_normal((2, 1, 3, 256, 256)).astype(np.float32))
+    rewritten, _ = rewrite(fuse(sam), images)
+    with torch.inference_mode():
+        expected, ours = (one.encode(torch.from_numpy(images[1])) for one in (sam, rewritten))
+    assert len(ours) == len(model.embedding_names)
+    for one, theirs in zip(ours, expected, strict=True):
+        assert theirs.std() > 0.1
+        assert (one - theirs).norm() <= TOLERANCE * theirs.norm()
