@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.models.catalogue import EfficientVitEncoder, EfficientVitStage
+from sam_edge.models.encoders import EfficientVitEncoder, EfficientVitStage
 
 from .layers import LayerNorm2d
 

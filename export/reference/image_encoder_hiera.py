@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.models.catalogue import HieraEncoder
+from sam_edge.models.encoders import HieraEncoder
 
 from .image_encoder_vit import PatchEmbed, window_merge, window_partition
 from .layers import MLPBlock

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.models.catalogue import PlainVitEncoder
+from sam_edge.models.encoders import PlainVitEncoder
 
 from .image_encoder_vit import PatchEmbed
 from .layers import LayerNorm2d, MLPBlock

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.models.catalogue import RepVitEncoder, RepVitPyramidEncoder
+from sam_edge.models.encoders import RepVitEncoder, RepVitPyramidEncoder
 
 from .layers import ConvNorm, LayerNorm2d
 from .pyramid import PyramidEncoder

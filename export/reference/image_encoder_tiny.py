@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.models.catalogue import TinyEncoder
+from sam_edge.models.encoders import TinyEncoder
 
 from .layers import LayerNorm2d, MLPBlock
 

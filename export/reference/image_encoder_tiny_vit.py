@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.models.catalogue import TinyVitEncoder
+from sam_edge.models.encoders import TinyVitEncoder
 
 from .image_encoder_vit import window_merge, window_partition
 from .layers import ConvNorm, LayerNorm2d

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.models.catalogue import VitEncoder
+from sam_edge.models.encoders import VitEncoder
 
 from .layers import LayerNorm2d, MLPBlock
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam_edge.models.catalogue import (
+from sam_edge.models.catalogue import Model
+from sam_edge.models.encoders import (
     EfficientVitEncoder,
     HieraEncoder,
-    Model,
     PlainVitEncoder,
     RepVitEncoder,
     RepVitPyramidEncoder,

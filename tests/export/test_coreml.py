@@ -14,7 +14,8 @@ from sam_edge.export import coreml
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
 from sam_edge.export.reference.model import SamModel
 from sam_edge.mil_reference import load
-from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder, VitEncoder
+from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder
+from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
 from tests.make_checkpoint import random_weights
 

@@ -15,7 +15,8 @@ from sam_edge.errors import ExportError
 from sam_edge.export import onnx, openvino
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
 from sam_edge.export.reference.model import SamModel
-from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder, VitEncoder
+from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder
+from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
 
 # Imported by the exporter, without its telemetry.

@@ -17,7 +17,8 @@ from sam_edge.export import coreml, fp16, int8, onnx, openvino, rewrites
 from sam_edge.export.checkpoint import build_reference, expected_shapes, load_checkpoint
 from sam_edge.export.fuse import fuse
 from sam_edge.export.reference.model import build_model
-from sam_edge.models.catalogue import CATALOGUE, EfficientVitEncoder, EfficientVitStage
+from sam_edge.models.catalogue import CATALOGUE
+from sam_edge.models.encoders import EfficientVitEncoder, EfficientVitStage
 from tests.export.make_golden_efficientvit_sam import GAIN, GOLDEN, SIZES, SMALL_XL, VARIANTS, epsilons
 from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 

@@ -15,7 +15,8 @@ from sam_edge.export.checkpoint import build_reference, expected_shapes, load_ch
 from sam_edge.export.fuse import fuse
 from sam_edge.export.layouts import LAYOUTS
 from sam_edge.export.onnx import write_decoder, write_encoder
-from sam_edge.models.catalogue import CATALOGUE, VitEncoder
+from sam_edge.models.catalogue import CATALOGUE
+from sam_edge.models.encoders import VitEncoder
 from tests.export.make_golden_sam_hq import GOLDEN, SMALL
 from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 from tests.export.test_oracles import randomise

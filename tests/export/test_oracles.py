@@ -17,7 +17,8 @@ from transformers import SamModel as HuggingFaceSam
 
 from sam_edge.export.layouts import LAYOUTS
 from sam_edge.export.reference.model import SamModel
-from sam_edge.models.catalogue import CATALOGUE, VitEncoder
+from sam_edge.models.catalogue import CATALOGUE
+from sam_edge.models.encoders import VitEncoder
 
 SMALL = replace(
     CATALOGUE["vit_b"],

@@ -16,7 +16,8 @@ from sam_edge.export.reference.model import SamModel, build_model
 from sam_edge.export.rewrites import REWRITES, attentions, fold_batch_norm, links, observe, rewrite, streams
 from sam_edge.export.rewrites_table import measure
 from sam_edge.export.twin import hostile_twin
-from sam_edge.models.catalogue import CATALOGUE, HERE, VitEncoder
+from sam_edge.models.catalogue import CATALOGUE, HERE
+from sam_edge.models.encoders import VitEncoder
 from tests.export.seeded import seeded_weights
 from tests.families_table import SMALLEST
 from tests.make_checkpoint import WEIGHTS
