@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from PIL import Image
@@ -36,8 +35,7 @@ LIMITS = {"fp32": 1e-3, "fp16": 2e-2}
 
 
 def sam_edge(*arguments, log):
-    """Run the command line; what it printed, its seconds and its peak memory in GB."""
-    start = time.perf_counter()
+    """Run the command line; what it printed, and its peak memory in GB."""
     with log.open("w") as stderr:
         child = subprocess.Popen(
             [sys.executable, "-m", "sam_edge", *map(str, arguments)],
@@ -50,7 +48,7 @@ def sam_edge(*arguments, log):
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(f"sam-edge {arguments[0]} exited with {child.returncode}; see {log}\n{printed[-2000:]}")
-    return printed, time.perf_counter() - start, usage.ru_maxrss / 1e6
+    return printed, usage.ru_maxrss / 1e6
 
 
 def measure(name, folder):
@@ -60,7 +58,7 @@ def measure(name, folder):
     photo, log = folder / f"{name}.png", folder / f"{name}.log"
     write_checkpoint(name, checkpoint)
     every = ("--format", ",".join(FORMATS), "--precision", ",".join(PRECISIONS), "--min-iou", "0")
-    _, seconds, memory = sam_edge("export", "--checkpoint", checkpoint, *every, "--out", bundle, log=log)
+    _, memory = sam_edge("export", "--checkpoint", checkpoint, *every, "--out", bundle, log=log)
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["model"]["name"] == name
     sizes = {v["id"]: sum(file["bytes"] for file in v["files"]) / 1e6 for v in manifest["variants"]}
@@ -76,17 +74,17 @@ def measure(name, folder):
     assert len(found["masks"]) == 1
     shutil.rmtree(bundle)
     checkpoint.unlink()
-    return {"seconds": seconds, "gb": memory, "variants": rows}
+    return {"gb": memory, "variants": rows}
 
 
 def table(rows):
     """Markdown: the error of the embeddings against the reference, by model and variant."""
     columns = [f"{kind} {precision}" for kind in FORMATS for precision in PRECISIONS]
-    yield f"| model | {' | '.join(columns)} | minutes | peak GB |"
-    yield "|---" * (len(columns) + 3) + "|"
+    yield f"| model | {' | '.join(columns)} | peak GB |"
+    yield "|---" * (len(columns) + 2) + "|"
     for name, row in rows.items():
         errors = (f"{row['variants'][column.replace(' ', '-')]['error']:.1e}" for column in columns)
-        yield f"| {name} | {' | '.join(errors)} | {row['seconds'] / 60:.0f} | {row['gb']:.1f} |"
+        yield f"| {name} | {' | '.join(errors)} | {row['gb']:.1f} |"
 
 
 def main(folder, *names):
