@@ -17,23 +17,32 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sam_edge.errors import ExportError
+from sam_edge.errors import SamEdgeError
 from sam_edge.models.catalogue import Model
 
 from .onnx import save
+
+
+def check_contract(model: Model) -> None:
+    """Raise unless `model` fits the contract.
+
+    Raises:
+        SamEdgeError: images that are not padded, masks that are not four, or embeddings beside the image's.
+    """
+    if model.preprocess.resize != "longest_side" or model.mask_count != 4 or model.extra_embeddings:
+        raise SamEdgeError(
+            f"{model.name} cannot have SAM's published decoder contract, which is for images padded to a "
+            "square, for four masks and for no other embeddings than the image's; export it without --compat"
+        )
 
 
 def write_published_decoder(source: Path, target: Path, model: Model) -> None:
     """Append the published upscaling to the decoder `source`.
 
     Raises:
-        ExportError: a model whose images are not padded, or whose masks are not four.
+        SamEdgeError: a model that does not fit the contract.
     """
-    if model.preprocess.resize != "longest_side" or model.mask_count != 4:
-        raise ExportError(
-            f"{model.name} cannot have SAM's published decoder contract, which is for images padded to a "
-            "square and for four masks; export it without --compat"
-        )
+    check_contract(model)
     proto = onnx.load(source)
     graph, side = proto.graph, float(model.coordinate_size)
     graph.node.extend(_upscaling())

@@ -27,6 +27,7 @@ from sam_edge.sam import load_variant
 
 from .calibration import Calibration, packaged_calibration, read_calibration
 from .checkpoint import Loaded, build_reference, load_checkpoint
+from .compat import check_contract
 from .fuse import fuse
 from .golden import at_median, make_golden
 from .publish import staged
@@ -102,6 +103,8 @@ def export_bundle(
             loaded = load_checkpoint(checkpoint, name)
             sam = build_reference(loaded)
             detail.append(f"{loaded.model.name}, {loaded.layout} layout")
+        if options.compat:
+            check_contract(loaded.model)
         data = _describe(loaded, checkpoint)
         calibration = _calibration(options, calib, Manifest(data).input, progress)
         with _step(progress, "golden data from the reference") as detail:

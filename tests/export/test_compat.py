@@ -10,11 +10,11 @@ import pytest
 import torch
 from test_oracles import SMALL, randomise, segment_anything_model
 
-from sam_edge.errors import ExportError
+from sam_edge.cli import main
 from sam_edge.export import onnx
 from sam_edge.export.compat import write_published_decoder
 from sam_edge.export.reference.model import SamModel
-from sam_edge.models.catalogue import CATALOGUE
+from tests.make_checkpoint import write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,15 @@ def both(tmp_path_factory):
     return folder / "published.onnx", published.SamOnnxModel(theirs.eval(), return_single_mask=False)
 
 
-def test_a_model_that_stretches_its_images_is_refused(both, tmp_path):
-    with pytest.raises(ExportError, match="without --compat"):
-        write_published_decoder(both[0], tmp_path / "decoder.onnx", CATALOGUE["efficient_sam_vitt"])
+@pytest.mark.parametrize("name", ["efficient_sam_vitt", "sam_hq_vit_tiny"])
+def test_a_model_that_stretches_or_has_more_embeddings_is_refused_at_once(name, tmp_path, capsys):
+    write_checkpoint(name, tmp_path / "weights.pth")
+    arguments = ["--checkpoint", str(tmp_path / "weights.pth"), "--out", str(tmp_path / "bundle")]
+    assert main(["export", *arguments, "--compat", "segment-anything"]) == 2
+    shown = capsys.readouterr()
+    assert f"error: {name} cannot have" in shown.err and "without --compat" in shown.err
+    assert "golden data" not in shown.out
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
 
 
 @pytest.mark.parametrize("size", [(240, 320), (500, 210), (77, 77)])
