@@ -22,7 +22,7 @@ from sam_edge.manifest import (
     write_manifest,
 )
 from sam_edge.models.catalogue import CATALOGUE, HERE, Model
-from sam_edge.parity import GATES, run_parity
+from sam_edge.parity import GATES, OVERFLOWN, run_parity
 from sam_edge.sam import load_variant
 
 from .calibration import Calibration, packaged_calibration, read_calibration
@@ -193,6 +193,11 @@ def _variant(
     with _step(progress, f"{name} parity") as detail:
         parity = measure()
         detail.append(f"mean IoU {parity['mean_iou']:.5f}, min {parity['min_iou']:.5f}")
+    if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= OVERFLOWN:
+        raise ParityError(
+            f"{name} overflows: its embeddings or scores hold infinities or NaN; leave {precision} out for "
+            f"{kind}; nothing was published"
+        )
     if not parity["passed"]:
         names = [op.partition(":")[0] for op in written.higher_precision_ops]
         kept = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

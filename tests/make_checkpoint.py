@@ -9,14 +9,13 @@ import torch
 
 from sam_edge.export.checkpoint import expected_shapes
 from sam_edge.models.catalogue import CATALOGUE
-from tests.export import make_golden_edge_sam, make_golden_efficientvit_sam, make_golden_sam2, seeded
+from tests.export import make_golden_edge_sam, make_golden_sam2, seeded
 
 GOLDEN = make_golden_sam2.GOLDEN
 # What keeps a family's signals alive, where it is not `seeded_weights` as it is.
 WEIGHTS = {
     "edge_sam": partial(seeded.seeded_weights, gain=make_golden_edge_sam.GAIN),
     "edgetam": make_golden_sam2.seeded_weights,
-    "efficientvit_sam": partial(seeded.seeded_weights, gain=make_golden_efficientvit_sam.GAIN),
     "sam2": make_golden_sam2.seeded_weights,
     "sam2.1": make_golden_sam2.seeded_weights,
 }

@@ -1,5 +1,6 @@
 """Parity: the measures against naive ones, the gates, and the golden file."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,17 @@ def test_a_wrong_score_and_embedding_are_measured(sam, golden):
     report = run_parity(sam, other, "fp32")
     assert report.max_score_difference == pytest.approx(0.25)
     assert report.embedding_relative_error == pytest.approx(0.5)
+
+
+def test_what_is_not_a_number_passes_no_gate(sam, golden):
+    overflown = [
+        {name: np.full_like(values, np.inf) for name, values in one.items()} for one in golden.embeddings
+    ]
+    report = run_parity(sam, replace(golden, embeddings=overflown), "fp16", min_iou=0)
+    assert report.mean_iou == 1 and not report.passed
+    json.dumps(report.to_dict(), allow_nan=False)
+    scores = [replace(prompt, scores=prompt.scores * np.nan) for prompt in golden.prompts]
+    assert not run_parity(sam, replace(golden, prompts=scores), "fp16", min_iou=0).passed
 
 
 def test_empty_reference_masks_are_not_agreement(sam, golden):
