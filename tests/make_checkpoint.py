@@ -20,8 +20,13 @@ WEIGHTS = {
     "sam2.1": make_golden_sam2.seeded_weights,
 }
 # The name of the state dict in files that hold it so.
-WRAPPERS = {"edgetam": "model", "efficient_sam": "model", "sam2": "model", "sam2.1": "model"}
-WRAPPERS["efficientvit_sam"] = "state_dict"
+WRAPPERS = {
+    "edgetam": "model",
+    "efficient_sam": "model",
+    "efficientvit_sam": "state_dict",
+    "sam2": "model",
+    "sam2.1": "model",
+}
 
 
 def published_shapes(name):

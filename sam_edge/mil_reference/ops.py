@@ -560,9 +560,6 @@ def pad(x: Array, pad: Any, mode: str = "constant", constant_val: float = 0.0) -
     return np.pad(x, widths, mode=_PAD_MODES[mode])
 
 
-# Quantisation
-
-
 def max_pool(
     x: Array,
     kernel_sizes: Sequence[int],
@@ -581,6 +578,9 @@ def max_pool(
 def upsample_nearest_neighbor(x: Array, scale_factor_height: float, scale_factor_width: float) -> Array:
     """x (N, C, H, W) with its rows and columns repeated, whole numbers of times."""
     return x.repeat(int(scale_factor_height), axis=2).repeat(int(scale_factor_width), axis=3)
+
+
+# Quantisation
 
 
 def quantize(
