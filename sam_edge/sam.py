@@ -14,7 +14,7 @@ from .backends import Arrays, Backend, Session, find_backends, is_here
 from .bundle import Bundle, open_bundle
 from .errors import BackendError, IntegrityError, PromptError
 from .files import write_atomically
-from .postprocess import upscale
+from .postprocess import Upscaling
 from .preprocess import letterbox, preprocess, resized_size
 from .prompts import encode_prompts
 
@@ -211,8 +211,8 @@ class Sam:
         if rules.input.resize == "stretch":
             # There is no padding to cut off, so that published predictors resize masks once.
             whole = resized = rules.mask_size
-        logits = upscale(low_res, whole, resized, embedding.original_size)
-        masks = logits if return_logits else logits > rules.mask_threshold
+        upscaling = Upscaling(rules.mask_size, whole, resized, embedding.original_size)
+        masks = upscaling.logits(low_res) if return_logits else upscaling.masks(low_res, rules.mask_threshold)
         if rules.low_res_limit is not None:
             low_res = low_res.clip(-rules.low_res_limit, rules.low_res_limit)
         return Masks(masks, scores, low_res)

@@ -14,7 +14,7 @@ from .. import rle
 from ..bundle import open_bundle
 from ..errors import OutputError, PromptError
 from ..files import check_writable
-from ..postprocess import upscale
+from ..postprocess import Upscaling
 from ..preprocess import resized_size
 from ..prompts import encode_prompts
 from ..sam import Masks, load
@@ -178,7 +178,7 @@ def _mask_logits(
             f"{original[0]}; expected the same size"
         )
     logits = np.where(picture.mean(2) > 127, 10.0, -10.0).astype(np.float32)[None, None]
-    inside = upscale(logits, original, original, resized)
+    inside = Upscaling(original, original, original, resized).logits(logits)
     canvas = np.full((1, 1, *padded), -10, np.float32)
     canvas[..., : resized[0], : resized[1]] = inside
-    return upscale(canvas, padded, padded, low_res)[0]
+    return Upscaling(padded, padded, padded, low_res).logits(canvas)[0]
