@@ -87,9 +87,7 @@ def _bands(old: int, new: int, channels: int, width: int) -> list[_Band]:
             matrix[at - first : at - first + len(weights), column] = weights / (1 << _PRECISION_BITS)
         matrix = np.kron(matrix, np.eye(channels))
         bands.append(
-            _Band(
-                start * channels, (start + len(taps)) * channels, first * channels, last * channels, matrix
-            )
+            _Band(start * channels, (start + len(taps)) * channels, first * channels, last * channels, matrix)
         )
     return bands
 
