@@ -27,10 +27,24 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     expected = "expected an array (height, width, 3), uint8, RGB from 0 to 255"
     if not isinstance(image, np.ndarray):
         raise ImageError(f"the image is a {type(image).__name__}; {expected}")
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+    if 0 in image.shape:
+        raise ImageError(f"the image has shape {image.shape}, no pixel; {expected}")
+    if image.ndim == 2:
+        raise ImageError(
+            f"the image has shape {image.shape}; {expected}; of a grayscale image, "
+            "np.repeat(image[..., None], 3, axis=2)"
+        )
+    if image.ndim == 3 and image.shape[2] == 4:
+        raise ImageError(f"the image has shape {image.shape}; {expected}; of RGBA, image[..., :3] or a blend")
+    if image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(f"the image has shape {image.shape}; {expected}")
     if image.dtype != np.uint8:
-        raise ImageError(f"the image has dtype {image.dtype}; {expected}")
+        how = {
+            "u": "of 16 bits, (image >> 8).astype(np.uint8)",
+            "f": "of floats from 0 to 1, np.rint(255 * image).astype(np.uint8)",
+        }
+        hint = f"; {how[image.dtype.kind]}" if image.dtype.kind in how else ""
+        raise ImageError(f"the image has dtype {image.dtype}; {expected}{hint}")
     return image
 
 
@@ -130,7 +144,7 @@ def preprocess(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.
     Raises:
         ImageError: not such an image.
     """
-    resized = _resize(image, rules)
+    resized = resize(image, rules)
     return normalize(resized, rules), (resized.shape[0], resized.shape[1])
 
 
@@ -148,21 +162,21 @@ def normalize(resized: NDArray[Any], rules: InputRules) -> NDArray[np.float32]:
     return images
 
 
-def letterbox(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """(H, W, 3) uint8 RGB -> the same as (1, S, S, 3) uint8, for encoders that normalise themselves.
+def letterbox(resized: NDArray[Any], rules: InputRules) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB from 0 to 255 -> (1, S, S, 3) uint8, for encoders that normalise themselves."""
+    height, width = resized.shape[:2]
+    boxed = np.zeros((1, *rules.size, 3), np.uint8)
+    boxed[0, :height, :width] = np.rint(resized)
+    return boxed
+
+
+def resize(image: NDArray[np.uint8], rules: InputRules) -> NDArray[Any]:
+    """(H, W, 3) uint8 RGB as it will be inside the encoder's input; uint8 where that is antialiased, else
+    float32.
 
     Raises:
         ImageError: not such an image.
     """
-    resized = _resize(image, rules)
-    height, width = resized.shape[:2]
-    boxed = np.zeros((1, *rules.size, 3), np.uint8)
-    boxed[0, :height, :width] = np.rint(resized)
-    return boxed, (height, width)
-
-
-def _resize(image: NDArray[np.uint8], rules: InputRules) -> NDArray[Any]:
-    """uint8 where resizing is antialiased, else float32."""
     image = check_image(image)
     height, width = resized_size((image.shape[0], image.shape[1]), rules)
     if rules.antialias:

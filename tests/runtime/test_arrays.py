@@ -17,7 +17,7 @@ from sam_edge.errors import ImageError, PromptError
 from sam_edge.manifest import InputRules, PromptRules
 from sam_edge.postprocess import Upscaling
 from sam_edge.preprocess import preprocess, resize_bilinear, resized_size
-from sam_edge.prompts import encode_prompts
+from sam_edge.prompts import Prompts, encode_prompts
 
 RULES = InputRules((64, 64), "longest_side", True, (120.0, 110.0, 100.0), (58.0, 57.0, 56.0), 0.0)
 side = st.integers(1, 90)
@@ -112,7 +112,7 @@ def prompted(points, labels, boxes, original, resized, **rules):
     wanted = PromptRules(
         **{"coordinate_size": (64, 64), "padding_point": "without_box", "num_points": None, **rules}
     )
-    return encode_prompts(points, labels, boxes, original, resized, wanted)
+    return encode_prompts(Prompts(points, labels, boxes), original, resized, wanted, (16, 16))[:2]
 
 
 def test_prompts_are_scaled_per_axis_and_boxes_follow_points():
