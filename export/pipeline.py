@@ -266,6 +266,8 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
             "first_multimask": model.first_multimask,
             "scores": model.scores,
             "low_res_limit": model.low_res_limit,
+            "pred_iou_thresh": model.pred_iou_thresh,
+            "stability_score_thresh": model.stability_score_thresh,
             "size": [4 * model.embedding_side, 4 * model.embedding_side],
         },
     }

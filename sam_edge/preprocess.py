@@ -131,9 +131,7 @@ def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     if old_height != height:
         tall = np.empty((height, flat.shape[1]), np.uint8)
         for r in _bands(old_height, height, 1, _BAND_ROWS):
-            here = r.weights.T @ flat[r.first : r.last].astype(np.float64)
-            here += 0.5
-            tall[r.start : r.stop] = here
+            tall[r.start : r.stop] = r.weights.T @ flat[r.first : r.last].astype(np.float64) + 0.5
         flat = tall
     return flat.reshape(height, width, channels)
 

@@ -265,7 +265,10 @@ class Sam:
             (indices, *encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
             for indices, group in by_point_count(prompts)
         ]
-        found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, *encoded in groups]
+        found = [
+            self._decode(self._decoder_inputs(embedding, coords, labels, given))
+            for _, coords, labels, given in groups
+        ]
         low_res, scores = (
             np.concatenate([one[name] for one in found]) if len(found) > 1 else found[0][name]
             for name in ("low_res_masks", "iou_predictions")

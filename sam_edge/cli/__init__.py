@@ -17,6 +17,7 @@ _COMMANDS = {
     "export": ("sam_edge.export.cli", "turn a checkpoint into a proven bundle"),
     "verify": ("sam_edge.cli.verify", "check a bundle's files and its masks"),
     "predict": ("sam_edge.cli.predict", "segment a picture"),
+    "everything": ("sam_edge.cli.everything", "segment everything in a picture"),
     "info": ("sam_edge.cli.info", "say what a bundle holds"),
     "download": ("sam_edge.cli.download", "fetch a published checkpoint"),
     "models": ("sam_edge.cli.models", "list the models that can be exported"),
