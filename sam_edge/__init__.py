@@ -5,6 +5,7 @@ embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once 
 masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 """
 
+from .embedding_cache import EmbeddingCache
 from .errors import (
     BackendError,
     BundleError,
@@ -18,8 +19,10 @@ from .errors import (
     ParityError,
     PromptError,
     SamEdgeError,
+    SamEdgeWarning,
 )
-from .sam import ImageEmbedding, Masks, Sam, load
+from .loading import load
+from .sam import Choice, ImageEmbedding, Masks, Sam
 
 __version__ = "0.1.0"
 
@@ -28,7 +31,9 @@ __all__ = [
     "BundleError",
     "CalibrationError",
     "CheckpointError",
+    "Choice",
     "DeviceError",
+    "EmbeddingCache",
     "ExportError",
     "ImageEmbedding",
     "ImageError",
@@ -39,6 +44,7 @@ __all__ = [
     "PromptError",
     "Sam",
     "SamEdgeError",
+    "SamEdgeWarning",
     "__version__",
     "load",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from ..backends import DEVICES, backend_names
+from ..backends import DEVICES
 from ..bundle import PRECISIONS
+from ..loading import CACHE_VARIABLE
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -16,10 +18,26 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """--backend, --device, --threads."""
-    parser.add_argument("--backend", default="auto", choices=["auto", *backend_names()])
-    parser.add_argument("--device", default="auto", choices=DEVICES)
+    """--backend, --device, --threads, --cache."""
+    add_choice(parser)
     parser.add_argument("--threads", type=int, help="threads within one operator")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=os.environ.get(CACHE_VARIABLE) or None,
+        help=f"keep what backends compile there, to start sooner the next time (default: ${CACHE_VARIABLE})",
+    )
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """--backend, --device: names are checked by the backends, of which other packages may add some."""
+    parser.add_argument("--backend", default="auto", help="auto, or a name from `sam-edge devices`")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help=f"{', '.join(DEVICES)}, or a device's name from `sam-edge devices`; auto is the CPU",
+    )
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

@@ -14,10 +14,11 @@ from .. import rle
 from ..bundle import open_bundle
 from ..errors import OutputError, PromptError
 from ..files import check_writable
+from ..loading import load
 from ..postprocess import upscale
 from ..preprocess import resized_size
 from ..prompts import encode_prompts
-from ..sam import Masks, load
+from ..sam import Masks
 from .options import add_bundle, add_precision, add_runtime
 
 
@@ -59,6 +60,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_runtime(parser)
     add_precision(parser)
+    parser.add_argument(
+        "--explain", action="store_true", help="say on stderr why each backend and device was taken or not"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,7 +93,15 @@ def run(args: argparse.Namespace) -> int:
     mask_input = None
     if args.mask is not None:
         mask_input = _mask_logits(args.mask, size, resized, manifest.square.size, manifest.mask_size)
-    with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
+    with load(
+        args.bundle,
+        args.backend,
+        args.device,
+        args.precision,
+        args.threads,
+        explain=args.explain,
+        cache_dir=args.cache,
+    ) as sam:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None
         found = sam.predict(embedding, coords, labels, boxes or None, mask_input, args.multimask or ambiguous)
