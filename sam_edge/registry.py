@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from .errors import BundleError
-from .sam import Sam, load
+from .loading import load
+from .sam import Sam
 
 # Names in the published registries of SAM and MobileSAM that the catalogue has under another.
 _ALIASES = {"vit_t": "mobile_sam"}

@@ -1,9 +1,11 @@
-"""`load` a bundle, `encode` an image once, `predict` masks for as many prompts as you like."""
+"""`encode` an image once, `predict` masks for as many prompts as you like."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Arrays, Backend, Session, find_backends, is_here
-from .bundle import Bundle, open_bundle
-from .errors import BackendError, ImageError, IntegrityError, PromptError
+from .backends import Arrays, Session
+from .bundle import Bundle
+from .errors import ImageError, IntegrityError, PromptError
 from .files import write_atomically
 from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
@@ -90,6 +92,32 @@ class Masks:
         return self.masks[np.arange(len(self.masks)), self.scores.argmax(1)]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Why a backend's device, or a variant on it, was taken or was not.
+
+    Attributes:
+        backend: the backend's name.
+        device: cpu, gpu, npu, or "-" where the backend has none.
+        name: the device's name in that backend.
+        variant: the variant's id; None where the backend or device was not taken, whatever the variant.
+        chosen: whether this is what was loaded.
+        reason: "chosen", or why not.
+    """
+
+    backend: str
+    device: str
+    name: str
+    variant: str | None
+    chosen: bool
+    reason: str
+
+    def __str__(self) -> str:
+        """One line."""
+        parts = (self.backend, self.device, self.name, self.variant)
+        return f"{' '.join(part for part in parts if part and part != '-')}: {self.reason}"
+
+
 class Sam:
     """One variant of a bundle, loaded on one backend and device. Safe to call from several threads."""
 
@@ -100,6 +128,7 @@ class Sam:
         backend: str,
         encoder: Session,
         decoder: Session,
+        explain: Callable[[], list[Choice]] = list,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -108,6 +137,23 @@ class Sam:
         self.device = encoder.device
         self._encoder = encoder
         self._decoder = decoder
+        self._explain = explain
+
+    @property
+    def placement(self) -> dict[str, dict[str, int] | None]:
+        """For "encoder" and "decoder", how many nodes each part of the runtime took; None if it does not say.
+
+        Of ONNX Runtime, after its basic rewrites: {"CUDAExecutionProvider": 301, "CPUExecutionProvider": 4}.
+        """
+        return {"encoder": self._encoder.placement, "decoder": self._decoder.placement}
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """Why each backend, device and variant was taken or not: what `load(..., explain=True)` prints.
+
+        Found out when first asked for: it imports every backend that is installed.
+        """
+        return self._explain()
 
     # Names that scripts for `segment_anything` read.
     image_format = "RGB"
@@ -320,76 +366,6 @@ class Sam:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def load(
-    path: str | Path,
-    backend: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    check_integrity: bool = True,
-) -> Sam:
-    """Load a bundle made by `sam-edge export`.
-
-    Args:
-        path: the bundle's directory.
-        backend: "auto" or a name from `sam-edge devices`.
-        device: "cpu", "gpu", "npu" or "auto"; never another than asked for.
-        precision: "fp32", "fp16", "int8", or "auto" for the most exact one there is.
-        threads: threads within one operator; None leaves it to the backend.
-        check_integrity: compare every file with its sha256 first.
-
-    Raises:
-        BundleError, IntegrityError: not a bundle, or not as exported.
-        BackendError, DeviceError: no such runtime or device here.
-    """
-    bundle = open_bundle(path)
-    chosen, variant = _choose(bundle, find_backends(backend), device, precision)
-    if check_integrity:
-        bundle.check_files(variant)
-    return load_variant(bundle, variant, chosen.name, device, threads)
-
-
-def load_variant(
-    bundle: Bundle,
-    variant: dict[str, Any],
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-) -> Sam:
-    """Load this very variant, its files unchecked; arguments and errors as in `load`.
-
-    Raises:
-        BackendError: also where the backend does not read the variant's format.
-    """
-    readers = [b for b in find_backends(backend) if variant["format"] in b.formats]
-    if not readers:
-        raise BackendError(
-            f"{backend} does not read {variant['id']}; leave the choice of backend, or load another"
-        )
-    if threads is not None and threads < 1:
-        raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
-    chosen = readers[0]
-    encoder = chosen.open(bundle.path / variant["encoder"]["path"], device, threads)
-    decoder = chosen.open(bundle.path / variant["decoder"]["path"], device, threads)
-    return Sam(bundle, variant, chosen.name, encoder, decoder)
-
-
-def _choose(
-    bundle: Bundle, backends: list[Backend], device: str, precision: str
-) -> tuple[Backend, dict[str, Any]]:
-    """The first of `backends` that is here, has the device and reads a variant of that precision."""
-    usable = [b for b in backends if is_here(b, device)] or [b for b in backends if is_here(b)]
-    # None is here: the first one's `open` says what to install.
-    usable = usable or backends[:1]
-    for backend in usable:
-        if any(
-            v["format"] in backend.formats and precision in ("auto", v["precision"])
-            for v in bundle.manifest.variants
-        ):
-            return backend, bundle.choose(backend.formats, precision)
-    return usable[0], bundle.choose(tuple(f for b in usable for f in b.formats), precision)
 
 
 def _names(graph: dict[str, Any]) -> set[str]:

@@ -17,8 +17,7 @@ from ..automatic_mask_generator import SamAutomaticMaskGenerator
 from ..bundle import open_bundle
 from ..errors import OutputError
 from ..files import write_atomically
-from ..sam import load
-from .options import add_bundle, add_precision, add_runtime
+from .options import add_bundle, add_load, load_sam
 
 ANNOTATIONS, PICTURE = "annotations.json", "masks.png"
 
@@ -46,8 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-mask-region-area", type=int, default=0, help="fill holes and drop islands below, in pixels"
     )
-    add_runtime(parser)
-    add_precision(parser)
+    add_load(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     _make_folder(args.out)
     if args.image.resolve() == (args.out / PICTURE).resolve():
         raise OutputError(f"cannot write {args.image}: it is read by this command; give another --out")
-    with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
+    with load_sam(args) as sam:
         generator = SamAutomaticMaskGenerator(
             sam,
             points_per_side=args.points_per_side,

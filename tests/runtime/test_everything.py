@@ -41,7 +41,7 @@ def test_coco_json_that_pycocotools_reads(capsys, toy_bundle, photo, tmp_path):
         mask = data.annToMask(annotation)
         assert mask.shape == (48, 80) and mask.sum() == annotation["area"] > 0
         assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
-        assert 0.1 < annotation["predicted_iou"] and 0.1 <= annotation["stability_score"] <= 1
+        assert annotation["predicted_iou"] > 0.1 and 0.1 <= annotation["stability_score"] <= 1
     picture = np.asarray(Image.open(answer["picture"]))
     assert picture.shape == (48, 80, 3) and (picture != toy.picture()).any()
     assert sorted(path.name for path in out.iterdir()) == ["annotations.json", "masks.png"]
