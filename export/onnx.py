@@ -47,6 +47,14 @@ def write_decoder(sam: SamModel, model: Model, path: Path) -> None:
     _finish(proto, path)
 
 
+def write_batched(
+    module: nn.Module, example: torch.Tensor, name: str, output: str, axis: str, path: Path
+) -> None:
+    """A module of one input and one output, both with any number of rows, called `axis`."""
+    rows = {0: torch.export.Dim(axis)}
+    _finish(_trace(module, (example,), [name], [output], (rows,)), path)
+
+
 def stamp(source: Path, target: Path, facts: Mapping[str, Any]) -> None:
     """Write `source` to `target` with the model's facts in its `metadata_props`."""
     proto = onnx.load(source)

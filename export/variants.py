@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sam_edge.errors import BackendError
+from sam_edge.files import sha256_file
 from sam_edge.models.catalogue import Model
 
 from . import onnx
@@ -54,6 +55,7 @@ class Options:
         ios: the oldest iOS of Core ML packages.
         w8a8: Core ML's INT8 with activations in INT8 too.
         compat: also write the published decoder contract, in ONNX.
+        text_embeddings: decoders take text embeddings as tokens of a prompt.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -64,6 +66,7 @@ class Options:
     ios: int = 17
     w8a8: bool = False
     compat: str | None = None
+    text_embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -298,19 +301,29 @@ def check_converters(options: Options) -> None:
             )
 
 
+def file_facts(root: Path, path: Path) -> dict[str, Any]:
+    """A file of the bundle at `root`, as manifests list it."""
+    return {
+        "path": path.relative_to(root).as_posix(),
+        "sha256": sha256_file(path),
+        "bytes": path.stat().st_size,
+    }
+
+
+def graph_facts(kind: str, directory: Path, part: str, root: Path) -> dict[str, Any]:
+    """A written graph's path within `root`, its inputs and its outputs."""
+    module = importlib.import_module(f".{kind}", __package__)
+    path = directory / f"{part}{SUFFIX[kind]}"
+    inputs, outputs = module.tensors(path)
+    return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
+
+
 def describe(kind: str, directory: Path, root: Path, options: Options) -> dict[str, Any]:
     """The facts of a written variant that follow from its format and files."""
-    module = importlib.import_module(f".{kind}", __package__)
-
-    def graph(part: str) -> dict[str, Any]:
-        path = directory / f"{part}{SUFFIX[kind]}"
-        inputs, outputs = module.tensors(path)
-        return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
-
     return {
         "opset": onnx.OPSET if kind == "onnx" else None,
         "deployment_target": f"iOS{options.ios}" if kind == "coreml" else None,
-        "encoder": graph("encoder"),
-        "decoder": graph("decoder"),
+        "encoder": graph_facts(kind, directory, "encoder", root),
+        "decoder": graph_facts(kind, directory, "decoder", root),
         "tools": {tool: version(tool) for tool in _TOOLS[kind]},
     }

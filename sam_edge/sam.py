@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,10 @@ from .files import write_atomically
 from .postprocess import upscale
 from .preprocess import letterbox, preprocess, resized_size
 from .prompts import encode_prompts
+
+if TYPE_CHECKING:
+    from .clip import Clip
+    from .text import TextMasks
 
 _PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 
@@ -95,6 +101,7 @@ class Sam:
         backend: str,
         encoder: Session,
         decoder: Session,
+        opened_with: tuple[str, int | None] = ("auto", None),
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -103,6 +110,9 @@ class Sam:
         self.device = encoder.device
         self._encoder = encoder
         self._decoder = decoder
+        self._opened_with = opened_with
+        self._clip: Clip | None = None
+        self._clip_lock = threading.Lock()
 
     def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """(H, W, 3) uint8 RGB -> its embedding.
@@ -162,6 +172,38 @@ class Sam:
         return self._predict(
             embedding, point_coords, point_labels, boxes, mask_input, slice(None), return_logits
         )
+
+    @property
+    def clip(self) -> Clip:
+        """The bundle's CLIP, opened when it is first asked for, on the same backend and device.
+
+        Raises:
+            BundleError: the bundle has none; the message says how to export it.
+            IntegrityError: its files are not as exported.
+        """
+        from .clip import open_clip
+
+        with self._clip_lock:
+            if self._clip is None:
+                self._clip = open_clip(self.bundle, self.variant["id"], self.backend, *self._opened_with)
+            return self._clip
+
+    def predict_text(
+        self,
+        image: NDArray[np.uint8],
+        text: str,
+        top_k: int | None = 1,
+        threshold: float | None = None,
+        templates: Sequence[str] = ("{}",),
+        masks: Sequence[Mapping[str, Any]] | None = None,
+    ) -> TextMasks:
+        """The masks of an image that fit a text best: everything-mode's, ranked by the bundle's CLIP.
+
+        Arguments, result and errors are those of `sam_edge.text.predict_text`.
+        """
+        from .text import predict_text
+
+        return predict_text(self, image, text, top_k, threshold, templates, masks)
 
     def _predict(
         self,
@@ -243,9 +285,12 @@ class Sam:
         return array
 
     def close(self) -> None:
-        """Free both sessions."""
+        """Free the sessions."""
         self._encoder.close()
         self._decoder.close()
+        with self._clip_lock:
+            if self._clip is not None:
+                self._clip.close()
 
     def __enter__(self) -> Sam:
         return self
@@ -305,7 +350,7 @@ def load_variant(
     chosen = readers[0]
     encoder = chosen.open(bundle.path / variant["encoder"]["path"], device, threads)
     decoder = chosen.open(bundle.path / variant["decoder"]["path"], device, threads)
-    return Sam(bundle, variant, chosen.name, encoder, decoder)
+    return Sam(bundle, variant, chosen.name, encoder, decoder, (device, threads))
 
 
 def _choose(
