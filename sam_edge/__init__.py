@@ -5,6 +5,7 @@ embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once 
 masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 """
 
+from .automatic_mask_generator import SamAutomaticMaskGenerator
 from .errors import (
     BackendError,
     BundleError,
@@ -19,6 +20,8 @@ from .errors import (
     PromptError,
     SamEdgeError,
 )
+from .predictor import SamPredictor
+from .prompts import Prompts
 from .sam import ImageEmbedding, Masks, Sam, load
 
 __version__ = "0.1.0"
@@ -37,8 +40,11 @@ __all__ = [
     "OutputError",
     "ParityError",
     "PromptError",
+    "Prompts",
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamEdgeError",
+    "SamPredictor",
     "__version__",
     "load",
 ]

@@ -14,9 +14,9 @@ from .. import rle
 from ..bundle import open_bundle
 from ..errors import OutputError, PromptError
 from ..files import check_writable
-from ..postprocess import upscale
+from ..postprocess import Upscaling
 from ..preprocess import resized_size
-from ..prompts import encode_prompts
+from ..prompts import Prompts, encode_prompts
 from ..sam import Masks, load
 from .options import add_bundle, add_precision, add_runtime
 
@@ -94,14 +94,14 @@ def run(args: argparse.Namespace) -> int:
     size = image.shape[0], image.shape[1]
     # Before the encoder runs: a wrong prompt should not cost its seconds.
     resized = resized_size(size, manifest.square)
-    rules, mask_prompts = manifest.prompt, int(args.mask is not None)
-    checked, _ = encode_prompts(coords, labels, boxes or None, size, resized, rules, mask_prompts)
-    count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
-    outputs = _numbered(args.out, len(checked) * count) if args.out else []
-    _check_outputs(outputs, args.overlay, [args.image, args.mask])
     mask_input = None
     if args.mask is not None:
         mask_input = _mask_logits(args.mask, size, resized, manifest.square.size, manifest.mask_size)
+    prompts = Prompts(coords, labels, boxes or None, mask_input)
+    checked, *_ = encode_prompts(prompts, size, resized, manifest.prompt, manifest.mask_size)
+    count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
+    outputs = _numbered(args.out, len(checked) * count) if args.out else []
+    _check_outputs(outputs, args.overlay, [args.image, args.mask])
     with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None
@@ -191,7 +191,7 @@ def _mask_logits(
             f"{original[0]}; expected the same size"
         )
     logits = np.where(picture.mean(2) > 127, 10.0, -10.0).astype(np.float32)[None, None]
-    inside = upscale(logits, original, original, resized)
+    inside = Upscaling(original, original, original, resized).logits(logits)
     canvas = np.full((1, 1, *padded), -10, np.float32)
     canvas[..., : resized[0], : resized[1]] = inside
-    return upscale(canvas, padded, padded, low_res)[0]
+    return Upscaling(padded, padded, padded, low_res).logits(canvas)[0]
