@@ -33,7 +33,15 @@ from .fuse import fuse
 from .golden import at_median, make_golden
 from .publish import staged
 from .search import Parity
-from .variants import Options, Workshop, check_converters, describe, file_facts, write_variant
+from .variants import (
+    Options,
+    Workshop,
+    check_converters,
+    check_text_embeddings,
+    describe,
+    file_facts,
+    write_variant,
+)
 
 
 class Progress:
@@ -101,6 +109,7 @@ def export_bundle(
     """
     progress, options = progress or Progress(), options or Options()
     check_converters(options)
+    check_text_embeddings(options)
     if clip is not None:
         check_formats(options.formats)
     with staged(out) as stage:
@@ -112,6 +121,8 @@ def export_bundle(
             check_contract(loaded.model)
         source = None if clip is None else _read_clip(clip, progress)
         data = _describe(loaded, checkpoint)
+        if options.text_embeddings:
+            data["prompt"]["text_embeddings"] = True
         calibration = _calibration(options, calib, Manifest(data).input, progress)
         with _step(progress, "golden data from the reference") as detail:
             golden = make_golden(sam, loaded.model, progress.begin)

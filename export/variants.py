@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sam_edge.errors import BackendError
+from sam_edge.errors import BackendError, SamEdgeError
 from sam_edge.files import sha256_file
 from sam_edge.models.catalogue import Model
 
@@ -102,7 +102,8 @@ class Workshop:
     @cached_property
     def decoder(self) -> Path:
         """FP32 decoder.onnx of the reference."""
-        return self._traced("decoder.onnx", onnx.write_decoder, self.sam)
+        write = partial(onnx.write_decoder, texts=self.options.text_embeddings)
+        return self._traced("decoder.onnx", write, self.sam)
 
     @cached_property
     def rewritten(self) -> SamModel:
@@ -136,6 +137,10 @@ class Workshop:
         """A click and a box on some calibration pictures, as the decoder takes them."""
         side, low = self.model.coordinate_size, 4 * self.model.embedding_side
         prompts = (([[side / 2, side / 2], [0, 0]], [1, -1]), ([[side / 4] * 2, [side / 1.5] * 2], [2, 3]))
+        dim = self.model.decoder.dim
+        # Of a length like that of a point's token.
+        token = np.full((1, 1, dim), 1 / np.sqrt(2), np.float32)
+        texts = {"text_embeddings": token} if self.options.text_embeddings else {}
         for image in self.calibration.images[:2]:
             with torch.inference_mode():
                 found = [tensor.numpy() for tensor in self.sam.encode(torch.from_numpy(image))]
@@ -147,6 +152,7 @@ class Workshop:
                     "point_labels": np.array([[*labels, *[-1] * missing]], np.float32),
                     "mask_input": np.zeros((1, 1, low, low), np.float32),
                     "has_mask_input": np.zeros(1, np.float32),
+                    **texts,
                 }
 
 
@@ -299,6 +305,20 @@ def check_converters(options: Options) -> None:
             raise BackendError(
                 f"{what} needs {package}, which is not installed; pip install 'sam-edge[export]'"
             )
+
+
+def check_text_embeddings(options: Options) -> None:
+    """Raise `SamEdgeError` for a format, or another option, that has no decoder with text embeddings."""
+    if not options.text_embeddings:
+        return
+    if "coreml" in options.formats:
+        raise SamEdgeError("--text-embeddings has no Core ML form; leave coreml out of --format")
+    if "openvino" in options.formats and not options.dynamic:
+        raise SamEdgeError(
+            "--text-embeddings needs --dynamic for OpenVINO: its decoders take a fixed number of tokens else"
+        )
+    if options.compat:
+        raise SamEdgeError(f"--compat {options.compat} has no text embeddings; leave one of the two out")
 
 
 def file_facts(root: Path, path: Path) -> dict[str, Any]:

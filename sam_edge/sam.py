@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # grows.
 DECODER_BATCH = 8
 
-_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input", "text_embeddings")
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,7 @@ class Sam:
         mask_input: Any = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        text_embeddings: Any = None,
     ) -> Masks:
         """Masks for N prompts.
 
@@ -191,11 +192,13 @@ class Sam:
             multimask_output: three masks for an ambiguous prompt, or one; the best-scored of the three where
                 the model has no other.
             return_logits: keep the logits at the original size instead of a threshold.
+            text_embeddings: (T, dim) or (N, T, dim) tokens of a text, alone or with points and boxes, for
+                bundles exported with `--text-embeddings`; `dim` is that of the image embeddings.
 
         Raises:
             PromptError: a prompt that makes no sense.
         """
-        prompts = Prompts(point_coords, point_labels, boxes, mask_input)
+        prompts = Prompts(point_coords, point_labels, boxes, mask_input, text_embeddings=text_embeddings)
         return self.predict_prompts(embedding, prompts, multimask_output, return_logits)
 
     def predict_prompts(
@@ -323,18 +326,26 @@ class Sam:
         coords: NDArray[np.float32],
         labels: NDArray[np.float32],
         mask_input: NDArray[np.float32] | None,
+        text_embeddings: NDArray[np.float32] | None,
     ) -> Arrays:
         n = len(coords)
         has_mask = np.full(n, mask_input is not None, np.float32)
         if mask_input is None:
             mask_input = np.zeros((n, 1, *self.manifest.mask_size), np.float32)
-        return {
+        inputs = {
             **embedding.arrays,
             "point_coords": coords,
             "point_labels": labels,
             "mask_input": mask_input,
             "has_mask_input": has_mask,
         }
+        if self.manifest.prompt.text_embeddings:
+            dim = embedding.image_embeddings.shape[1]
+            texts = np.zeros((n, 0, dim), np.float32) if text_embeddings is None else text_embeddings
+            if texts.shape[2] != dim:
+                raise PromptError(f"text_embeddings has shape {texts.shape}; expected {dim} numbers a token")
+            inputs["text_embeddings"] = texts
+        return inputs
 
     def _decode(self, inputs: Arrays) -> Arrays:
         """In batches, or one by one where the graph was exported for one prompt."""
