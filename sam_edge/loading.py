@@ -120,7 +120,7 @@ def _load(
         encoder.close()
         raise
     explained = partial(explain_choice, bundle, wanted, (backend, variant))
-    return Sam(bundle, variant, backend.name, encoder, decoder, explained)
+    return Sam(bundle, variant, backend.name, encoder, decoder, explained, (wanted.device, threads))
 
 
 def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:

@@ -26,6 +26,8 @@ class Prompts:
         boxes: (4,) or (N, 4): x0, y0, x1, y1; None for no boxes. A prompt may have points and a box.
         mask_input: (1, h, w) or (N, 1, h, w) low-resolution logits; None for no masks.
         inside: whether points and boxes must be inside the image, and boxes not empty.
+        text_embeddings: (T, dim) or (N, T, dim): tokens of a text, `dim` as of the image embeddings; for
+            bundles exported with `--text-embeddings`.
     """
 
     point_coords: Any = None
@@ -33,6 +35,7 @@ class Prompts:
     boxes: Any = None
     mask_input: Any = None
     inside: bool = True
+    text_embeddings: Any = None
 
 
 def by_point_count(prompts: Prompts) -> list[tuple[NDArray[np.intp], Prompts]]:
@@ -51,6 +54,7 @@ def by_point_count(prompts: Prompts) -> list[tuple[NDArray[np.intp], Prompts]]:
         "point_labels": labels,
         "boxes": prompts.boxes,
         "mask_input": prompts.mask_input,
+        "text_embeddings": prompts.text_embeddings,
     }
     for name, value in rest.items():
         if value is not None and len(value) != n:
@@ -72,6 +76,7 @@ def by_point_count(prompts: Prompts) -> list[tuple[NDArray[np.intp], Prompts]]:
             None if prompts.boxes is None else np.asarray(prompts.boxes)[indices],
             None if prompts.mask_input is None else np.asarray(prompts.mask_input)[indices],
             prompts.inside,
+            None if prompts.text_embeddings is None else np.asarray(prompts.text_embeddings)[indices],
         )
         groups.append((indices, group))
     return groups
@@ -167,13 +172,21 @@ def _mask_input(mask_input: Any, size: tuple[int, int]) -> Floats:
     return array
 
 
+def _texts(text_embeddings: Any) -> Floats:
+    array = _numbers(text_embeddings, "text_embeddings", "(T, dim) or (N, T, dim)")
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or 0 in array.shape:
+        raise PromptError(f"text_embeddings has shape {array.shape}; expected (T, dim) or (N, T, dim)")
+    return array
+
+
 def encode_prompts(
     prompts: Prompts,
     original_size: tuple[int, int],
     resized_size: tuple[int, int],
     rules: PromptRules,
     mask_size: tuple[int, int],
-) -> tuple[Floats, Floats, Floats | None]:
+) -> tuple[Floats, Floats, Floats | None, Floats | None]:
     """Prompts in pixels of the original image -> the decoder's inputs.
 
     Args:
@@ -186,7 +199,7 @@ def encode_prompts(
     Returns:
         `point_coords` (N, K', 2) in pixels of the coordinate square and `point_labels` (N, K'), float32: the
         points, then the two corners of the box (labels 2 and 3), then padding points as the rules want them;
-        and `mask_input` (N, 1, h, w) float32 or None.
+        `mask_input` (N, 1, h, w) float32 or None; and `text_embeddings` (N, T, dim) float32 or None.
 
     Raises:
         PromptError: says which number is wrong and what was expected.
@@ -195,22 +208,29 @@ def encode_prompts(
     given = None if prompts.mask_input is None else _mask_input(prompts.mask_input, mask_size)
     if given is not None and not rules.mask_prompt:
         raise PromptError("this model takes no mask as a prompt; give it points, or a box")
+    texts = None if prompts.text_embeddings is None else _texts(prompts.text_embeddings)
+    if texts is not None and not rules.text_embeddings:
+        raise PromptError(
+            "this bundle's decoder takes no text embeddings; export it again with --text-embeddings (words "
+            "are for predict_text)"
+        )
+    others = [len(one) for one in (given, texts) if one is not None]
     if point_coords is None and point_labels is not None:
         raise PromptError("point_labels were given without point_coords; give both")
     parts: list[tuple[Floats, Floats]] = []
     if point_coords is not None:
         parts.append(_points(point_coords, point_labels, original_size, prompts.inside))
-        if boxes is None and given is None and (parts[0][1] == -1).all(axis=1).any():
+        if boxes is None and not others and (parts[0][1] == -1).all(axis=1).any():
             raise PromptError("a prompt has only padding points (label -1); give it a point, a box or a mask")
     if boxes is not None:
         corners = _boxes(boxes, original_size, prompts.inside).reshape(-1, 2, 2)
         parts.append((corners, np.tile(np.array([2, 3], np.float32), (len(corners), 1))))
-    if not parts and given is None:
+    if not parts and not others:
         raise PromptError("no prompt was given; give a point, a box or a mask")
-    counts = [len(coords) for coords, _ in parts] + ([] if given is None else [len(given)])
+    counts = [len(coords) for coords, _ in parts] + others
     if len(set(counts)) > 1:
         raise PromptError(
-            f"points, boxes and masks are for different numbers of prompts ({counts}); expected the "
+            f"points, boxes, masks and texts are for different numbers of prompts ({counts}); expected the "
             "same number of each"
         )
     count = sum(coords.shape[1] for coords, _ in parts)
@@ -229,4 +249,4 @@ def encode_prompts(
     coords = np.concatenate([c for c, _ in parts], axis=1)
     labels = np.concatenate([label for _, label in parts], axis=1)
     scale = [resized_size[axis] / original_size[axis] for axis in (1, 0)]
-    return coords * np.array(scale, np.float32), labels, given
+    return coords * np.array(scale, np.float32), labels, given, texts

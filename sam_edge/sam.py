@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,15 @@ from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
 from .prompts import Prompts, by_point_count, encode_prompts
 
+if TYPE_CHECKING:
+    from .clip import Clip
+    from .text import TextMasks
+
 # Prompts in one run of the decoder. More only take memory: on a CPU the time per prompt stays the same, or
 # grows.
 DECODER_BATCH = 8
 
-_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input", "text_embeddings")
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ class Sam:
         encoder: Session,
         decoder: Session,
         explain: Callable[[], list[Choice]] = list,
+        opened_with: tuple[str, int | None] = ("auto", None),
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -138,6 +144,9 @@ class Sam:
         self._encoder = encoder
         self._decoder = decoder
         self._explain = explain
+        self._opened_with = opened_with
+        self._clip: Clip | None = None
+        self._clip_lock = threading.Lock()
 
     @property
     def placement(self) -> dict[str, dict[str, int] | None]:
@@ -214,6 +223,7 @@ class Sam:
         mask_input: Any = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        text_embeddings: Any = None,
     ) -> Masks:
         """Masks for N prompts.
 
@@ -227,11 +237,13 @@ class Sam:
             multimask_output: three masks for an ambiguous prompt, or one; the best-scored of the three where
                 the model has no other.
             return_logits: keep the logits at the original size instead of a threshold.
+            text_embeddings: (T, dim) or (N, T, dim) tokens of a text, alone or with points and boxes, for
+                bundles exported with `--text-embeddings`; `dim` is that of the image embeddings.
 
         Raises:
             PromptError: a prompt that makes no sense.
         """
-        prompts = Prompts(point_coords, point_labels, boxes, mask_input)
+        prompts = Prompts(point_coords, point_labels, boxes, mask_input, text_embeddings=text_embeddings)
         return self.predict_prompts(embedding, prompts, multimask_output, return_logits)
 
     def predict_prompts(
@@ -257,6 +269,38 @@ class Sam:
         """All masks of the decoder: the single-mask output, if it has one, then the three of `predict`."""
         prompts = Prompts(point_coords, point_labels, boxes, mask_input)
         return self._at_original_size(embedding, *self._decode_prompts(embedding, prompts), return_logits)
+
+    @property
+    def clip(self) -> Clip:
+        """The bundle's CLIP, opened when it is first asked for, on the same backend and device.
+
+        Raises:
+            BundleError: the bundle has none; the message says how to export it.
+            IntegrityError: its files are not as exported.
+        """
+        from .clip import open_clip
+
+        with self._clip_lock:
+            if self._clip is None:
+                self._clip = open_clip(self.bundle, self.variant["id"], self.backend, *self._opened_with)
+            return self._clip
+
+    def predict_text(
+        self,
+        image: NDArray[np.uint8],
+        text: str,
+        top_k: int | None = 1,
+        threshold: float | None = None,
+        templates: Sequence[str] = ("{}",),
+        masks: Sequence[Mapping[str, Any]] | None = None,
+    ) -> TextMasks:
+        """The masks of an image that fit a text best: everything-mode's, ranked by the bundle's CLIP.
+
+        Arguments, result and errors are those of `sam_edge.text.predict_text`.
+        """
+        from .text import predict_text
+
+        return predict_text(self, image, text, top_k, threshold, templates, masks)
 
     def decode(
         self, embedding: ImageEmbedding, prompts: Prompts, multimask_output: bool = True
@@ -308,19 +352,16 @@ class Sam:
         resized = resized_size(embedding.original_size, rules.square)
         # Every prompt is checked before the decoder's first run.
         groups = [
-            (indices, *encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
+            (indices, encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
             for indices, group in by_point_count(prompts)
         ]
-        found = [
-            self._decode(self._decoder_inputs(embedding, coords, labels, given))
-            for _, coords, labels, given in groups
-        ]
+        found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, encoded in groups]
         low_res, scores = (
             np.concatenate([one[name] for one in found]) if len(found) > 1 else found[0][name]
             for name in ("low_res_masks", "iou_predictions")
         )
         if len(groups) > 1:
-            order = np.argsort(np.concatenate([indices for indices, *_ in groups]))
+            order = np.argsort(np.concatenate([indices for indices, _ in groups]))
             low_res, scores = low_res[order], scores[order]
         return low_res, scores
 
@@ -330,18 +371,26 @@ class Sam:
         coords: NDArray[np.float32],
         labels: NDArray[np.float32],
         mask_input: NDArray[np.float32] | None,
+        text_embeddings: NDArray[np.float32] | None,
     ) -> Arrays:
         n = len(coords)
         has_mask = np.full(n, mask_input is not None, np.float32)
         if mask_input is None:
             mask_input = np.zeros((n, 1, *self.manifest.mask_size), np.float32)
-        return {
+        inputs = {
             **embedding.arrays,
             "point_coords": coords,
             "point_labels": labels,
             "mask_input": mask_input,
             "has_mask_input": has_mask,
         }
+        if self.manifest.prompt.text_embeddings:
+            dim = embedding.image_embeddings.shape[1]
+            texts = np.zeros((n, 0, dim), np.float32) if text_embeddings is None else text_embeddings
+            if texts.shape[2] != dim:
+                raise PromptError(f"text_embeddings has shape {texts.shape}; expected {dim} numbers a token")
+            inputs["text_embeddings"] = texts
+        return inputs
 
     def _decode(self, inputs: Arrays) -> Arrays:
         """In batches, or one by one where the graph was exported for one prompt."""
@@ -357,9 +406,12 @@ class Sam:
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def close(self) -> None:
-        """Free both sessions."""
+        """Free the sessions."""
         self._encoder.close()
         self._decoder.close()
+        with self._clip_lock:
+            if self._clip is not None:
+                self._clip.close()
 
     def __enter__(self) -> Sam:
         return self

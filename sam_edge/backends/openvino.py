@@ -134,9 +134,9 @@ class OpenVinoSession(Session):
             )
         for name, array in arrays.items():
             shape, free = self._shapes[name], _FREE_AXES.get(name, ())
-            sizes = enumerate(zip(shape, array.shape, strict=False))
-            if len(shape) != array.ndim or any(i not in free and d != size for i, (d, size) in sizes):
-                wanted = ", ".join("any" if i in free else str(d) for i, d in enumerate(shape))
+            fixed = [i for i, d in enumerate(shape) if i not in free and d.is_static]
+            if len(shape) != array.ndim or any(shape[i] != array.shape[i] for i in fixed):
+                wanted = ", ".join(str(d) if i in fixed else "any" for i, d in enumerate(shape))
                 raise BackendError(f"{name} has shape {array.shape}; the graph takes ({wanted})")
         # A reshaped graph would compute something from inputs that disagree.
         for axis, what in enumerate(("prompts", "points")):

@@ -1,4 +1,4 @@
-"""`sam-edge predict`: segment a picture by points, boxes or a mask."""
+"""`sam-edge predict`: segment a picture by points, boxes, a mask or a text."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a picture of the image's size, light where the object is, or .npy low-res logits",
     )
+    parser.add_argument(
+        "--text",
+        metavar="WORDS",
+        help="the masks of everything that fit these words best, by the bundle's CLIP",
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="with --text: how many masks (default: 1)")
+    parser.add_argument("--threshold", type=float, help="with --text: the least cosine similarity")
     parser.add_argument("--out", type=Path, help="write the mask as PNG; several are numbered -0, -1")
     parser.add_argument("--overlay", type=Path, help="write the image with masks and prompts as PNG")
     parser.add_argument(
@@ -64,6 +71,12 @@ def run(args: argparse.Namespace) -> int:
     """Segment; prints a table, or JSON, and writes what was asked for."""
     from .pictures import read_image, write_mask, write_overlay
 
+    if args.text is not None:
+        from .text import run_text
+
+        return run_text(args)
+    if args.top_k is not None or args.threshold is not None:
+        raise PromptError("--top-k and --threshold go with --text; give a text, or leave them out")
     points = [_numbers(p, "--point", (2, 3), "X,Y or X,Y,LABEL") for p in args.point]
     boxes = [_numbers(b, "--box", (4,), "X0,Y0,X1,Y1") for b in args.box]
     if points and len(boxes) > 1:
