@@ -19,6 +19,9 @@ Size = tuple[int, int]
 
 # Output rows and columns in a band: its logits stay in the processor's cache.
 _ROWS, _COLUMNS = 32, 64
+# Multiplications in one matrix product. OpenBLAS shares larger ones among threads, which gains nothing at
+# these sizes, and waits where something else has the other cores.
+ONE_THREAD = 262_144
 
 
 def bilinear(old: int, new: int, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
@@ -105,13 +108,13 @@ class Upscaling:
         for index in np.ndindex(low_res_logits.shape[:2]):
             low, out = np.asarray(low_res_logits[index], np.float32), found[index]
             for c in columns:
-                np.matmul(low[: len(wide), c.first : c.last], c.weights.T, out=wide[:, c.start : c.stop])
+                _product(low[: len(wide), c.first : c.last], c.weights.T, wide[:, c.start : c.stop])
             for r in rows:
                 here = out[r.start : r.stop]
                 if threshold is None:
-                    np.matmul(r.weights, wide[r.first : r.last], out=here)
+                    _product(r.weights, wide[r.first : r.last], here)
                 else:
-                    values = np.matmul(r.weights, wide[r.first : r.last], out=scratch[: len(here)])
+                    values = _product(r.weights, wide[r.first : r.last], scratch[: len(here)])
                     np.greater(values, threshold, out=here)
         return found
 
@@ -132,13 +135,13 @@ class Upscaling:
         wide = np.empty((last - first, width), np.float32)
         for c in columns:
             part = low_res_logits[first:last, c.first : c.last]
-            np.matmul(part, c.weights.T, out=wide[:, c.start - left : c.stop - left])
+            _product(part, c.weights.T, wide[:, c.start - left : c.stop - left])
         mask = np.empty((rows[-1].stop - top, width), bool)
         scratch = np.empty((_ROWS, width), np.float32)
         inner = outer = 0
         for r in rows:
             here = mask[r.start - top : r.stop - top]
-            values = np.matmul(r.weights, wide[r.first - first : r.last - first], out=scratch[: len(here)])
+            values = _product(r.weights, wide[r.first - first : r.last - first], scratch[: len(here)])
             inner += int(np.count_nonzero(values > threshold + offset))
             outer += int(np.count_nonzero(values > threshold - offset))
             np.greater(values, threshold, out=here)
@@ -165,6 +168,14 @@ class Window:
     def stability_score(self) -> float:
         """IoU of the mask at the raised and at the lowered threshold; NaN if both are empty."""
         return self.inner / self.outer if self.outer else float("nan")
+
+
+def _product(a: Floats, b: Floats, out: Floats) -> Floats:
+    """a @ b, written to `out`, a few columns of `b` at a time."""
+    step = max(1, ONE_THREAD // a.size)
+    for start in range(0, b.shape[1], step):
+        np.matmul(a, b[:, start : start + step], out=out[:, start : start + step])
+    return out
 
 
 def _touching(bands: list[_Band], inputs: NDArray[np.intp]) -> list[_Band]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from .errors import ImageError
 from .manifest import InputRules
-from .postprocess import bilinear
+from .postprocess import ONE_THREAD, bilinear
 
 _PRECISION_BITS = 32 - 8 - 2
-# Input rows, output columns and output rows at a time: what is worked on stays in the processor's cache.
-_ROWS, _COLUMNS, _BAND_ROWS = 128, 8, 16
+# Input rows at a time: what is worked on stays in the processor's cache.
+_ROWS = 128
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
@@ -121,23 +121,34 @@ def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     old_height, old_width, channels = image.shape
     flat = image.reshape(old_height, -1)
     if old_width != width:
+        bands = _bands(old_width, width, channels, _columns(old_width / width))
+        step = min(_ROWS, max(1, ONE_THREAD // max(band.weights.size for band in bands)))
         wide = np.empty((old_height, width * channels), np.uint8)
-        buffer = np.empty((_ROWS, width * channels))
-        for top in range(0, old_height, _ROWS):
-            rows = flat[top : top + _ROWS].astype(np.float64)
+        buffer = np.empty((step, width * channels))
+        for top in range(0, old_height, step):
+            rows = flat[top : top + step].astype(np.float64)
             here = buffer[: len(rows)]
-            for c in _bands(old_width, width, channels, _COLUMNS):
+            for c in bands:
                 np.matmul(rows[:, c.first : c.last], c.weights, out=here[:, c.start : c.stop])
             here += 0.5
-            wide[top : top + _ROWS] = here  # cut off: rounded half up
+            wide[top : top + step] = here  # cut off: rounded half up
         flat = wide
     if old_height != height:
         tall = np.empty((height, flat.shape[1]), np.uint8)
-        for r in _bands(old_height, height, 1, _BAND_ROWS):
-            sums = r.weights.T @ flat[r.first : r.last].astype(np.float64)
-            tall[r.start : r.stop] = sums + 0.5
+        for r in _bands(old_height, height, 1, _columns(old_height / height)):
+            step = max(1, ONE_THREAD // r.weights.size)
+            for left in range(0, flat.shape[1], step):
+                columns = slice(left, left + step)
+                sums = r.weights.T @ flat[r.first : r.last, columns].astype(np.float64)
+                sums += 0.5
+                tall[r.start : r.stop, columns] = sums
         flat = tall
     return flat.reshape(height, width, channels)
+
+
+def _columns(scale: float) -> int:
+    """Outputs in a band: as many as share most of their inputs where `scale` inputs become one output."""
+    return max(2, min(16, round(16 / scale)))
 
 
 def preprocess(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.float32], tuple[int, int]]:

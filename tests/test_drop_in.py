@@ -10,15 +10,15 @@ import torch
 import sam_edge
 import sam_edge.transforms
 from sam_edge import SamAutomaticMaskGenerator, SamPredictor
+from sam_edge.benchmarks.published import published, published_around, random_image
 from sam_edge.parity import iou
-from tests.published import published, published_tiny, random_image
 
 SIZES = [(1080, 1920), (1200, 600), (333, 517), (64, 2048)]
 
 
 @pytest.fixture(scope="module")
 def theirs():
-    return published_tiny()
+    return published_around()
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import torch
 from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers import SamModel as HuggingFaceSam
 
+from sam_edge.benchmarks.published import published_sam
 from sam_edge.export.layouts import LAYOUTS
 from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import VitEncoder
-from tests.published import published_sam
 
 SMALL = replace(
     CATALOGUE["vit_b"],

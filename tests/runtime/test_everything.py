@@ -150,7 +150,7 @@ def test_nms_is_pairwise_suppression(boxes, threshold, seed):
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 3), st.floats(0, 0.5))
 def test_crops_are_the_published_ones(height, width, layers, overlap):
-    from tests.published import published
+    from sam_edge.benchmarks.published import published
 
     expected = published("utils.amg").generate_crop_boxes((height, width), layers, overlap)
     assert generate_crop_boxes((height, width), layers, overlap) == expected

@@ -1,48 +1,60 @@
 """`segment_anything` 1.0 as it is published, with stand-ins for the few things it takes from torchvision.
 
-What they do is written anew here: Pillow's resize, and non-maximal suppression box by box.
+What they do is written anew here: Pillow's resize, and non-maximal suppression. The package and Pillow are
+in the `dev` extra.
 """
+
+from __future__ import annotations
 
 import importlib
 import sys
 from functools import partial
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from sam_edge.models.catalogue import VitEncoder
+from sam_edge.errors import CheckpointError
+from sam_edge.export.checkpoint import build_reference, load_checkpoint
+from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE, Model
+from sam_edge.models.encoders import VitEncoder
+from sam_edge.models.photos import PHOTOS, read_photo
 
 
-def _batched_nms(boxes, scores, idxs, iou_threshold):
+def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     assert not idxs.any()
+    order = torch.argsort(scores, descending=True, stable=True)
+    areas = _box_area(boxes)
     kept = []
-    for i in torch.argsort(scores, descending=True, stable=True).tolist():
-        x0, y0, x1, y1 = boxes[i].tolist()
-        for j in kept:
-            a0, b0, a1, b1 = boxes[j].tolist()
-            overlap = max(0, min(x1, a1) - max(x0, a0)) * max(0, min(y1, b1) - max(y0, b0))
-            union = (x1 - x0) * (y1 - y0) + (a1 - a0) * (b1 - b0) - overlap
-            if union and overlap / union > iou_threshold:
-                break
-        else:
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long)
+    while len(order):
+        first, order = order[0], order[1:]
+        kept.append(first)
+        corners = torch.cat(
+            [boxes[order, :2].maximum(boxes[first, :2]), boxes[order, 2:].minimum(boxes[first, 2:])], 1
+        )
+        overlap = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1)
+        # A box without an area gives 0 / 0, which is above no threshold.
+        order = order[~(overlap / (areas[order] + areas[first] - overlap) > iou_threshold)]
+    return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.long)
 
 
-def _box_area(boxes):
+def _box_area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _resize(picture, size):
+def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
-def published(name=""):
+def published(name: str = "") -> Any:
     """A module of the package, "utils.onnx" say; or the package itself."""
-    contents = {
+    contents: dict[str, dict[str, Any]] = {
         "": {},
         ".ops": {},
         ".ops.boxes": {"batched_nms": _batched_nms, "box_area": _box_area},
@@ -58,7 +70,7 @@ def published(name=""):
         return importlib.import_module(f"segment_anything.{name}" if name else "segment_anything")
 
 
-def published_sam(model, image_encoder=None):
+def published_sam(model: Model, image_encoder: Any = None) -> Any:
     """The published `Sam` with the sizes of a catalogue entry; another image encoder than a ViT is given."""
     modeling = published("modeling")
     encoder, decoder, side = model.encoder, model.decoder, model.embedding_side
@@ -104,23 +116,25 @@ def published_sam(model, image_encoder=None):
     ).eval()
 
 
-def published_tiny():
-    """The embedded model inside the published code: our image encoder, their everything else."""
-    from sam_edge.export.checkpoint import build_reference, load_checkpoint
-    from sam_edge.export.pipeline import find_checkpoint
-    from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
+def published_around(checkpoint: Path | None = None) -> Any:
+    """A checkpoint inside the published code: our image encoder, everything else theirs.
 
-    ours = build_reference(load_checkpoint(find_checkpoint(DEFAULT_MODEL, None), None))
-    theirs = published_sam(CATALOGUE[DEFAULT_MODEL], ours.image_encoder)
-    found = theirs.load_state_dict(ours.state_dict(), strict=False)
-    assert not found.missing_keys and not found.unexpected_keys, found
+    Of a family whose decoder is SAM's; None is the embedded model.
+    """
+    embedded = HERE / CATALOGUE[DEFAULT_MODEL].checkpoint.file
+    loaded = load_checkpoint(checkpoint or embedded, None)
+    ours = build_reference(loaded)
+    theirs = published_sam(loaded.model, ours.image_encoder)
+    state = {k: v for k, v in ours.state_dict().items() if not k.startswith("image_encoder.")}
+    found = theirs.load_state_dict(state, strict=False)
+    missing = [key for key in found.missing_keys if not key.startswith("image_encoder.")]
+    if missing or found.unexpected_keys:
+        raise CheckpointError(f"{loaded.model.name} has another decoder than SAM: {missing} are missing")
     return theirs
 
 
-def random_image(size, seed):
+def random_image(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
     """(H, W, 3) uint8: a packaged photograph, turned and stretched at random to `size` (H, W)."""
-    from sam_edge.models.photos import PHOTOS, read_photo
-
     rng = np.random.default_rng(seed)
     photo = read_photo(PHOTOS[int(rng.integers(len(PHOTOS)))])
     picture = Image.fromarray(np.rot90(photo, int(rng.integers(4))).copy())
