@@ -131,7 +131,7 @@ def pre_and_postprocess(
 def click(ours: Sam, theirs: Any, threads: int, repeats: int) -> list[dict[str, Any]]:
     """One click on an encoded 1920 x 1080 image, to masks at its size."""
     image = photograph(FULL_HD)
-    prompt = {"point_coords": np.array([[900.0, 400.0]]), "point_labels": np.array([1])}
+    prompt: dict[str, Any] = {"point_coords": np.array([[900.0, 400.0]]), "point_labels": np.array([1])}
     mine, torchs = SamPredictor(ours), published().SamPredictor(theirs)
     mine.set_image(image)
     torchs.set_image(image)
@@ -175,7 +175,7 @@ def click(ours: Sam, theirs: Any, threads: int, repeats: int) -> list[dict[str, 
 def everything(ours: Sam, theirs: Any, repeats: int) -> dict[str, Any]:
     """Masks of everything in a 1920 x 1080 image from 32 x 32 points; the count and the masks must agree."""
     image = photograph(FULL_HD)
-    options = {
+    options: dict[str, Any] = {
         "pred_iou_thresh": ours.manifest.pred_iou_thresh,
         "stability_score_thresh": ours.manifest.stability_score_thresh,
     }
