@@ -25,6 +25,7 @@ from .errors import (
 from .loading import load
 from .predictor import SamPredictor
 from .prompts import Prompts
+from .registry import sam_model_registry
 from .sam import Choice, ImageEmbedding, Masks, Sam
 
 __version__ = "0.1.0"
@@ -53,4 +54,5 @@ __all__ = [
     "SamPredictor",
     "__version__",
     "load",
+    "sam_model_registry",
 ]

@@ -244,6 +244,11 @@ def read_manifest(bundle: Path) -> Manifest:
         validate(data, schema())
     except ValueError as error:
         raise BundleError(f"{path} is not a valid manifest: {error}; export it again") from error
+    if data["mask"]["first_multimask"] >= data["mask"]["count"]:
+        raise BundleError(
+            f"{path} has first_multimask {data['mask']['first_multimask']} of {data['mask']['count']} masks; "
+            "export it again"
+        )
     for name in _paths(data):
         _check_path(bundle, name)
     for variant in data["variants"]:
@@ -283,6 +288,10 @@ def _paths(data: dict[str, Any]) -> list[str]:
 
 def _check_graphs(path: Path, variant: dict[str, Any], kinds: tuple[str, ...]) -> None:
     """Only files with a hash may be opened; a graph may be a directory of such files."""
+    # How many prompts a run takes is read from there.
+    inputs = variant["decoder"]["inputs"]
+    if not any(tensor["name"] == "point_coords" and tensor["shape"] for tensor in inputs):
+        raise BundleError(f"{path}: the decoder of {variant['id']!r} takes no point_coords; export it again")
     files = [file["path"] for file in variant["files"]]
     for kind in kinds:
         graph = variant[kind]["path"]

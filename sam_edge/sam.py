@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .backends import Arrays, Session
 from .bundle import Bundle
-from .errors import ImageError, IntegrityError, PromptError
+from .errors import BackendError, ImageError, IntegrityError, PromptError
 from .files import write_atomically
 from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
@@ -177,6 +177,23 @@ class Sam:
         """`img_size`: the long side of the encoder's input in pixels."""
         return SimpleNamespace(img_size=max(self.manifest.square.size))
 
+    def to(self, device: str) -> Sam:
+        """Move to another device, "cpu", "gpu", "npu" or torch's "cuda" or "mps"; returns itself, as torch's.
+
+        Raises:
+            DeviceError: no such device here; nothing was moved.
+        """
+        name = str(device).partition(":")[0]
+        kind = {"cuda": "gpu", "mps": "gpu"}.get(name, str(device))
+        if kind != self.device:
+            from .loading import load_variant
+
+            moved = load_variant(self.bundle, self.variant, self.backend, kind, self._opened_with[1])
+            self.close()
+            self._encoder, self._decoder, self._clip = moved._encoder, moved._decoder, None
+            self.device, self._opened_with = moved.device, moved._opened_with
+        return self
+
     def __call__(self, batched_input: list[dict[str, Any]], multimask_output: bool) -> list[dict[str, Any]]:
         """As the published `Sam.forward`; see `predictor.predict_batch`."""
         from .predictor import predict_batch
@@ -211,6 +228,7 @@ class Sam:
         else:
             inputs = {"images": normalize(resized, rules)}
         outputs = self._encoder.run(inputs)
+        _check_outputs(outputs, "image_embeddings")
         main = outputs.pop("image_embeddings")
         return ImageEmbedding(main, original_size, size, self.manifest.model_id, outputs)
 
@@ -356,6 +374,10 @@ class Sam:
             for indices, group in by_point_count(prompts)
         ]
         found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, encoded in groups]
+        for (_, encoded), outputs in zip(groups, found, strict=True):
+            n, m = len(encoded[0]), rules.mask_count
+            _check_outputs(outputs, "low_res_masks", n, m, *rules.mask_size)
+            _check_outputs(outputs, "iou_predictions", n, m)
         low_res, scores = (
             np.concatenate([one[name] for one in found]) if len(found) > 1 else found[0][name]
             for name in ("low_res_masks", "iou_predictions")
@@ -422,3 +444,10 @@ class Sam:
 
 def _names(graph: dict[str, Any]) -> set[str]:
     return {tensor["name"] for tensor in graph["inputs"]}
+
+
+def _check_outputs(outputs: Arrays, name: str, *shape: int) -> None:
+    """Raise `BackendError` unless a graph made what the manifest says."""
+    if name not in outputs or (shape and outputs[name].shape != shape):
+        made = ", ".join(f"{key} {value.shape}" for key, value in outputs.items())
+        raise BackendError(f"the graph makes {made}; the manifest says {name} {shape or ''}; export it again")

@@ -48,6 +48,8 @@ def validate(
         raise ValueError(f"{where} should match {schema['pattern']}, not {value!r:.60}")
     if _is(value, "number") and value < schema.get("minimum", value):
         raise ValueError(f"{where} should be at least {schema['minimum']}, not {value}")
+    if _is(value, "number") and value > schema.get("maximum", value):
+        raise ValueError(f"{where} should be at most {schema['maximum']}, not {value}")
     if isinstance(value, list):
         if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
             raise ValueError(f"{where} has the wrong number of items, {len(value)}")
