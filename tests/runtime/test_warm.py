@@ -16,7 +16,7 @@ import sam_edge
 from sam_edge import OutputError, SamEdgeWarning, load
 from sam_edge.backends import Backend, Session, get_backend
 from sam_edge.backends.openvino import no_telemetry
-from sam_edge.warm import Warm, WorkingFolder, graph_id
+from sam_edge.warm import Warm, WorkingFolder, digest, graph_id
 
 with no_telemetry():
     import openvino as ov
@@ -101,6 +101,13 @@ def test_onnx_runtime_reads_the_optimised_graph(both, tmp_path, monkeypatch):
     assert all(path.is_relative_to(tmp_path) and level == off for path, level in opened)
 
 
+def test_graphs_that_are_mostly_weights_are_read_as_ever(both, tmp_path, monkeypatch):
+    monkeypatch.setattr("sam_edge.backends.onnxruntime._WORTH_KEEPING", 1000)
+    answer(both, cache_dir=tmp_path)
+    # The toy's encoder is smaller, its decoder larger.
+    assert len(entries(tmp_path)) == 1
+
+
 def damage(entry, kind):
     """Spoil an entry."""
     data = max((p for p in entry.iterdir() if p.name != "entry.json"), key=lambda p: p.stat().st_size)
@@ -172,14 +179,12 @@ def test_an_entry_of_another_graph_is_not_taken(both, tmp_path, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_whole_entry_that_the_runtime_refuses(both, tmp_path, backend):
     """As one of a runtime that changed without changing its version."""
-    from sam_edge.files import sha256_file
-
     cold = answer(both, backend=backend, cache_dir=tmp_path)
     for entry in tmp_path.iterdir():
         sidecar = json.loads((entry / "entry.json").read_text())
         for name in sidecar["files"]:
             (entry / name).write_bytes(b"no graph")
-            sidecar["files"][name] = sha256_file(entry / name)
+            sidecar["files"][name] = digest(entry / name)
         (entry / "entry.json").write_text(json.dumps(sidecar))
     assert same(answer(both, backend=backend, cache_dir=tmp_path), cold)
 
@@ -416,6 +421,23 @@ def test_a_backend_without_a_cache_is_opened_as_ever(toy_bundle, tmp_path):
     warm = Warm(tmp_path, "graph")
     assert Plain().open_warm(Path("x"), "cpu", None, warm).device == "cpu"
     assert get_backend("mock").open_warm(toy_bundle / "onnx-fp32/encoder.onnx", "cpu", None, warm)
+
+
+def test_the_digest_of_large_files(tmp_path):
+    """By segments: any change anywhere, and any length, shows."""
+    path = tmp_path / "large"
+    whole = np.random.default_rng(0).integers(0, 256, (1 << 25) + 5, np.uint8)
+    seen = set()
+    for length in (0, 1, 1 << 24, (1 << 24) + 1, 1 << 25, len(whole)):
+        path.write_bytes(whole[:length].tobytes())
+        assert digest(path) == digest(path)
+        seen.add(digest(path))
+    for where in (0, 1 << 24, len(whole) - 1):
+        whole[where] ^= 1
+        path.write_bytes(whole.tobytes())
+        seen.add(digest(path))
+        whole[where] ^= 1
+    assert len(seen) == 9
 
 
 def test_a_graphs_id(both):
