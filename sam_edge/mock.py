@@ -117,7 +117,7 @@ def _manifest(size: int) -> dict[str, Any]:
                     **dict.fromkeys(parity, 0.0),
                     "max_score_difference": 0.0,
                     "embedding_relative_error": 0.0,
-                    "num_prompts": 0,
+                    "num_prompts": 1,
                     "gate": {"mean_iou": 0.0, "min_iou": 0.0},
                     "passed": True,
                 },

@@ -5,6 +5,7 @@ class Abacus(Backend):
     formats = ("onnx",)
 
     def open(self, path, device, threads):
+        self.pick(device)
         graph = abacus.load(path)
         return Session(graph.run, "cpu")
 """
@@ -112,6 +113,14 @@ class Backend:
     def devices(self) -> list[DeviceInfo]:
         """Every device this backend knows, there or not, the preferred of a kind first."""
         return [DeviceInfo(self.name, "CPU", "cpu", True, "")]
+
+    def pick(self, device: str) -> DeviceInfo:
+        """The device that `device` means, for `open`.
+
+        Raises:
+            DeviceError: it is not there; lists what is.
+        """
+        return pick_device(self.devices(), device, self.name)
 
     def open_warm(self, path: Path, device: str, threads: int | None, warm: Warm) -> Session:
         """As `open`, keeping what was compiled in `warm`; where there is nothing to keep, just `open`."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, BundleError
 from ..manifest import MANIFEST, Manifest, read_manifest
-from .base import Arrays, Backend, DeviceInfo, Session, pick_device
+from .base import Arrays, Backend, DeviceInfo, Session
 
 Floats = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ class Mock(Backend):
             DeviceError: another device than the CPU.
             BackendError: not a graph of a bundle.
         """
-        pick_device(self.devices(), device, "the mock backend")
+        self.pick(device)
         for folder in path.parents:
             if (folder / MANIFEST).is_file():
                 return mock_session(*_graph(path, folder))

@@ -14,6 +14,8 @@ from .providers import CPU, Provider, cpu_provider, find_providers, packages_for
 
 # Weights that are larger stand in a file of their own, which is mapped into memory instead of read.
 _EXTERNAL_BYTES = 1024
+# Of a larger graph most is weights, and checking the hash of an entry takes as long as it saves.
+_WORTH_KEEPING = 64_000_000
 
 
 def _import() -> ModuleType:
@@ -157,7 +159,7 @@ def _session(
 
 def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm: Warm | None) -> Session:
     provider = cpu_provider("onnxruntime")
-    if warm is not None:
+    if warm is not None and _bytes(path) <= _WORTH_KEEPING:
         facts = ("onnxruntime", ort.__version__, CPU, processor())
         folder = warm.find(*facts) or warm.keep(lambda to: _write_optimised(ort, path, to), *facts)
         if folder is not None:
@@ -173,6 +175,11 @@ def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm
     placement = _placement(session)
     _check(session, placement, provider, path)
     return _session(session, "cpu", placement)
+
+
+def _bytes(path: Path) -> int:
+    """Of a graph and the weights beside it."""
+    return sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*"))
 
 
 def _write_optimised(ort: ModuleType, path: Path, folder: Path) -> None:

@@ -77,9 +77,11 @@ def _line(error: Exception) -> str:
 class _Compiled:
     """A compiled graph and the requests that are idle; each request serves one call at a time."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, weights: Any = None) -> None:
         self._compiled = compiled
         self._idle: list[Any] = []
+        # Mapped memory, to be let go of last.
+        self._weights = weights
 
     def run(self, inputs: Arrays) -> Arrays:
         try:
@@ -184,8 +186,7 @@ class OpenVinoSession(Session):
         folder = self._warm.find(*facts)
         if folder is not None:
             try:
-                blob = (folder / _BLOB).read_bytes()
-                return _Compiled(self._core.import_model(blob, self._name, self._config))
+                return _imported(self._core, folder / _BLOB, self._name, self._config)
             except Exception:
                 # As whole as it was written, and still of no use.
                 self._warm.discard(*facts)
@@ -201,6 +202,18 @@ class OpenVinoSession(Session):
         device = [str(self._core.get_property(self._name, name)) for name in names]
         config = [f"{key} {value}" for key, value in sorted(self._config.items()) if key != _THREADS]
         return ("openvino", openvino.get_version(), self._name, *device, *config, processor())
+
+
+def _imported(core: Any, path: Path, name: str, config: dict[str, Any]) -> _Compiled:
+    """What `_export` wrote, mapped into memory: OpenVINO may use the weights where they are."""
+    import openvino
+
+    blob = np.memmap(path, np.uint8, "c")
+    try:
+        compiled = core.import_model(openvino.Tensor(blob, shared_memory=True), name, config)
+    except TypeError:  # before 2025.2
+        return _Compiled(core.import_model(path.read_bytes(), name, config))
+    return _Compiled(compiled, blob)
 
 
 def _export(compiled: Any, path: Path) -> None:
