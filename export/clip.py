@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam_edge.backends import find_backends
 from sam_edge.bundle import Bundle
 from sam_edge.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.clip_parity import ClipGolden, read_clip_golden, run_clip_parity, write_clip_golden
@@ -239,7 +240,12 @@ def add_variant(
         "higher_precision_ops": kept,
     }
     trial = {**data, "clip": {**data["clip"], "variants": [entry]}}
-    exported = open_clip(Bundle(stage, Manifest(trial)), name)
+    reader = next(one for one in find_backends() if kind in one.formats)
+    exported = open_clip(
+        Bundle(stage, Manifest(trial)),
+        name,
+        lambda graph, part: reader.open(stage / graph[part]["path"], "auto", None),
+    )
     try:
         golden = read_clip_golden(stage / "clip/golden.npz")
         parity = run_clip_parity(exported, golden, shop.images, precision)

@@ -14,6 +14,7 @@ from sam_edge.bundle import Bundle
 from sam_edge.errors import CheckpointError, ExportError, ParityError, SamEdgeError
 from sam_edge.files import sha256_file
 from sam_edge.golden import Golden, write_golden
+from sam_edge.loading import load_variant
 from sam_edge.manifest import (
     SCHEMA_VERSION,
     InputRules,
@@ -23,7 +24,6 @@ from sam_edge.manifest import (
 )
 from sam_edge.models.catalogue import CATALOGUE, HERE, Model
 from sam_edge.parity import GATES, OVERFLOWN, run_parity
-from sam_edge.sam import load_variant
 
 from .calibration import Calibration, packaged_calibration, read_calibration
 from .checkpoint import Loaded, build_reference, load_checkpoint
@@ -337,6 +337,8 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
             "first_multimask": model.first_multimask,
             "scores": model.scores,
             "low_res_limit": model.low_res_limit,
+            "pred_iou_thresh": model.pred_iou_thresh,
+            "stability_score_thresh": model.stability_score_thresh,
             "size": [4 * model.embedding_side, 4 * model.embedding_side],
         },
     }

@@ -6,6 +6,7 @@ masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 """
 
 from .automatic_mask_generator import SamAutomaticMaskGenerator
+from .embedding_cache import EmbeddingCache
 from .errors import (
     BackendError,
     BundleError,
@@ -19,10 +20,12 @@ from .errors import (
     ParityError,
     PromptError,
     SamEdgeError,
+    SamEdgeWarning,
 )
+from .loading import load
 from .predictor import SamPredictor
 from .prompts import Prompts
-from .sam import ImageEmbedding, Masks, Sam, load
+from .sam import Choice, ImageEmbedding, Masks, Sam
 
 __version__ = "0.1.0"
 
@@ -31,7 +34,9 @@ __all__ = [
     "BundleError",
     "CalibrationError",
     "CheckpointError",
+    "Choice",
     "DeviceError",
+    "EmbeddingCache",
     "ExportError",
     "ImageEmbedding",
     "ImageError",
@@ -44,6 +49,7 @@ __all__ = [
     "Sam",
     "SamAutomaticMaskGenerator",
     "SamEdgeError",
+    "SamEdgeWarning",
     "SamPredictor",
     "__version__",
     "load",

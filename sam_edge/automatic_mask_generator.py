@@ -7,7 +7,7 @@ by band, and only masks that survive are kept at the image's size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,8 +130,14 @@ class SamAutomaticMaskGenerator:
         self.min_mask_region_area = min_mask_region_area
         self.output_mode = output_mode
 
-    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    def generate(
+        self, image: NDArray[np.uint8], progress: Callable[[int, int], None] | None = None
+    ) -> list[dict[str, Any]]:
         """Masks of everything in an image (H, W, 3), uint8 RGB, the best-scored of the whole image first.
+
+        Args:
+            image: what to segment.
+            progress: told of how many points are done, and of how many there are.
 
         Returns a record for each mask:
             segmentation: (H, W) bool, or an RLE as `output_mode` says.
@@ -148,8 +154,15 @@ class SamAutomaticMaskGenerator:
         size = image.shape[0], image.shape[1]
         crop_boxes, layers = generate_crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
         found: list[_Candidate] = []
+        done, total = 0, sum(len(self.point_grids[layer]) for layer in layers)
         for crop_box, layer in zip(crop_boxes, layers, strict=True):
-            found += self._crop(image, crop_box, self.point_grids[layer])
+
+            def advance(points: int, before: int = done) -> None:
+                if progress is not None:
+                    progress(before + points, total)
+
+            found += self._crop(image, crop_box, self.point_grids[layer], advance)
+            done += len(self.point_grids[layer])
         if len(crop_boxes) > 1 and found:
             # Masks from smaller crops are preferred.
             scores = 1 / box_areas(np.array([one.crop_box for one in found]))
@@ -161,7 +174,11 @@ class SamAutomaticMaskGenerator:
         return [self._record(one, counts) for one, counts in zip(found, rles, strict=True)]
 
     def _crop(
-        self, image: NDArray[np.uint8], crop_box: list[int], grid: NDArray[np.float64]
+        self,
+        image: NDArray[np.uint8],
+        crop_box: list[int],
+        grid: NDArray[np.float64],
+        advance: Callable[[int], None],
     ) -> list[_Candidate]:
         """The masks of one crop without duplicates, in pixels of the image."""
         x0, y0, x1, y1 = crop_box
@@ -192,6 +209,7 @@ class SamAutomaticMaskGenerator:
                 found.append(
                     _Candidate(box, float(scores[n, m]), stability, at, crop_box, corner, shape, bits)
                 )
+            advance(start + len(batch))
         if not found:
             return []
         boxes, best = np.stack([one.box for one in found]), np.array([one.score for one in found])

@@ -52,9 +52,9 @@ def resize_bicubic(
 ) -> NDArray[np.uint8]:
     """Resize (H, W, C) uint8 to `size` (height, width) as Pillow's antialiased BICUBIC does.
 
-    To the bit in the order of the classic Pillow: columns first. Recent releases sometimes take the rows first,
-    which differs by at most one level in a photograph, and by more in noise. With a `window` (top, left, height, width) of the result,
-    only that part of it is made.
+    To the bit in the order of the classic Pillow: columns first. Recent releases sometimes take the rows
+    first, which differs by at most one level in a photograph, and by more in noise. With a `window` (top,
+    left, height, width) of the result, only that part of it is made.
     """
     top, left, rows, columns = window or (0, 0, *size)
     height, width = size

@@ -173,6 +173,16 @@ class Manifest:
         return int(self.data["mask"]["first_multimask"])
 
     @property
+    def pred_iou_thresh(self) -> float:
+        """The predicted IoU that masks of everything-mode should have; SAM's 0.88 if the model has no own."""
+        return float(self.data["mask"].get("pred_iou_thresh", 0.88))
+
+    @property
+    def stability_score_thresh(self) -> float:
+        """The stability that masks of everything-mode should have; SAM's 0.95 if the model has no own."""
+        return float(self.data["mask"].get("stability_score_thresh", 0.95))
+
+    @property
     def golden(self) -> dict[str, Any]:
         """path, sha256 and bytes of the golden data."""
         return dict(self.data["golden"])

@@ -139,8 +139,8 @@ class Upscaling:
         for r in rows:
             here = mask[r.start - top : r.stop - top]
             values = np.matmul(r.weights, wide[r.first - first : r.last - first], out=scratch[: len(here)])
-            inner += np.count_nonzero(values > threshold + offset)
-            outer += np.count_nonzero(values > threshold - offset)
+            inner += int(np.count_nonzero(values > threshold + offset))
+            outer += int(np.count_nonzero(values > threshold - offset))
             np.greater(values, threshold, out=here)
         return Window(top, left, mask, inner, outer)
 

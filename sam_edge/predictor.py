@@ -25,6 +25,11 @@ class SamPredictor:
         sam_model: from `sam_edge.load`.
     """
 
+    _embedding: ImageEmbedding | None
+    original_size: tuple[int, int] | None
+    input_size: tuple[int, int] | None
+    is_image_set: bool
+
     def __init__(self, sam_model: Sam) -> None:
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.manifest.square)
@@ -137,9 +142,8 @@ class SamPredictor:
 
     def reset_image(self) -> None:
         """Forget the image."""
-        self._embedding: ImageEmbedding | None = None
-        self.original_size: tuple[int, int] | None = None
-        self.input_size: tuple[int, int] | None = None
+        self._embedding = None
+        self.original_size = self.input_size = None
         self.is_image_set = False
 
     def _set(self) -> ImageEmbedding:
@@ -161,8 +165,13 @@ def predict_batch(
     answers = []
     for record in batched_input:
         predictor.set_torch_image(_array(record["image"])[None], record["original_size"])
-        prompts = [record.get(name) for name in ("point_coords", "point_labels", "boxes", "mask_inputs")]
-        found = predictor.predict_torch(*prompts, multimask_output=multimask_output)
+        found = predictor.predict_torch(
+            record.get("point_coords"),
+            record.get("point_labels"),
+            record.get("boxes"),
+            record.get("mask_inputs"),
+            multimask_output,
+        )
         answers.append(dict(zip(("masks", "iou_predictions", "low_res_logits"), found, strict=True)))
     return answers
 

@@ -119,10 +119,10 @@ def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     flat = image.reshape(old_height, -1)
     if old_width != width:
         wide = np.empty((old_height, width * channels), np.uint8)
-        sums = np.empty((_ROWS, width * channels))
+        buffer = np.empty((_ROWS, width * channels))
         for top in range(0, old_height, _ROWS):
             rows = flat[top : top + _ROWS].astype(np.float64)
-            here = sums[: len(rows)]
+            here = buffer[: len(rows)]
             for c in _bands(old_width, width, channels, _COLUMNS):
                 np.matmul(rows[:, c.first : c.last], c.weights, out=here[:, c.start : c.stop])
             here += 0.5
@@ -131,9 +131,8 @@ def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     if old_height != height:
         tall = np.empty((height, flat.shape[1]), np.uint8)
         for r in _bands(old_height, height, 1, _BAND_ROWS):
-            here = r.weights.T @ flat[r.first : r.last].astype(np.float64)
-            here += 0.5
-            tall[r.start : r.stop] = here
+            sums = r.weights.T @ flat[r.first : r.last].astype(np.float64)
+            tall[r.start : r.stop] = sums + 0.5
         flat = tall
     return flat.reshape(height, width, channels)
 

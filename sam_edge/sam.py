@@ -1,11 +1,12 @@
-"""`load` a bundle, `encode` an image once, `predict` masks for as many prompts as you like."""
+"""`encode` an image once, `predict` masks for as many prompts as you like."""
 
 from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Arrays, Backend, Session, find_backends, is_here
-from .bundle import Bundle, open_bundle
-from .errors import BackendError, ImageError, IntegrityError, PromptError
+from .backends import Arrays, Session
+from .bundle import Bundle
+from .errors import BundleError, ImageError, IntegrityError, PromptError
 from .files import write_atomically
 from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
@@ -96,6 +97,32 @@ class Masks:
         return self.masks[np.arange(len(self.masks)), self.scores.argmax(1)]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Why a backend's device, or a variant on it, was taken or was not.
+
+    Attributes:
+        backend: the backend's name.
+        device: cpu, gpu, npu, or "-" where the backend has none.
+        name: the device's name in that backend.
+        variant: the variant's id; None where the backend or device was not taken, whatever the variant.
+        chosen: whether this is what was loaded.
+        reason: "chosen", or why not.
+    """
+
+    backend: str
+    device: str
+    name: str
+    variant: str | None
+    chosen: bool
+    reason: str
+
+    def __str__(self) -> str:
+        """One line."""
+        parts = (self.backend, self.device, self.name, self.variant)
+        return f"{' '.join(part for part in parts if part and part != '-')}: {self.reason}"
+
+
 class Sam:
     """One variant of a bundle, loaded on one backend and device. Safe to call from several threads."""
 
@@ -106,7 +133,8 @@ class Sam:
         backend: str,
         encoder: Session,
         decoder: Session,
-        opened_with: tuple[str, int | None] = ("auto", None),
+        explain: Callable[[], list[Choice]] = list,
+        open_clip: Callable[[], Clip] | None = None,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -115,9 +143,26 @@ class Sam:
         self.device = encoder.device
         self._encoder = encoder
         self._decoder = decoder
-        self._opened_with = opened_with
+        self._explain = explain
+        self._open_clip = open_clip
         self._clip: Clip | None = None
         self._clip_lock = threading.Lock()
+
+    @property
+    def placement(self) -> dict[str, dict[str, int] | None]:
+        """For "encoder" and "decoder", how many nodes each part of the runtime took; None if it does not say.
+
+        Of ONNX Runtime, after its basic rewrites: {"CUDAExecutionProvider": 301, "CPUExecutionProvider": 4}.
+        """
+        return {"encoder": self._encoder.placement, "decoder": self._decoder.placement}
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """Why each backend, device and variant was taken or not: what `load(..., explain=True)` prints.
+
+        Found out when first asked for: it imports every backend that is installed.
+        """
+        return self._explain()
 
     # Names that scripts for `segment_anything` read.
     image_format = "RGB"
@@ -233,11 +278,12 @@ class Sam:
             BundleError: the bundle has none; the message says how to export it.
             IntegrityError: its files are not as exported.
         """
-        from .clip import open_clip
-
         with self._clip_lock:
             if self._clip is None:
-                self._clip = open_clip(self.bundle, self.variant["id"], self.backend, *self._opened_with)
+                self.bundle.clip_variant(self.variant["id"])
+                if self._open_clip is None:
+                    raise BundleError("this Sam was made without its CLIP; load it with sam_edge.load")
+                self._clip = self._open_clip()
             return self._clip
 
     def predict_text(
@@ -310,7 +356,10 @@ class Sam:
             (indices, *encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
             for indices, group in by_point_count(prompts)
         ]
-        found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, *encoded in groups]
+        found = [
+            self._decode(self._decoder_inputs(embedding, coords, labels, given, texts))
+            for _, coords, labels, given, texts in groups
+        ]
         low_res, scores = (
             np.concatenate([one[name] for one in found]) if len(found) > 1 else found[0][name]
             for name in ("low_res_masks", "iou_predictions")
@@ -373,76 +422,6 @@ class Sam:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def load(
-    path: str | Path,
-    backend: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    check_integrity: bool = True,
-) -> Sam:
-    """Load a bundle made by `sam-edge export`.
-
-    Args:
-        path: the bundle's directory.
-        backend: "auto" or a name from `sam-edge devices`.
-        device: "cpu", "gpu", "npu" or "auto"; never another than asked for.
-        precision: "fp32", "fp16", "int8", or "auto" for the most exact one there is.
-        threads: threads within one operator; None leaves it to the backend.
-        check_integrity: compare every file with its sha256 first.
-
-    Raises:
-        BundleError, IntegrityError: not a bundle, or not as exported.
-        BackendError, DeviceError: no such runtime or device here.
-    """
-    bundle = open_bundle(path)
-    chosen, variant = _choose(bundle, find_backends(backend), device, precision)
-    if check_integrity:
-        bundle.check_files(variant)
-    return load_variant(bundle, variant, chosen.name, device, threads)
-
-
-def load_variant(
-    bundle: Bundle,
-    variant: dict[str, Any],
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-) -> Sam:
-    """Load this very variant, its files unchecked; arguments and errors as in `load`.
-
-    Raises:
-        BackendError: also where the backend does not read the variant's format.
-    """
-    readers = [b for b in find_backends(backend) if variant["format"] in b.formats]
-    if not readers:
-        raise BackendError(
-            f"{backend} does not read {variant['id']}; leave the choice of backend, or load another"
-        )
-    if threads is not None and threads < 1:
-        raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
-    chosen = readers[0]
-    encoder = chosen.open(bundle.path / variant["encoder"]["path"], device, threads)
-    decoder = chosen.open(bundle.path / variant["decoder"]["path"], device, threads)
-    return Sam(bundle, variant, chosen.name, encoder, decoder, (device, threads))
-
-
-def _choose(
-    bundle: Bundle, backends: list[Backend], device: str, precision: str
-) -> tuple[Backend, dict[str, Any]]:
-    """The first of `backends` that is here, has the device and reads a variant of that precision."""
-    usable = [b for b in backends if is_here(b, device)] or [b for b in backends if is_here(b)]
-    # None is here: the first one's `open` says what to install.
-    usable = usable or backends[:1]
-    for backend in usable:
-        if any(
-            v["format"] in backend.formats and precision in ("auto", v["precision"])
-            for v in bundle.manifest.variants
-        ):
-            return backend, bundle.choose(backend.formats, precision)
-    return usable[0], bundle.choose(tuple(f for b in usable for f in b.formats), precision)
 
 
 def _names(graph: dict[str, Any]) -> set[str]:

@@ -17,8 +17,8 @@ from ..files import check_writable
 from ..postprocess import Upscaling
 from ..preprocess import resized_size
 from ..prompts import Prompts, encode_prompts
-from ..sam import Masks, load
-from .options import add_bundle, add_precision, add_runtime
+from ..sam import Masks
+from .options import add_bundle, add_load, load_sam
 
 
 def _numbers(text: str, option: str, counts: tuple[int, ...], form: str) -> list[float]:
@@ -64,8 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="all three masks; otherwise the best one for a single point, the single mask elsewhere",
     )
-    add_runtime(parser)
-    add_precision(parser)
+    add_load(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
     outputs = _numbered(args.out, len(checked) * count) if args.out else []
     _check_outputs(outputs, args.overlay, [args.image, args.mask])
-    with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
+    with load_sam(args) as sam:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None
         found = sam.predict(embedding, coords, labels, boxes or None, mask_input, args.multimask or ambiguous)

@@ -9,7 +9,7 @@ from .. import rle
 from ..bundle import open_bundle
 from ..errors import OutputError, PromptError
 from ..files import check_writable
-from ..sam import load
+from .options import load_sam
 from .predict import _check_outputs, _numbered
 
 
@@ -32,7 +32,7 @@ def run_text(args: argparse.Namespace) -> int:
     # Before the encoder runs.
     open_bundle(args.bundle).clip()
     image = read_image(args.image)
-    with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
+    with load_sam(args) as sam:
         found = sam.predict_text(image, args.text, count, args.threshold)
         backend, device = sam.backend, sam.device
     rows = [

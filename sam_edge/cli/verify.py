@@ -6,13 +6,13 @@ import argparse
 import json
 from typing import Any
 
-from ..backends import find_backends, is_here
+from ..backends import devices_of, find_backends, is_here
 from ..bundle import Bundle, open_bundle
 from ..clip_parity import read_clip_golden, run_clip_parity
 from ..errors import BackendError
 from ..golden import Golden, read_golden
+from ..loading import load_variant
 from ..parity import run_parity
-from ..sam import load_variant
 from .options import add_bundle, add_runtime
 
 
@@ -67,10 +67,10 @@ def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse
     if not readers:
         return row | {"reason": f"{args.backend} does not read {variant['format']}"}
     if not is_here(readers[0]):
-        return row | {"reason": readers[0].devices()[0].reason}
+        return row | {"reason": devices_of(readers[0])[0].reason}
     # An export with another gate stays with it.
     gate = args.min_iou if args.min_iou is not None else variant["parity"]["gate"]["mean_iou"]
-    with load_variant(bundle, variant, readers[0].name, args.device, args.threads) as sam:
+    with load_variant(bundle, variant, readers[0].name, args.device, args.threads, args.cache) as sam:
         report = run_parity(sam, golden, variant["precision"], gate)
         row |= {"device": sam.device, **report.to_dict()}
         if bundle.manifest.clip is not None:

@@ -200,7 +200,8 @@ def scene():
         mask = box_mask(60, 180, 15, 15 + 60 * channel, 30, 30)
         image[mask, channel] = 255
         records.append({"segmentation": mask, "area": 900, "bbox": [15 + 60 * channel, 15, 30, 30]})
-    return types.SimpleNamespace(clip=Colours()), image, records
+    rules = types.SimpleNamespace(pred_iou_thresh=0.7, stability_score_thresh=0.6)
+    return types.SimpleNamespace(clip=Colours(), manifest=rules), image, records
 
 
 @pytest.mark.parametrize(("word", "index"), [("red", 0), ("green", 1), ("blue", 2)])
@@ -239,8 +240,8 @@ def test_everything_mode_runs_where_no_masks_are_given(scene, monkeypatch):
     sam, image, records = scene
 
     class Generator:
-        def __init__(self, model):
-            assert model is sam
+        def __init__(self, model, pred_iou_thresh, stability_score_thresh):
+            assert model is sam and (pred_iou_thresh, stability_score_thresh) == (0.7, 0.6)
 
         def generate(self, given):
             assert given is image
