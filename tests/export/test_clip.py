@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -38,6 +40,7 @@ def with_clip(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("with-clip") / "bundle"
     # The gates on masks are off: they are not what is tested here, and the search would take its time.
     arguments = ["--format", "onnx,openvino", "--precision", "fp32,fp16,int8", "--min-iou", "0"]
+    arguments += ["--dynamic", "--text-embeddings"]  # for the examples of docs/text.md
     assert main(["export", "--clip", str(folder), *arguments, "--out", str(out)]) == 0
     return out
 
@@ -231,13 +234,39 @@ def test_clip_opens_when_it_is_asked_for_and_closes_with_its_sam(with_clip):
     [
         (["--clip", "{tmp}/none"], "is not a folder"),
         (["--clip", "{tmp}"], "found none"),
-        (["--clip", "{clip}", "--format", "coreml"], "no coreml form yet"),
     ],
 )
 def test_bad_export_requests(folder, tmp_path, capsys, arguments, says):
     arguments = [a.format(tmp=tmp_path, clip=folder) for a in arguments]
     assert main(["export", *arguments, "--out", str(tmp_path / "b")]) == 2
     assert says in capsys.readouterr().err and not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_core_ml_packages_keep_the_features(folder, copy, precision):
+    data, variant = manifest(copy), {"id": f"coreml-{precision}", "format": "coreml", "precision": precision}
+    data["variants"].append(variant)
+    images = read_golden(copy / "golden.npz").images
+    shop = ClipWorkshop(read_clip(folder), Options(), images, copy, lambda step: None)
+    entry = add_variant(shop, variant, copy, data, {})
+    assert entry["parity"]["passed"] and entry["parity"]["device"] in ("mil-reference", "cpu")
+    (ids,) = entry["text_encoder"]["inputs"]
+    assert ids == {"name": "input_ids", "dtype": "int32", "shape": [1, SMALL["context"]]}
+    size = sum(file["bytes"] for file in entry["files"])
+    assert size < {"fp32": 1e6, "fp16": 5e5, "int8": 4e5}[precision]
+
+
+def test_the_examples_of_the_documentation(with_clip, tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs/text.md"
+    (tmp_path / "bundle").symlink_to(with_clip)
+    Image.fromarray(read_photo("astronaut.jpg")).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    names = {}
+    exec(compile(code, str(page), "exec"), names)
+    names["sam"].close()
+    assert names["scores"].shape == (len(names["masks"]), 2) and len(names["masks"]) > 0
+    assert names["alone"].masks.shape == names["with_a_point"].masks.shape
 
 
 def test_below_its_gate_it_is_refused(folder, copy, monkeypatch):
