@@ -68,7 +68,13 @@ class _Band:
     stop: int
     first: int
     last: int
-    weights: NDArray[np.float64]
+    weights: NDArray[np.floating]
+
+    def interleaved(self, channels: int) -> _Band:
+        """The same for pixels of several values, one after the other."""
+        edges = channels * np.array([self.start, self.stop, self.first, self.last])
+        start, stop, first, last = edges.tolist()
+        return _Band(start, stop, first, last, np.kron(self.weights, np.eye(channels)))
 
 
 def _taps(old: int, new: int, i: int) -> tuple[int, NDArray[np.int64]]:
@@ -99,10 +105,7 @@ def _bands(old: int, new: int, channels: int, width: int) -> list[_Band]:
         matrix = np.zeros((last - first, len(taps)))
         for column, (at, weights) in enumerate(taps):
             matrix[at - first : at - first + len(weights), column] = weights / (1 << _PRECISION_BITS)
-        matrix = np.kron(matrix, np.eye(channels))
-        bands.append(
-            _Band(start * channels, (start + len(taps)) * channels, first * channels, last * channels, matrix)
-        )
+        bands.append(_Band(start, start + len(taps), first, last, matrix).interleaved(channels))
     return bands
 
 

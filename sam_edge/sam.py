@@ -353,19 +353,16 @@ class Sam:
         resized = resized_size(embedding.original_size, rules.square)
         # Every prompt is checked before the decoder's first run.
         groups = [
-            (indices, *encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
+            (indices, encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
             for indices, group in by_point_count(prompts)
         ]
-        found = [
-            self._decode(self._decoder_inputs(embedding, coords, labels, given, texts))
-            for _, coords, labels, given, texts in groups
-        ]
+        found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, encoded in groups]
         low_res, scores = (
             np.concatenate([one[name] for one in found]) if len(found) > 1 else found[0][name]
             for name in ("low_res_masks", "iou_predictions")
         )
         if len(groups) > 1:
-            order = np.argsort(np.concatenate([indices for indices, *_ in groups]))
+            order = np.argsort(np.concatenate([indices for indices, _ in groups]))
             low_res, scores = low_res[order], scores[order]
         return low_res, scores
 
