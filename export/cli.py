@@ -74,7 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--clip",
         type=Path,
         metavar="FOLDER",
-        help="a published CLIP, to find masks by a text (ONNX, OpenVINO)",
+        help="a published CLIP, to find masks by a text",
     )
     parser.add_argument(
         "--text-embeddings", action="store_true", help="decoders take text embeddings as tokens of a prompt"

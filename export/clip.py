@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
+from sam_edge.backends import find_backends
 from sam_edge.bundle import Bundle
 from sam_edge.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.clip_parity import ClipGolden, read_clip_golden, run_clip_parity, write_clip_golden
@@ -27,10 +29,10 @@ from sam_edge.manifest import ClipRules, Manifest
 from . import onnx
 from .clip_checkpoint import ClipLoaded, load_clip
 from .clip_tokenizer import make_tokenizer
-from .reference.clip import ClipModel, TextEncoder
+from .reference.clip import TextEncoder
 from .variants import SUFFIX, Options, file_facts, graph_facts
 
-FORMATS = ("onnx", "openvino")
+PARTS = ("text_encoder", "image_encoder")
 # Short and long, plain and odd, one cut off; what they say matters little to a comparison.
 TEXTS = (
     "a photo of a cat",
@@ -85,15 +87,6 @@ def read_clip(folder: Path) -> ClipSource:
     return ClipSource(loaded, make_tokenizer(folder, loaded.model.config))
 
 
-def check_formats(formats: tuple[str, ...]) -> None:
-    """Raise `CheckpointError` for a format that CLIP cannot be exported to."""
-    for kind in formats:
-        if kind not in FORMATS:
-            raise CheckpointError(
-                f"--clip has no {kind} form yet; leave {kind} out of --format, or export it without --clip"
-            )
-
-
 def describe_clip(source: ClipSource, stage: Path, golden: Golden) -> dict[str, Any]:
     """Write the tokeniser and the golden features; the manifest's `clip`, without variants yet."""
     folder, loaded, rules = stage / "clip", source.loaded, source.rules
@@ -124,6 +117,18 @@ def describe_clip(source: ClipSource, stage: Path, golden: Golden) -> dict[str, 
     }
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One encoder: an example of its input, two rows, and the names of input, output and rows."""
+
+    name: str
+    module: nn.Module
+    example: torch.Tensor
+    input: str
+    output: str
+    axis: str
+
+
 class ClipWorkshop:
     """Writes a CLIP's variants; the FP32 ONNX graphs are traced once."""
 
@@ -139,32 +144,26 @@ class ClipWorkshop:
         self.work, self.progress = work, progress
 
     @cached_property
+    def parts(self) -> list[_Part]:
+        """The reference's encoders."""
+        model, config = self.source.loaded.model, self.source.loaded.model.config
+        ids = torch.full((2, config.context_length), config.end_of_text, dtype=torch.int32)
+        images = torch.zeros(2, 3, config.image_size, config.image_size)
+        return [
+            _Part("text_encoder", TextEncoder(model), ids, "input_ids", "text_features", "num_texts"),
+            _Part("image_encoder", model.visual, images, "images", "image_features", "num_images"),
+        ]
+
+    @cached_property
     def graphs(self) -> dict[str, Path]:
         """FP32 ONNX files of the reference by part."""
-        model: ClipModel = self.source.loaded.model
-        config = model.config
         found = {}
-        for part, module, example, name, output, axis in (
-            (
-                "text_encoder",
-                TextEncoder(model),
-                torch.full((2, config.context_length), config.end_of_text, dtype=torch.int32),
-                "input_ids",
-                "text_features",
-                "num_texts",
-            ),
-            (
-                "image_encoder",
-                model.visual,
-                torch.zeros(2, 3, config.image_size, config.image_size),
-                "images",
-                "image_features",
-                "num_images",
-            ),
-        ):
-            self.progress(f"tracing CLIP's {part}")
-            found[part] = self.work / f"clip-{part}.onnx"
-            onnx.write_batched(module, example, name, output, axis, found[part])
+        for part in self.parts:
+            self.progress(f"tracing CLIP's {part.name}")
+            found[part.name] = self.work / f"clip-{part.name}.onnx"
+            onnx.write_batched(
+                part.module, part.example, part.input, part.output, part.axis, found[part.name]
+            )
         return found
 
     def examples(self, part: str) -> list[dict[str, NDArray[Any]]]:
@@ -175,44 +174,46 @@ class ClipWorkshop:
 
     def write(self, kind: str, precision: str, folder: Path, facts: Mapping[str, Any]) -> list[str]:
         """Both encoders into `folder`; returns what stayed in higher precision, and why."""
+        write = {"onnx": self._onnx, "openvino": self._openvino, "coreml": self._coreml}[kind]
         kept: list[str] = []
-        for part, graph in self.graphs.items():
-            target = folder / f"{part}{SUFFIX[kind]}"
-            described = {**facts, "format": kind, "precision": precision, "graph": part}
-            write = {"onnx": self._onnx, "openvino": self._openvino}[kind]
-            kept += write(part, graph, precision, target, described)
+        for part in self.parts:
+            described = {**facts, "format": kind, "precision": precision, "graph": part.name}
+            kept += write(part, precision, folder / f"{part.name}{SUFFIX[kind]}", described)
         return list(dict.fromkeys(kept))
 
-    def _onnx(
-        self, part: str, graph: Path, precision: str, target: Path, facts: Mapping[str, Any]
-    ) -> list[str]:
+    def _onnx(self, part: _Part, precision: str, target: Path, facts: Mapping[str, Any]) -> list[str]:
         kept: list[str] = []
-        made = graph
+        made = graph = self.graphs[part.name]
         if precision == "fp16":
             from . import fp16
 
-            made = self.work / f"clip-fp16-{part}.onnx"
-            names = fp16.convert(graph, made, self.examples(part))
-            kept = [f"{part} {name}: FP32, as FP16 would overflow or lose digits" for name in names]
+            made = self.work / f"clip-fp16-{part.name}.onnx"
+            names = fp16.convert(graph, made, self.examples(part.name))
+            kept = [f"{part.name} {name}: FP32, as FP16 would overflow or lose digits" for name in names]
         elif precision == "int8":
             from . import int8
 
-            made = self.work / f"clip-int8-{part}.onnx"
+            made = self.work / f"clip-int8-{part.name}.onnx"
             int8.compress_decoder(graph, made)
             kept = [_IN_FLOAT]
         onnx.stamp(made, target, {**facts, "opset": onnx.OPSET})
         return kept
 
-    def _openvino(
-        self, part: str, graph: Path, precision: str, target: Path, facts: Mapping[str, Any]
-    ) -> list[str]:
+    def _openvino(self, part: _Part, precision: str, target: Path, facts: Mapping[str, Any]) -> list[str]:
         from . import openvino
 
-        static = not self.options.dynamic
+        # One text or image a call, --dynamic or not: NPUs want that, and a CPU gains little from more.
         if precision == "int8":
-            openvino.write_decoder_int8(graph, target, facts, static)
+            openvino.write_decoder_int8(self.graphs[part.name], target, facts)
             return [_IN_FLOAT]
-        return openvino.write(graph, target, facts, precision, static)
+        return openvino.write(self.graphs[part.name], target, facts, precision)
+
+    def _coreml(self, part: _Part, precision: str, target: Path, facts: Mapping[str, Any]) -> list[str]:
+        from . import coreml
+
+        one, ios = part.example[:1], self.options.ios
+        kept = coreml.write_module(part.module, one, part.input, part.output, target, facts, precision, ios)
+        return [*kept, _IN_FLOAT] if precision == "int8" else kept
 
 
 _IN_FLOAT = "activations of CLIP: only its weights are INT8, which keeps the ranking of masks"
@@ -235,11 +236,16 @@ def add_variant(
     entry = {
         "id": name,
         "files": files,
-        **{part: graph_facts(kind, folder, part, stage) for part in shop.graphs},
+        **{part: graph_facts(kind, folder, part, stage) for part in PARTS},
         "higher_precision_ops": kept,
     }
     trial = {**data, "clip": {**data["clip"], "variants": [entry]}}
-    exported = open_clip(Bundle(stage, Manifest(trial)), name)
+    reader = next(one for one in find_backends() if kind in one.formats)
+    exported = open_clip(
+        Bundle(stage, Manifest(trial)),
+        name,
+        lambda graph, part: reader.open(stage / graph[part]["path"], "auto", None),
+    )
     try:
         golden = read_clip_golden(stage / "clip/golden.npz")
         parity = run_clip_parity(exported, golden, shop.images, precision)

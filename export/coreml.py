@@ -178,6 +178,27 @@ def write_decoder(
     return _convert(program, inputs, ["low_res_masks", "iou_predictions"], path, facts, precision, ios)
 
 
+def write_module(
+    module: nn.Module,
+    example: Tensor,
+    name: str,
+    output: str,
+    path: Path,
+    facts: Mapping[str, Any],
+    precision: str,
+    ios: int,
+) -> list[str]:
+    """A module of one input, called `name` and shaped as `example`, and one output, float32, called `output`.
+
+    Other arguments, result and errors are those of `write_encoder`.
+    """
+    _check(ios, precision)
+    ct = import_coremltools()
+    dtype = np.int32 if example.dtype == torch.int32 else np.float32
+    inputs = [ct.TensorType(name, example.shape, dtype)]
+    return _convert(_trace(module, (example,), None), inputs, [output], path, facts, precision, ios)
+
+
 def _check(ios: int, precision: str) -> None:
     if ios not in IOS:
         raise ExportError(f"unknown deployment target iOS {ios}; expected one of {', '.join(map(str, IOS))}")

@@ -41,10 +41,6 @@ STATIC_PROMPTS, STATIC_POINTS = 1, 2
 # What the dynamic axes of other inputs and outputs than points count.
 _AXES = {
     "text_embeddings": ("num_prompts", "num_texts"),
-    "input_ids": ("num_texts",),
-    "text_features": ("num_texts",),
-    "images": ("num_images",),
-    "image_features": ("num_images",),
 }
 
 

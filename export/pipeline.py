@@ -27,7 +27,7 @@ from sam_edge.parity import GATES, OVERFLOWN, run_parity
 
 from .calibration import Calibration, packaged_calibration, read_calibration
 from .checkpoint import Loaded, build_reference, load_checkpoint
-from .clip import ClipSource, ClipWorkshop, add_variant, check_formats, describe_clip, read_clip
+from .clip import ClipSource, ClipWorkshop, add_variant, describe_clip, read_clip
 from .compat import check_contract
 from .fuse import fuse
 from .golden import at_median, make_golden
@@ -110,8 +110,6 @@ def export_bundle(
     progress, options = progress or Progress(), options or Options()
     check_converters(options)
     check_text_embeddings(options)
-    if clip is not None:
-        check_formats(options.formats)
     with staged(out) as stage:
         with _step(progress, "read checkpoint") as detail:
             loaded = load_checkpoint(checkpoint, name)

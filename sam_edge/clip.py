@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Arrays, Session, find_backends
+from .backends import Arrays, Session
 from .bicubic import resize_bicubic
 from .bundle import Bundle
 from .errors import BackendError, IntegrityError, PromptError
@@ -46,10 +46,12 @@ class Clip:
             raise PromptError("texts should be a list of strings")
         if self._tokenizer is None:
             self._tokenizer = read_tokenizer(self._tokenizer_file.read_bytes(), self.rules.context_length)
-        try:
-            rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        except UnicodeEncodeError as error:
-            raise PromptError(f"a text is not valid Unicode ({error.reason})") from error
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise PromptError(f"the text {text!r:.60} is not valid Unicode ({error.reason})") from error
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         ids = np.zeros((len(rows), self.rules.context_length), np.int32)
         for row, numbers in zip(ids, rows, strict=True):
             row[: len(numbers)] = numbers
@@ -97,10 +99,13 @@ class Clip:
         self._image.close()
 
 
-def open_clip(
-    bundle: Bundle, variant: str, backend: str = "auto", device: str = "auto", threads: int | None = None
-) -> Clip:
+def open_clip(bundle: Bundle, variant: str, opened: Callable[[dict[str, Any], str], Session]) -> Clip:
     """The CLIP that belongs to a variant of the bundle; its files are checked first.
+
+    Args:
+        bundle: as exported with `--clip`.
+        variant: its name.
+        opened: opens a graph of a manifest's entry, "text_encoder" or "image_encoder".
 
     Raises:
         BundleError: the bundle has none; the message says how to export it.
@@ -111,12 +116,12 @@ def open_clip(
     assert rules is not None
     bundle.check_files(found)
     tokenizer = bundle.check_tokenizer()
-    kind = next(v["format"] for v in bundle.manifest.variants if v["id"] == variant)
-    readers = [b for b in find_backends(backend) if kind in b.formats]
-    if not readers:
-        raise BackendError(f"{backend} does not read {variant}; leave the choice of backend, or load another")
-    text = readers[0].open(bundle.path / found["text_encoder"]["path"], device, threads)
-    image = readers[0].open(bundle.path / found["image_encoder"]["path"], device, threads)
+    text = opened(found, "text_encoder")
+    try:
+        image = opened(found, "image_encoder")
+    except BaseException:
+        text.close()
+        raise
     return Clip(rules, found, tokenizer, text, image)
 
 

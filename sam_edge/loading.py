@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_here
 from .bundle import PRECISIONS, Bundle, open_bundle
 from .errors import BackendError, BundleError
 from .sam import Choice, Sam
 from .warm import Warm, graph_id
+
+if TYPE_CHECKING:
+    from .clip import Clip
 
 CACHE_VARIABLE = "SAM_EDGE_CACHE"
 
@@ -106,21 +109,26 @@ def _load(
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
 
-    def opened(graph: str) -> Session:
-        path = bundle.path / variant[graph]["path"]
+    def opened(entry: dict[str, Any], graph: str, checked: bool = checked) -> Session:
+        path = bundle.path / entry[graph]["path"]
         if cache_dir is None:
             return backend.open(path, wanted.device, threads)
-        warm = Warm(Path(cache_dir), graph_id(bundle.path, variant, graph, checked))
+        warm = Warm(Path(cache_dir), graph_id(bundle.path, entry, graph, checked))
         return backend.open_warm(path, wanted.device, threads, warm)
 
-    encoder = opened("encoder")
+    def opened_clip() -> Clip:
+        from .clip import open_clip
+
+        return open_clip(bundle, variant["id"], partial(opened, checked=True))
+
+    encoder = opened(variant, "encoder")
     try:
-        decoder = opened("decoder")
+        decoder = opened(variant, "decoder")
     except BaseException:
         encoder.close()
         raise
     explained = partial(explain_choice, bundle, wanted, (backend, variant))
-    return Sam(bundle, variant, backend.name, encoder, decoder, explained, (wanted.device, threads))
+    return Sam(bundle, variant, backend.name, encoder, decoder, explained, opened_clip, threads)
 
 
 def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .backends import Arrays, Session
 from .bundle import Bundle
-from .errors import BackendError, ImageError, IntegrityError, PromptError
+from .errors import BackendError, BundleError, ImageError, IntegrityError, PromptError
 from .files import write_atomically
 from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
@@ -134,7 +134,8 @@ class Sam:
         encoder: Session,
         decoder: Session,
         explain: Callable[[], list[Choice]] = list,
-        opened_with: tuple[str, int | None] = ("auto", None),
+        open_clip: Callable[[], Clip] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -144,7 +145,8 @@ class Sam:
         self._encoder = encoder
         self._decoder = decoder
         self._explain = explain
-        self._opened_with = opened_with
+        self._open_clip = open_clip
+        self.threads = threads
         self._clip: Clip | None = None
         self._clip_lock = threading.Lock()
 
@@ -188,10 +190,10 @@ class Sam:
         if kind != self.device:
             from .loading import load_variant
 
-            moved = load_variant(self.bundle, self.variant, self.backend, kind, self._opened_with[1])
+            moved = load_variant(self.bundle, self.variant, self.backend, kind, self.threads)
             self.close()
             self._encoder, self._decoder, self._clip = moved._encoder, moved._decoder, None
-            self.device, self._opened_with = moved.device, moved._opened_with
+            self.device, self._open_clip = moved.device, moved._open_clip
         return self
 
     def __call__(self, batched_input: list[dict[str, Any]], multimask_output: bool) -> list[dict[str, Any]]:
@@ -296,11 +298,12 @@ class Sam:
             BundleError: the bundle has none; the message says how to export it.
             IntegrityError: its files are not as exported.
         """
-        from .clip import open_clip
-
         with self._clip_lock:
             if self._clip is None:
-                self._clip = open_clip(self.bundle, self.variant["id"], self.backend, *self._opened_with)
+                self.bundle.clip_variant(self.variant["id"])
+                if self._open_clip is None:
+                    raise BundleError("this Sam was made without its CLIP; load it with sam_edge.load")
+                self._clip = self._open_clip()
             return self._clip
 
     def predict_text(

@@ -69,7 +69,7 @@ def predict_text(
         templates: sentences with {} for the text, such as "a photo of {}."; the mean of their features is
             taken (Radford et al. 2021, section 3.1.4).
         masks: what `SamAutomaticMaskGenerator.generate` found on this image, where it was run before, with
-            masks as arrays; else it runs with its defaults.
+            masks as arrays; else it runs with its defaults, and the model's thresholds.
 
     Raises:
         PromptError: no text, or another argument that makes no sense.
@@ -84,7 +84,12 @@ def predict_text(
     if masks is None:
         from .automatic_mask_generator import SamAutomaticMaskGenerator
 
-        masks = SamAutomaticMaskGenerator(sam).generate(image)
+        rules = sam.manifest
+        masks = SamAutomaticMaskGenerator(
+            sam,
+            pred_iou_thresh=rules.pred_iou_thresh,
+            stability_score_thresh=rules.stability_score_thresh,
+        ).generate(image)
     found = _segmentations(masks, image.shape[:2])
     scores = mask_features(clip, image, found) @ wanted
     logits = clip.rules.logit_scale * scores

@@ -50,6 +50,9 @@ def vocabulary():
     return {token: number for number, token in enumerate(tokens)}
 
 
+END = len(vocabulary()) - 1
+
+
 def random_clip(sizes=SMALL, activation="quick_gelu", seed=0, vocab_size=None, legacy_end=False):
     """transformers' CLIPModel with random weights that keep signals alive."""
     names = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")

@@ -45,8 +45,7 @@ def _session(model: Any, spec: Any, device: str, placement: dict[str, int]) -> S
 
     def run(inputs: Arrays) -> Arrays:
         given = {
-            name: _picture(array) if name in pictures else np.ascontiguousarray(array, np.float32)
-            for name, array in inputs.items()
+            name: _picture(array) if name in pictures else _numbers(array) for name, array in inputs.items()
         }
         with turn:
             try:
@@ -56,6 +55,11 @@ def _session(model: Any, spec: Any, device: str, placement: dict[str, int]) -> S
         return {name: np.array(array, np.float32) for name, array in outputs.items()}
 
     return Session(run, device, placement=placement)
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """Token numbers stay whole."""
+    return np.ascontiguousarray(array, np.int32 if array.dtype.kind in "iu" else np.float32)
 
 
 def _picture(array: NDArray[Any]) -> Any:

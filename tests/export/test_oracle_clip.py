@@ -13,17 +13,16 @@ from sam_edge.export.clip_checkpoint import load_clip
 from sam_edge.export.clip_tokenizer import make_tokenizer
 from sam_edge.export.reference.clip import ClipConfig, ClipModel, Tower
 from tests.make_clip import (
+    END,
     SMALL,
     VIT_B_32,
     openai_names,
     random_clip,
-    vocabulary,
     write_hugging_face,
     write_openai,
     write_vocabulary,
 )
 
-END = len(vocabulary()) - 1
 ODD = {"text": (30, 1, 17, 5), "vision": (28, 3, 31, 7), "image": 45, "patch": 7, "context": 9, "dim": 11}
 WIDE = {
     "text": (64, 2, 256, 1),
