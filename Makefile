@@ -33,7 +33,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/types && mkdir -p build/types && cp -rs $(CURDIR)/sam_edge build/types/sam_edge
-	cp -rs $(CURDIR)/export build/types/sam_edge/export && cp -rs $(CURDIR)/models build/types/sam_edge/models
+	for room in export models benchmarks; do cp -rs $(CURDIR)/$$room build/types/sam_edge/$$room; done
 	$(CURDIR)/$(BIN)/mypy --config-file pyproject.toml build/types/sam_edge
 
 format: $(VENV)/installed-dev

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,7 @@ def load_checkpoint(path: Path, name: str | None = None) -> Loaded:
     Raises:
         CheckpointError: missing, truncated, unsafe, foreign or partly matching file.
     """
-    model, weights, layout = _recognise(_read(path), path, name)
+    model, weights, layout = _recognise(read_weights(path), path, name)
     return Loaded(model, {key: value.float() for key, value in weights.items()}, layout)
 
 
@@ -54,10 +55,20 @@ def build_reference(loaded: Loaded) -> SamModel:
     return sam.requires_grad_(False).eval()
 
 
-def _read(path: Path) -> Weights:
+def read_weights(path: Path) -> Weights:
+    """Names and tensors of a .safetensors file, or of what `torch.save` wrote; no code in it is run.
+
+    Raises:
+        CheckpointError: missing, truncated, unsafe, or not a state dict.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"checkpoint {path} is not a file; give the path of a .pth or .safetensors file"
+        )
+    if _is_torchscript(path):
+        raise CheckpointError(
+            f"checkpoint {path} is a TorchScript archive, which holds code, and code is never run; use the "
+            "same weights as .safetensors, or a state dict saved by torch.save"
         )
     content: object
     try:
@@ -89,6 +100,14 @@ def _read(path: Path) -> Weights:
     return weights
 
 
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
 @cache
 def expected_shapes(model: Model) -> Shapes:
     """Every tensor of `model` by our name, with its shape."""
@@ -116,11 +135,13 @@ def _recognise(stored: Weights, path: Path, name: str | None) -> tuple[Model, We
             names = len(expected.keys() & found.keys()) / len(expected.keys() | found.keys())
             same = len(expected.items() & found.items()) / len(expected)
             if (names, same) > agreeing:
-                agreeing, nearest = (names, same), _differences(model, same, expected, found)
+                agreeing = names, same
+                nearest = f"{model.name} ({same:.0%} of its tensors agree): {differences(expected, found)}"
     raise CheckpointError(f"checkpoint {path} is no model that sam-edge knows; the nearest is {nearest}")
 
 
-def _differences(model: Model, same: float, expected: Shapes, found: Shapes) -> str:
+def differences(expected: Shapes, found: Shapes) -> str:
+    """How many tensors are missing, unexpected or misshapen, with the first of each."""
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
     misshapen = [
@@ -128,9 +149,8 @@ def _differences(model: Model, same: float, expected: Shapes, found: Shapes) -> 
         for key, shape in expected.items()
         if key in found and found[key] != shape
     ]
-    differences = "; ".join(
+    return "; ".join(
         f"{len(keys)} {what}, first {keys[0]}"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
         if keys
     )
-    return f"{model.name} ({same:.0%} of its tensors agree): {differences}"

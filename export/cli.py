@@ -70,6 +70,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compat", choices=["segment-anything"], help="ONNX: also write the published decoder contract"
     )
+    parser.add_argument(
+        "--clip",
+        type=Path,
+        metavar="FOLDER",
+        help="a published CLIP, to find masks by a text (ONNX, OpenVINO)",
+    )
+    parser.add_argument(
+        "--text-embeddings", action="store_true", help="decoders take text embeddings as tokens of a prompt"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -103,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         ios=args.ios,
         w8a8=args.w8a8,
         compat=args.compat,
+        text_embeddings=args.text_embeddings,
     )
     _check_pairs(args, options)
     if args.model is not None and args.model not in CATALOGUE:
@@ -112,11 +122,13 @@ def run(args: argparse.Namespace) -> int:
     name = args.model or (None if args.checkpoint else DEFAULT_MODEL)
     checkpoint = find_checkpoint(name or DEFAULT_MODEL, args.checkpoint)
     out: Path = args.out or Path(f"{name or checkpoint.stem}-bundle")
-    data = export_bundle(out, checkpoint, name, options, args.calib, _Lines(args.json))
+    data = export_bundle(out, checkpoint, name, options, args.calib, _Lines(args.json), args.clip)
     if args.json:
         print(json.dumps({"bundle": str(out), "variants": data["variants"]}, indent=2))
         return 0
     print(f"bundle {out}")
     print(f"  sam-edge verify {out}")
     print(f"  sam-edge predict {out} IMAGE --point X,Y --overlay overlay.png")
+    if args.clip is not None:
+        print(f"  sam-edge predict {out} IMAGE --text 'a dog' --overlay overlay.png")
     return 0

@@ -16,7 +16,7 @@ from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
 from sam_edge.quiet import quiet
 
-from .reference.model import PromptAndMaskDecoder, SamModel, decoder_example
+from .reference.model import PromptAndMaskDecoder, SamModel, TextAndMaskDecoder, decoder_example
 
 OPSET = 18
 # A protobuf message cannot pass 2 GiB; larger models keep their weights in a file beside the graph.
@@ -32,19 +32,32 @@ def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
     _finish(proto, path)
 
 
-def write_decoder(sam: SamModel, model: Model, path: Path) -> None:
-    """The prompt encoder and mask decoder in one graph, batched over prompts and points."""
+def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False) -> None:
+    """The prompt encoder and mask decoder in one graph, batched over prompts and points.
+
+    With `texts`, text embeddings (N, T, dim) are one more input, for any T, 0 included.
+    """
     fixed = model.prompt.num_points
-    example = decoder_example(model, 2, fixed or 3)
+    example = decoder_example(model, 2, fixed or 3, 4 if texts else None)
     prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
     each: dict[int, Any] = {0: prompts} if fixed else {0: prompts, 1: points}
     dynamic: list[Any] = [None, each, each, {0: prompts}, {0: prompts}]
+    dynamic += [{0: prompts, 1: torch.export.Dim("num_texts", min=0)}] if texts else []
     # The extra embeddings are one argument, `*extra_embeddings`, if there are any; a tuple of None would be
     # taken for the axes of one tensor.
     dynamic += [({},) * len(model.extra_embeddings)] if model.extra_embeddings else []
     inputs, values = list(example), tuple(example.values())
-    proto = _trace(PromptAndMaskDecoder(sam), values, inputs, DECODER_OUTPUTS, tuple(dynamic))
+    decoder = TextAndMaskDecoder(sam) if texts else PromptAndMaskDecoder(sam)
+    proto = _trace(decoder, values, inputs, DECODER_OUTPUTS, tuple(dynamic))
     _finish(proto, path)
+
+
+def write_batched(
+    module: nn.Module, example: torch.Tensor, name: str, output: str, axis: str, path: Path
+) -> None:
+    """A module of one input and one output, both with any number of rows, called `axis`."""
+    rows = {0: torch.export.Dim(axis)}
+    _finish(_trace(module, (example,), [name], [output], (rows,)), path)
 
 
 def stamp(source: Path, target: Path, facts: Mapping[str, Any]) -> None:

@@ -38,6 +38,14 @@ BARE = "/WithoutBiases"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
 # What a static decoder is written for: one click and its padding point, or one box.
 STATIC_PROMPTS, STATIC_POINTS = 1, 2
+# What the dynamic axes of other inputs and outputs than points count.
+_AXES = {
+    "text_embeddings": ("num_prompts", "num_texts"),
+    "input_ids": ("num_texts",),
+    "text_features": ("num_texts",),
+    "images": ("num_images",),
+    "image_features": ("num_images",),
+}
 
 
 def write(
@@ -143,7 +151,7 @@ def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def _tensor(port: Any) -> dict[str, Any]:
     name = port.any_name
-    axes = ("num_prompts", "num_points")
+    axes = _AXES.get(name, ("num_prompts", "num_points"))
     shape = [d.get_length() if d.is_static else axes[i] for i, d in enumerate(port.partial_shape)]
     return {"name": name, "dtype": np.dtype(port.element_type.to_dtype()).name, "shape": shape}
 

@@ -14,6 +14,7 @@ from sam_edge.bundle import Bundle
 from sam_edge.errors import CheckpointError, ExportError, ParityError, SamEdgeError
 from sam_edge.files import sha256_file
 from sam_edge.golden import Golden, write_golden
+from sam_edge.loading import load_variant
 from sam_edge.manifest import (
     SCHEMA_VERSION,
     InputRules,
@@ -23,16 +24,24 @@ from sam_edge.manifest import (
 )
 from sam_edge.models.catalogue import CATALOGUE, HERE, Model
 from sam_edge.parity import GATES, OVERFLOWN, run_parity
-from sam_edge.sam import load_variant
 
 from .calibration import Calibration, packaged_calibration, read_calibration
 from .checkpoint import Loaded, build_reference, load_checkpoint
+from .clip import ClipSource, ClipWorkshop, add_variant, check_formats, describe_clip, read_clip
 from .compat import check_contract
 from .fuse import fuse
 from .golden import at_median, make_golden
 from .publish import staged
 from .search import Parity
-from .variants import Options, Workshop, check_converters, describe, write_variant
+from .variants import (
+    Options,
+    Workshop,
+    check_converters,
+    check_text_embeddings,
+    describe,
+    file_facts,
+    write_variant,
+)
 
 
 class Progress:
@@ -81,6 +90,7 @@ def export_bundle(
     options: Options | None = None,
     calib: Path | None = None,
     progress: Progress | None = None,
+    clip: Path | None = None,
 ) -> dict[str, Any]:
     """Export `checkpoint` to a bundle at `out`; returns the manifest.
 
@@ -91,6 +101,7 @@ def export_bundle(
         options: formats, precisions and the rest; ONNX FP32 if not given.
         calib: a folder of pictures to calibrate INT8 with; the packaged photographs if not given.
         progress: told of each step.
+        clip: a folder with a published CLIP, to find masks by a text.
 
     Raises:
         CheckpointError, OutputError, CalibrationError, BackendError: nothing was started.
@@ -98,6 +109,9 @@ def export_bundle(
     """
     progress, options = progress or Progress(), options or Options()
     check_converters(options)
+    check_text_embeddings(options)
+    if clip is not None:
+        check_formats(options.formats)
     with staged(out) as stage:
         with _step(progress, "read checkpoint") as detail:
             loaded = load_checkpoint(checkpoint, name)
@@ -105,7 +119,10 @@ def export_bundle(
             detail.append(f"{loaded.model.name}, {loaded.layout} layout")
         if options.compat:
             check_contract(loaded.model)
+        source = None if clip is None else _read_clip(clip, progress)
         data = _describe(loaded, checkpoint)
+        if options.text_embeddings:
+            data["prompt"]["text_embeddings"] = True
         calibration = _calibration(options, calib, Manifest(data).input, progress)
         with _step(progress, "golden data from the reference") as detail:
             golden = make_golden(sam, loaded.model, progress.begin)
@@ -113,7 +130,7 @@ def export_bundle(
             detail.append(f"{len(golden.prompts)} prompts on {len(golden.images)} images")
             if at_median(golden, loaded.model):
                 detail.append("untrained? masks are empty or full, so compared at the median logit")
-        data["golden"] = _file(stage, stage / "golden.npz")
+        data["golden"] = file_facts(stage, stage / "golden.npz")
         data["variants"] = []
         work = stage / "work"
         work.mkdir()
@@ -123,6 +140,8 @@ def export_bundle(
         for kind in options.formats:
             for precision in options.precisions:
                 data["variants"].append(_variant(shop, kind, precision, stage, data, golden, progress))
+        if source is not None:
+            data["clip"] = _clip(source, options, stage, data, golden, work, progress)
         shutil.rmtree(work)
         write_manifest(stage, data)
     return data
@@ -186,7 +205,7 @@ def _variant(
             raise
         except Exception as error:
             raise ExportError(f"exporting {name} failed: {' '.join(str(error).split())}") from error
-        files = [_file(stage, path) for path in sorted(directory.rglob("*")) if path.is_file()]
+        files = [file_facts(stage, path) for path in sorted(directory.rglob("*")) if path.is_file()]
         detail.append(f"{sum(file['bytes'] for file in files) / 1e6:.1f} MB")
         if written.remark:
             detail.append(written.remark)
@@ -217,6 +236,58 @@ def _variant(
         "parity": parity,
         **describe(kind, directory, stage, options),
     }
+
+
+def _read_clip(folder: Path, progress: Progress) -> ClipSource:
+    with _step(progress, "read CLIP") as detail:
+        source = read_clip(folder)
+        detail.append(f"{source.loaded.path.name}, {source.loaded.layout} layout")
+    if source.loaded.remark:
+        progress.warn(f"--clip {folder}: {source.loaded.remark}")
+    return source
+
+
+def _clip(
+    source: ClipSource,
+    options: Options,
+    stage: Path,
+    data: dict[str, Any],
+    golden: Golden,
+    work: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The manifest's `clip`: CLIP for every variant of the bundle.
+
+    Raises:
+        ExportError: a conversion failed.
+        ParityError: a variant's features are not the reference's.
+    """
+    with _step(progress, "CLIP's golden data"):
+        described = describe_clip(source, stage, golden)
+    shop = ClipWorkshop(source, options, golden.images, work, progress.begin)
+    facts = {key: value for key, value in described.items() if key != "variants"}
+    facts = {
+        "schema_version": data["schema_version"],
+        "sam_edge_version": data["sam_edge_version"],
+        "clip": facts,
+    }
+    for variant in data["variants"]:
+        name = variant["id"]
+        with _step(progress, f"CLIP {name}") as detail:
+            try:
+                entry = add_variant(shop, variant, stage, {**data, "clip": described}, facts)
+            except (SamEdgeError, OSError):
+                raise
+            except Exception as error:
+                reason = " ".join(str(error).split())
+                raise ExportError(f"exporting CLIP as {name} failed: {reason}") from error
+            described["variants"].append(entry)
+            parity = entry["parity"]
+            detail.append(f"{sum(file['bytes'] for file in entry['files']) / 1e6:.1f} MB")
+            detail.append(
+                f"least cosine {parity['min_text_cosine']:.5f} texts, {parity['min_image_cosine']:.5f} images"
+            )
+    return described
 
 
 def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
@@ -266,14 +337,8 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
             "first_multimask": model.first_multimask,
             "scores": model.scores,
             "low_res_limit": model.low_res_limit,
+            "pred_iou_thresh": model.pred_iou_thresh,
+            "stability_score_thresh": model.stability_score_thresh,
             "size": [4 * model.embedding_side, 4 * model.embedding_side],
         },
-    }
-
-
-def _file(stage: Path, path: Path) -> dict[str, Any]:
-    return {
-        "path": path.relative_to(stage).as_posix(),
-        "sha256": sha256_file(path),
-        "bytes": path.stat().st_size,
     }

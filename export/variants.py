@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sam_edge.errors import BackendError
+from sam_edge.errors import BackendError, SamEdgeError
+from sam_edge.files import sha256_file
 from sam_edge.models.catalogue import Model
 
 from . import onnx
@@ -54,6 +55,7 @@ class Options:
         ios: the oldest iOS of Core ML packages.
         w8a8: Core ML's INT8 with activations in INT8 too.
         compat: also write the published decoder contract, in ONNX.
+        text_embeddings: decoders take text embeddings as tokens of a prompt.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -64,6 +66,7 @@ class Options:
     ios: int = 17
     w8a8: bool = False
     compat: str | None = None
+    text_embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Workshop:
     @cached_property
     def decoder(self) -> Path:
         """FP32 decoder.onnx of the reference."""
-        return self._traced("decoder.onnx", onnx.write_decoder, self.sam)
+        write = partial(onnx.write_decoder, texts=self.options.text_embeddings)
+        return self._traced("decoder.onnx", write, self.sam)
 
     @cached_property
     def rewritten(self) -> SamModel:
@@ -133,6 +137,10 @@ class Workshop:
         """A click and a box on some calibration pictures, as the decoder takes them."""
         side, low = self.model.coordinate_size, 4 * self.model.embedding_side
         prompts = (([[side / 2, side / 2], [0, 0]], [1, -1]), ([[side / 4] * 2, [side / 1.5] * 2], [2, 3]))
+        dim = self.model.decoder.dim
+        # Of a length like that of a point's token.
+        token = np.full((1, 1, dim), 1 / np.sqrt(2), np.float32)
+        texts = {"text_embeddings": token} if self.options.text_embeddings else {}
         for image in self.calibration.images[:2]:
             with torch.inference_mode():
                 found = [tensor.numpy() for tensor in self.sam.encode(torch.from_numpy(image))]
@@ -144,6 +152,7 @@ class Workshop:
                     "point_labels": np.array([[*labels, *[-1] * missing]], np.float32),
                     "mask_input": np.zeros((1, 1, low, low), np.float32),
                     "has_mask_input": np.zeros(1, np.float32),
+                    **texts,
                 }
 
 
@@ -298,19 +307,43 @@ def check_converters(options: Options) -> None:
             )
 
 
+def check_text_embeddings(options: Options) -> None:
+    """Raise `SamEdgeError` for a format, or another option, that has no decoder with text embeddings."""
+    if not options.text_embeddings:
+        return
+    if "coreml" in options.formats:
+        raise SamEdgeError("--text-embeddings has no Core ML form; leave coreml out of --format")
+    if "openvino" in options.formats and not options.dynamic:
+        raise SamEdgeError(
+            "--text-embeddings needs --dynamic for OpenVINO: its decoders take a fixed number of tokens else"
+        )
+    if options.compat:
+        raise SamEdgeError(f"--compat {options.compat} has no text embeddings; leave one of the two out")
+
+
+def file_facts(root: Path, path: Path) -> dict[str, Any]:
+    """A file of the bundle at `root`, as manifests list it."""
+    return {
+        "path": path.relative_to(root).as_posix(),
+        "sha256": sha256_file(path),
+        "bytes": path.stat().st_size,
+    }
+
+
+def graph_facts(kind: str, directory: Path, part: str, root: Path) -> dict[str, Any]:
+    """A written graph's path within `root`, its inputs and its outputs."""
+    module = importlib.import_module(f".{kind}", __package__)
+    path = directory / f"{part}{SUFFIX[kind]}"
+    inputs, outputs = module.tensors(path)
+    return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
+
+
 def describe(kind: str, directory: Path, root: Path, options: Options) -> dict[str, Any]:
     """The facts of a written variant that follow from its format and files."""
-    module = importlib.import_module(f".{kind}", __package__)
-
-    def graph(part: str) -> dict[str, Any]:
-        path = directory / f"{part}{SUFFIX[kind]}"
-        inputs, outputs = module.tensors(path)
-        return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
-
     return {
         "opset": onnx.OPSET if kind == "onnx" else None,
         "deployment_target": f"iOS{options.ios}" if kind == "coreml" else None,
-        "encoder": graph("encoder"),
-        "decoder": graph("decoder"),
+        "encoder": graph_facts(kind, directory, "encoder", root),
+        "decoder": graph_facts(kind, directory, "decoder", root),
         "tools": {tool: version(tool) for tool in _TOOLS[kind]},
     }

@@ -23,11 +23,12 @@ from sam_edge.backends import find_backends, is_here
 from sam_edge.bundle import open_bundle
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
 from sam_edge.export.golden import Reference
+from sam_edge.loading import load_variant
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.evaluate import SEED, box_of, centre
 from sam_edge.models.scenes import held_out_scenes, load_assets, packaged_assets
 from sam_edge.parity import iou
-from sam_edge.sam import Sam, load_variant
+from sam_edge.sam import Sam
 
 
 def agreement(

@@ -120,6 +120,9 @@ class Model:
     scores: str = "predicted_iou"
     # Low-resolution logits are given out, and come back as mask prompts, clipped to plus and minus this.
     low_res_limit: float | None = None
+    # The scores that masks of everything-mode should have.
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
 
     @property
     def embedding_side(self) -> int:
@@ -224,6 +227,7 @@ def _sam2(
         preprocess=Preprocess(resize="stretch"),
         extra_embeddings=_HIGH_RES_FEATURES,
         low_res_limit=32.0,
+        pred_iou_thresh=0.8,
         checkpoint=Checkpoint(
             file=f"{family}_hiera_{size}.pt",
             bytes=size_in_bytes,
@@ -300,6 +304,8 @@ CATALOGUE: dict[str, Model] = {
             image_size=320,
             encoder=TinyEncoder(),
             decoder=Decoder(dim=128, num_heads=8, mlp_dim=768, iou_head_hidden_dim=128),
+            pred_iou_thresh=0.5,
+            stability_score_thresh=0.5,
             checkpoint=Checkpoint(
                 file="sam_edge_tiny.safetensors",
                 bytes=6_617_624,
@@ -527,6 +533,7 @@ CATALOGUE: dict[str, Model] = {
             preprocess=Preprocess(resize="stretch"),
             extra_embeddings=_HIGH_RES_FEATURES,
             low_res_limit=32.0,
+            pred_iou_thresh=0.8,
             checkpoint=Checkpoint(
                 file="edgetam.pt",
                 bytes=None,

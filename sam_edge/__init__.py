@@ -5,6 +5,8 @@ embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once 
 masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 """
 
+from .automatic_mask_generator import SamAutomaticMaskGenerator
+from .embedding_cache import EmbeddingCache
 from .errors import (
     BackendError,
     BundleError,
@@ -18,8 +20,12 @@ from .errors import (
     ParityError,
     PromptError,
     SamEdgeError,
+    SamEdgeWarning,
 )
-from .sam import ImageEmbedding, Masks, Sam, load
+from .loading import load
+from .predictor import SamPredictor
+from .prompts import Prompts
+from .sam import Choice, ImageEmbedding, Masks, Sam
 
 __version__ = "0.1.0"
 
@@ -28,7 +34,9 @@ __all__ = [
     "BundleError",
     "CalibrationError",
     "CheckpointError",
+    "Choice",
     "DeviceError",
+    "EmbeddingCache",
     "ExportError",
     "ImageEmbedding",
     "ImageError",
@@ -37,8 +45,12 @@ __all__ = [
     "OutputError",
     "ParityError",
     "PromptError",
+    "Prompts",
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamEdgeError",
+    "SamEdgeWarning",
+    "SamPredictor",
     "__version__",
     "load",
 ]

@@ -48,6 +48,55 @@ class Bundle:
         self._check(self.manifest.golden)
         return self.path / str(self.manifest.golden["path"])
 
+    def check_clip_golden(self) -> Path:
+        """The path of the golden data for its CLIP, as `check_golden`."""
+        file = self.manifest.data["clip"]["golden"]
+        self._check(file)
+        return self.path / str(file["path"])
+
+    def check_clip(self) -> int:
+        """Raise `IntegrityError` unless every file of its CLIP is the one exported; how many there are."""
+        clip = self.manifest.data.get("clip")
+        if clip is None:
+            return 0
+        files = [clip["tokenizer"], clip["golden"]]
+        files += [file for variant in clip["variants"] for file in variant["files"]]
+        for file in files:
+            self._check(file)
+        return len(files)
+
+    def check_tokenizer(self) -> Path:
+        """The path of its CLIP's tokeniser, as `check_golden`."""
+        file = self.manifest.data["clip"]["tokenizer"]
+        self._check(file)
+        return self.path / str(file["path"])
+
+    def clip(self) -> dict[str, Any]:
+        """The manifest's `clip`.
+
+        Raises:
+            BundleError: the bundle has none; the message says how to export it.
+        """
+        if "clip" not in self.manifest.data:
+            raise BundleError(
+                f"{self.path} holds no CLIP, which finds masks by a text; export it again with "
+                "`sam-edge export ... --clip FOLDER`"
+            )
+        return dict(self.manifest.data["clip"])
+
+    def clip_variant(self, name: str) -> dict[str, Any]:
+        """The CLIP graphs that belong to the variant `name`.
+
+        Raises:
+            BundleError: the bundle has no CLIP, or none for that variant.
+        """
+        clip = self.clip()
+        for variant in clip["variants"]:
+            if variant["id"] == name:
+                return dict(variant)
+        there = ", ".join(v["id"] for v in clip["variants"])
+        raise BundleError(f"{self.path} has no CLIP for {name}; it has it for: {there}")
+
     def _check(self, file: dict[str, Any]) -> None:
         path = self.path / file["path"]
         if not path.is_file():

@@ -77,3 +77,7 @@ class ImageError(SamEdgeError):
 
 class OutputError(SamEdgeError):
     """A place that cannot be written."""
+
+
+class SamEdgeWarning(UserWarning):
+    """Something that was asked for could not be done, and the answer is right without it."""

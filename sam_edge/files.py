@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         OutputError: the place cannot be written; nothing is left behind.
     """
     check_writable(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}-{threading.get_ident()}")
     try:
         partial.write_bytes(data)
         partial.replace(path)

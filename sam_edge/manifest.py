@@ -48,12 +48,37 @@ class PromptRules:
         padding_point: "without_box" or "always": when a padding point (0, 0), label -1, is appended.
         num_points: how many points the decoder takes, padding points included; None for any number.
         mask_prompt: whether an earlier mask can be a prompt.
+        text_embeddings: whether the decoder takes text embeddings as tokens of a prompt.
     """
 
     coordinate_size: tuple[int, int]
     padding_point: str
     num_points: int | None
     mask_prompt: bool = True
+    text_embeddings: bool = False
+
+
+@dataclass(frozen=True)
+class ClipRules:
+    """How a bundle's CLIP wants its texts and images.
+
+    Attributes:
+        image_size: side of the square that it sees; images are resized by their short side, as Pillow's
+            bicubic does, and cropped at their centre.
+        mean, std: of the image's R, G and B, on the 0 to 255 scale.
+        context_length: tokens of a text, the first and the last one included.
+        end_of_text: the number of the token that ends a text.
+        embed_dim: numbers of a feature.
+        logit_scale: what it was trained to multiply cosine similarities with.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    context_length: int
+    end_of_text: int
+    embed_dim: int
+    logit_scale: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +116,27 @@ class Manifest:
         rules = self.data["prompt"]
         height, width = rules["coordinate_size"]
         return PromptRules(
-            (int(height), int(width)), rules["padding_point"], rules["num_points"], rules["mask_prompt"]
+            (int(height), int(width)),
+            rules["padding_point"],
+            rules["num_points"],
+            rules["mask_prompt"],
+            rules.get("text_embeddings", False),
+        )
+
+    @property
+    def clip(self) -> ClipRules | None:
+        """How the bundle's CLIP wants its texts and images; None where it has none."""
+        rules = self.data.get("clip")
+        if rules is None:
+            return None
+        return ClipRules(
+            int(rules["image_size"]),
+            tuple(rules["mean"]),
+            tuple(rules["std"]),
+            int(rules["context_length"]),
+            int(rules["end_of_text"]),
+            int(rules["embed_dim"]),
+            float(rules["logit_scale"]),
         )
 
     @property
@@ -126,6 +171,16 @@ class Manifest:
         """Index of the first of the decoder's masks for ambiguous prompts; one before it, if any, is for
         others."""
         return int(self.data["mask"]["first_multimask"])
+
+    @property
+    def pred_iou_thresh(self) -> float:
+        """The predicted IoU that masks of everything-mode should have; SAM's 0.88 if the model has no own."""
+        return float(self.data["mask"].get("pred_iou_thresh", 0.88))
+
+    @property
+    def stability_score_thresh(self) -> float:
+        """The stability that masks of everything-mode should have; SAM's 0.95 if the model has no own."""
+        return float(self.data["mask"].get("stability_score_thresh", 0.95))
 
     @property
     def golden(self) -> dict[str, Any]:
@@ -192,7 +247,9 @@ def read_manifest(bundle: Path) -> Manifest:
     for name in _paths(data):
         _check_path(bundle, name)
     for variant in data["variants"]:
-        _check_graphs(path, variant)
+        _check_graphs(path, variant, ("encoder", "decoder"))
+    for variant in _clip_variants(data):
+        _check_graphs(path, variant, ("text_encoder", "image_encoder"))
     if integrity(data) != data["integrity"]:
         raise IntegrityError(f"{path} was changed since it was exported; export or copy the bundle again")
     return Manifest(data)
@@ -207,18 +264,27 @@ def write_manifest(bundle: Path, data: dict[str, Any]) -> None:
     write_atomically(bundle / MANIFEST, text.encode())
 
 
+def _clip_variants(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(data["clip"]["variants"]) if "clip" in data else []
+
+
 def _paths(data: dict[str, Any]) -> list[str]:
     names = [data["golden"]["path"]]
     for variant in data["variants"]:
         names += [file["path"] for file in variant["files"]]
         names += [variant["encoder"]["path"], variant["decoder"]["path"]]
+    if "clip" in data:
+        names += [data["clip"]["tokenizer"]["path"], data["clip"]["golden"]["path"]]
+    for variant in _clip_variants(data):
+        names += [file["path"] for file in variant["files"]]
+        names += [variant["text_encoder"]["path"], variant["image_encoder"]["path"]]
     return names
 
 
-def _check_graphs(path: Path, variant: dict[str, Any]) -> None:
+def _check_graphs(path: Path, variant: dict[str, Any], kinds: tuple[str, ...]) -> None:
     """Only files with a hash may be opened; a graph may be a directory of such files."""
     files = [file["path"] for file in variant["files"]]
-    for kind in ("encoder", "decoder"):
+    for kind in kinds:
         graph = variant[kind]["path"]
         if not any(file == graph or file.startswith(f"{graph}/") for file in files):
             raise BundleError(

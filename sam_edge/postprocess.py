@@ -1,56 +1,185 @@
-"""From low-resolution logits to masks at the original image's size, in NumPy only."""
+"""From low-resolution logits to masks at the original image's size, in NumPy only.
+
+The published predictor interpolates twice: to the encoder's input, then, without its padding, to the
+original image. Both are linear along each axis, so they are one matrix for the rows and one for the
+columns, and a band of output pixels depends on a few low-resolution pixels only.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_ROWS = 64
+Floats = NDArray[np.float32]
+Size = tuple[int, int]
+
+# Output rows and columns in a band: its logits stay in the processor's cache.
+_ROWS, _COLUMNS = 32, 64
+# Multiplications in one matrix product. OpenBLAS shares larger ones among threads, which gains nothing at
+# these sizes, and waits where something else has the other cores.
+ONE_THREAD = 262_144
 
 
-def bilinear(old: int, new: int) -> NDArray[np.float64]:
-    """(new, old) matrix of bilinear interpolation with half-pixel centres (align_corners=False)."""
-    at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
+def bilinear(old: int, new: int, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+    """Bilinear interpolation with half-pixel centres (align_corners=False) of one axis, as a matrix.
+
+    (stop - start, old): the rows for the outputs from `start` to `stop` of `new`.
+    """
+    outputs = np.arange(start, new if stop is None else stop)
+    at = np.maximum((outputs + 0.5) * (old / new) - 0.5, 0)
     low = np.minimum(at.astype(np.intp), old - 1)
     high = np.minimum(low + 1, old - 1)
     weight = at - low
-    matrix = np.zeros((new, old))
-    rows = np.arange(new)
+    matrix = np.zeros((len(outputs), old))
+    rows = np.arange(len(outputs))
     np.add.at(matrix, (rows, low), 1 - weight)
     np.add.at(matrix, (rows, high), weight)
     return matrix
 
 
-@lru_cache(maxsize=32)
-def _axis(low_res: int, padded: int, resized: int, original: int) -> NDArray[np.float32]:
-    """Up to the padded input, crop the padding, on to the original: one (original, low_res) matrix."""
-    up = bilinear(low_res, padded)[:resized]
-    return (bilinear(resized, original) @ up).astype(np.float32)
+@dataclass(frozen=True)
+class _Band:
+    """Outputs [start, stop) are `weights` (outputs, inputs) times the inputs [first, last)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    weights: Floats
 
 
-def upscale(
-    low_res_logits: NDArray[np.float32],
-    input_size: tuple[int, int],
-    resized_size: tuple[int, int],
-    original_size: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Logits (N, M, h, w) -> (N, M, H, W), as the published predictor does.
-
-    The same as two bilinear interpolations (to the encoder's input, then, without its padding, to
-    the original image); both are linear along each axis, so they are two matrix products. All sizes
-    are (height, width).
-    """
-    h, w = low_res_logits.shape[2:]
-    rows = _axis(h, input_size[0], resized_size[0], original_size[0])
-    columns = _axis(w, input_size[1], resized_size[1], original_size[1])
-    wide = low_res_logits.astype(np.float32) @ columns.T
-    logits = np.empty((*wide.shape[:2], *original_size), np.float32)
-    # A few output rows depend on a few input rows only; the rest of the matrix is zero.
-    for start in range(0, len(rows), _ROWS):
-        block = rows[start : start + _ROWS]
+@lru_cache(maxsize=64)
+def _bands(low_res: int, padded: int, resized: int, original: int, width: int) -> list[_Band]:
+    """Up to the padded input, crop the padding, on to the original: one axis, in bands of `width`."""
+    bands = []
+    for start in range(0, original, width):
+        stop = min(start + width, original)
+        second = bilinear(resized, original, start, stop)
+        between = np.flatnonzero(second.any(axis=0))
+        top, bottom = int(between[0]), int(between[-1]) + 1
+        block = second[:, top:bottom] @ bilinear(low_res, padded, top, bottom)
         used = np.flatnonzero(block.any(axis=0))
-        first, last = used[0], used[-1] + 1
-        np.matmul(block[:, first:last], wide[..., first:last, :], out=logits[..., start : start + _ROWS, :])
-    return logits
+        first, last = int(used[0]), int(used[-1]) + 1
+        weights = np.ascontiguousarray(block[:, first:last], np.float32)
+        bands.append(_Band(start, stop, first, last, weights))
+    return bands
+
+
+@dataclass(frozen=True)
+class Upscaling:
+    """How masks of one image are brought to its size; every size is (height, width) in pixels.
+
+    Attributes:
+        low_res_size: of the low-resolution logits.
+        input_size: of the encoder's input with its padding.
+        resized_size: of the image inside it.
+        original_size: of the image.
+    """
+
+    low_res_size: Size
+    input_size: Size
+    resized_size: Size
+    original_size: Size
+
+    def _axes(self) -> tuple[list[_Band], list[_Band]]:
+        rows, columns = zip(
+            self.low_res_size, self.input_size, self.resized_size, self.original_size, strict=True
+        )
+        return _bands(*rows, _ROWS), _bands(*columns, _COLUMNS)
+
+    def logits(self, low_res_logits: Floats) -> Floats:
+        """(N, M, h, w) -> (N, M, H, W) float32."""
+        return self._map(low_res_logits, None)
+
+    def masks(self, low_res_logits: Floats, threshold: float) -> NDArray[np.bool_]:
+        """(N, M, h, w) -> (N, M, H, W) bool: where the logits at the original size are above `threshold`."""
+        return self._map(low_res_logits, threshold)
+
+    def _map(self, low_res_logits: Floats, threshold: float | None) -> NDArray[Any]:
+        rows, columns = self._axes()
+        dtype = np.float32 if threshold is None else np.bool_
+        found = np.empty((*low_res_logits.shape[:2], *self.original_size), dtype)
+        scratch = np.empty((_ROWS, self.original_size[1]), np.float32)
+        wide = np.empty((rows[-1].last, self.original_size[1]), np.float32)
+        for index in np.ndindex(low_res_logits.shape[:2]):
+            low, out = np.asarray(low_res_logits[index], np.float32), found[index]
+            for c in columns:
+                _product(low[: len(wide), c.first : c.last], c.weights.T, wide[:, c.start : c.stop])
+            for r in rows:
+                here = out[r.start : r.stop]
+                if threshold is None:
+                    _product(r.weights, wide[r.first : r.last], here)
+                else:
+                    values = _product(r.weights, wide[r.first : r.last], scratch[: len(here)])
+                    np.greater(values, threshold, out=here)
+        return found
+
+    def window(self, low_res_logits: Floats, threshold: float, offset: float) -> Window:
+        """One mask (h, w), computed only where it can be: bands with a logit above `threshold - offset`.
+
+        Interpolation never goes above its largest input, so nothing is left out.
+        """
+        rows, columns = self._axes()
+        above = low_res_logits > threshold - offset
+        rows = _touching(rows, np.flatnonzero(above.any(axis=1)))
+        columns = _touching(columns, np.flatnonzero(above.any(axis=0)))
+        if not rows or not columns:
+            return Window(0, 0, np.zeros((0, 0), bool), 0, 0)
+        top, left = rows[0].start, columns[0].start
+        width = columns[-1].stop - left
+        first, last = rows[0].first, rows[-1].last
+        wide = np.empty((last - first, width), np.float32)
+        for c in columns:
+            part = low_res_logits[first:last, c.first : c.last]
+            _product(part, c.weights.T, wide[:, c.start - left : c.stop - left])
+        mask = np.empty((rows[-1].stop - top, width), bool)
+        scratch = np.empty((_ROWS, width), np.float32)
+        inner = outer = 0
+        for r in rows:
+            here = mask[r.start - top : r.stop - top]
+            values = _product(r.weights, wide[r.first - first : r.last - first], scratch[: len(here)])
+            inner += int(np.count_nonzero(values > threshold + offset))
+            outer += int(np.count_nonzero(values > threshold - offset))
+            np.greater(values, threshold, out=here)
+        return Window(top, left, mask, inner, outer)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a mask at the original size outside which it is empty.
+
+    Attributes:
+        top, left: where the part begins, in pixels.
+        mask: (h, w) bool.
+        inner, outer: pixels above the threshold raised, and lowered, by the offset.
+    """
+
+    top: int
+    left: int
+    mask: NDArray[np.bool_]
+    inner: int
+    outer: int
+
+    @property
+    def stability_score(self) -> float:
+        """IoU of the mask at the raised and at the lowered threshold; NaN if both are empty."""
+        return self.inner / self.outer if self.outer else float("nan")
+
+
+def _product(a: Floats, b: Floats, out: Floats) -> Floats:
+    """a @ b, written to `out`, a few columns of `b` at a time."""
+    step = max(1, ONE_THREAD // a.size)
+    for start in range(0, b.shape[1], step):
+        np.matmul(a, b[:, start : start + step], out=out[:, start : start + step])
+    return out
+
+
+def _touching(bands: list[_Band], inputs: NDArray[np.intp]) -> list[_Band]:
+    """The bands from the first to the last that depend on any of `inputs`, which are sorted."""
+    if not inputs.size:
+        return []
+    return [band for band in bands if band.first <= inputs[-1] and band.last > inputs[0]]

@@ -1,6 +1,7 @@
 """COCO run-length encoding of masks, areas and boxes, in NumPy only.
 
-The compressed counts are those of `pycocotools` (maskApi.c): column-major run lengths, each but the
+Runs are column-major and begin with the zeros. An uncompressed RLE has them as a list, {"size": [H, W],
+"counts": [int, ...]}; a compressed one as text, as `pycocotools` (maskApi.c) writes it: each run but the
 first two as a difference to the one two before, in 5-bit groups as printable characters.
 """
 
@@ -14,9 +15,39 @@ from numpy.typing import NDArray
 
 def encode(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """(H, W) bool -> {"size": [H, W], "counts": str}."""
-    flat = np.asarray(mask, bool).ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
-    runs = np.diff([0, *changes, flat.size]).tolist()
+    return compress(encode_uncompressed(mask))
+
+
+def encode_uncompressed(
+    mask: NDArray[np.bool_], top: int = 0, left: int = 0, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """(h, w) bool -> {"size": [H, W], "counts": [int, ...]}.
+
+    `mask` is all that is set in an image of `size` (H, W); its upper left pixel is at row `top` and column
+    `left` there; it is the whole image if these are not given.
+    """
+    height, width = mask.shape if size is None else size
+    columns = np.ascontiguousarray(mask.T, np.int8)
+    edges = np.diff(columns, axis=1, prepend=np.int8(0), append=np.int8(0))
+    column, row = np.nonzero(edges)
+    at = (left + column) * height + top + row
+    # Starts and ends alternate; where a run ends at one column's foot and the next begins at the next one's
+    # head, it goes on.
+    starts, ends = at[::2], at[1::2]
+    goes_on = starts[1:] == ends[:-1]
+    kept = np.empty((2, len(starts)), bool)
+    kept[0, :1], kept[0, 1:] = True, ~goes_on
+    kept[1, -1:], kept[1, :-1] = True, ~goes_on
+    changes = np.stack([starts[kept[0]], ends[kept[1]]], axis=1).ravel()
+    counts = np.diff(changes, prepend=0, append=height * width).tolist()
+    if len(counts) > 1 and counts[-1] == 0:
+        counts.pop()
+    return {"size": [height, width], "counts": counts}
+
+
+def compress(rle: dict[str, Any]) -> dict[str, Any]:
+    """An uncompressed RLE as a compressed one."""
+    runs = rle["counts"]
     text = []
     for i, run in enumerate(runs):
         value = run - runs[i - 2] if i > 2 else run
@@ -27,14 +58,13 @@ def encode(mask: NDArray[np.bool_]) -> dict[str, Any]:
             text.append(chr((group | (32 if more else 0)) + 48))
             if not more:
                 break
-    return {"size": list(mask.shape), "counts": "".join(text)}
+    return {"size": list(rle["size"]), "counts": "".join(text)}
 
 
-def decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    """The inverse of `encode`."""
+def _runs(text: str) -> list[int]:
     runs: list[int] = []
     value, shift = 0, 0
-    for character in rle["counts"]:
+    for character in text:
         group = ord(character) - 48
         value |= (group & 31) << shift
         shift += 5
@@ -44,9 +74,21 @@ def decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
             value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         value, shift = 0, 0
+    return runs
+
+
+def decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    """(H, W) bool of an RLE, compressed or not."""
+    counts = rle["counts"]
+    runs = _runs(counts) if isinstance(counts, str) else counts
     height, width = rle["size"]
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape((width, height)).T
+
+
+def area(rle: dict[str, Any]) -> int:
+    """Pixels of the mask of an uncompressed RLE."""
+    return sum(rle["counts"][1::2])
 
 
 def bbox(mask: NDArray[np.bool_]) -> list[int]:

@@ -1,24 +1,36 @@
-"""`load` a bundle, `encode` an image once, `predict` masks for as many prompts as you like."""
+"""`encode` an image once, `predict` masks for as many prompts as you like."""
 
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Arrays, Backend, Session, find_backends, is_here
-from .bundle import Bundle, open_bundle
-from .errors import BackendError, IntegrityError, PromptError
+from .backends import Arrays, Session
+from .bundle import Bundle
+from .errors import ImageError, IntegrityError, PromptError
 from .files import write_atomically
-from .postprocess import upscale
-from .preprocess import letterbox, preprocess, resized_size
-from .prompts import encode_prompts
+from .postprocess import Upscaling
+from .preprocess import letterbox, normalize, resize, resized_size
+from .prompts import Prompts, by_point_count, encode_prompts
 
-_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+if TYPE_CHECKING:
+    from .clip import Clip
+    from .text import TextMasks
+
+# Prompts in one run of the decoder. More only take memory: on a CPU the time per prompt stays the same, or
+# grows.
+DECODER_BATCH = 8
+
+_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input", "text_embeddings")
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,32 @@ class Masks:
         return self.masks[np.arange(len(self.masks)), self.scores.argmax(1)]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Why a backend's device, or a variant on it, was taken or was not.
+
+    Attributes:
+        backend: the backend's name.
+        device: cpu, gpu, npu, or "-" where the backend has none.
+        name: the device's name in that backend.
+        variant: the variant's id; None where the backend or device was not taken, whatever the variant.
+        chosen: whether this is what was loaded.
+        reason: "chosen", or why not.
+    """
+
+    backend: str
+    device: str
+    name: str
+    variant: str | None
+    chosen: bool
+    reason: str
+
+    def __str__(self) -> str:
+        """One line."""
+        parts = (self.backend, self.device, self.name, self.variant)
+        return f"{' '.join(part for part in parts if part and part != '-')}: {self.reason}"
+
+
 class Sam:
     """One variant of a bundle, loaded on one backend and device. Safe to call from several threads."""
 
@@ -95,6 +133,8 @@ class Sam:
         backend: str,
         encoder: Session,
         decoder: Session,
+        explain: Callable[[], list[Choice]] = list,
+        opened_with: tuple[str, int | None] = ("auto", None),
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -103,6 +143,45 @@ class Sam:
         self.device = encoder.device
         self._encoder = encoder
         self._decoder = decoder
+        self._explain = explain
+        self._opened_with = opened_with
+        self._clip: Clip | None = None
+        self._clip_lock = threading.Lock()
+
+    @property
+    def placement(self) -> dict[str, dict[str, int] | None]:
+        """For "encoder" and "decoder", how many nodes each part of the runtime took; None if it does not say.
+
+        Of ONNX Runtime, after its basic rewrites: {"CUDAExecutionProvider": 301, "CPUExecutionProvider": 4}.
+        """
+        return {"encoder": self._encoder.placement, "decoder": self._decoder.placement}
+
+    @cached_property
+    def choices(self) -> list[Choice]:
+        """Why each backend, device and variant was taken or not: what `load(..., explain=True)` prints.
+
+        Found out when first asked for: it imports every backend that is installed.
+        """
+        return self._explain()
+
+    # Names that scripts for `segment_anything` read.
+    image_format = "RGB"
+
+    @property
+    def mask_threshold(self) -> float:
+        """Logits above this belong to the mask."""
+        return self.manifest.mask_threshold
+
+    @property
+    def image_encoder(self) -> SimpleNamespace:
+        """`img_size`: the long side of the encoder's input in pixels."""
+        return SimpleNamespace(img_size=max(self.manifest.square.size))
+
+    def __call__(self, batched_input: list[dict[str, Any]], multimask_output: bool) -> list[dict[str, Any]]:
+        """As the published `Sam.forward`; see `predictor.predict_batch`."""
+        from .predictor import predict_batch
+
+        return predict_batch(self, batched_input, multimask_output)
 
     def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """(H, W, 3) uint8 RGB -> its embedding.
@@ -110,15 +189,30 @@ class Sam:
         Raises:
             ImageError: not such an image.
         """
+        return self._encode(resize(image, self.manifest.input), (image.shape[0], image.shape[1]))
+
+    def encode_resized(self, image: NDArray[Any], original_size: tuple[int, int]) -> ImageEmbedding:
+        """(1, 3, h, w) RGB from 0 to 255, resized to the model's input already -> its embedding.
+
+        Raises:
+            ImageError: not the shape of an image of `original_size` (H, W) that was resized.
+        """
+        expected = (1, 3, *resized_size(original_size, self.manifest.input))
+        if image.shape != expected:
+            raise ImageError(
+                f"the resized image has shape {image.shape}; expected {expected} for one of {original_size}"
+            )
+        return self._encode(image[0].transpose(1, 2, 0), original_size)
+
+    def _encode(self, resized: NDArray[Any], original_size: tuple[int, int]) -> ImageEmbedding:
+        rules, size = self.manifest.input, (resized.shape[0], resized.shape[1])
         if "image" in _names(self.variant["encoder"]):
-            boxed, resized = letterbox(image, self.manifest.input)
-            outputs = self._encoder.run({"image": boxed, "resized_size": np.array(resized, np.float32)})
+            inputs: Arrays = {"image": letterbox(resized, rules), "resized_size": np.array(size, np.float32)}
         else:
-            images, resized = preprocess(image, self.manifest.input)
-            outputs = self._encoder.run({"images": images})
-        original = image.shape[0], image.shape[1]
+            inputs = {"images": normalize(resized, rules)}
+        outputs = self._encoder.run(inputs)
         main = outputs.pop("image_embeddings")
-        return ImageEmbedding(main, original, resized, self.manifest.model_id, outputs)
+        return ImageEmbedding(main, original_size, size, self.manifest.model_id, outputs)
 
     def predict(
         self,
@@ -129,25 +223,39 @@ class Sam:
         mask_input: Any = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        text_embeddings: Any = None,
     ) -> Masks:
-        """Masks for N prompts in one decoder call.
+        """Masks for N prompts.
 
         Args:
             embedding: from `encode`.
-            point_coords: (K, 2) or (N, K, 2) x, y in pixels of the original image.
-            point_labels: (K,) or (N, K): 1 foreground, 0 background, -1 padding.
+            point_coords: (K, 2) or (N, K, 2) x, y in pixels of the original image; or a list of N arrays
+                (K_n, 2) with different numbers of points, each prompt giving the masks it gives alone.
+            point_labels: (K,) or (N, K), or such a list: 1 foreground, 0 background, -1 padding.
             boxes: (4,) or (N, 4) x0, y0, x1, y1 in pixels of the original image.
             mask_input: (1, h, w) or (N, 1, h, w) low-resolution logits of an earlier prediction.
             multimask_output: three masks for an ambiguous prompt, or one; the best-scored of the three where
                 the model has no other.
             return_logits: keep the logits at the original size instead of a threshold.
+            text_embeddings: (T, dim) or (N, T, dim) tokens of a text, alone or with points and boxes, for
+                bundles exported with `--text-embeddings`; `dim` is that of the image embeddings.
 
         Raises:
             PromptError: a prompt that makes no sense.
         """
-        first = self.manifest.first_multimask
-        kept = slice(first, None) if multimask_output else slice(0, first)
-        return self._predict(embedding, point_coords, point_labels, boxes, mask_input, kept, return_logits)
+        prompts = Prompts(point_coords, point_labels, boxes, mask_input, text_embeddings=text_embeddings)
+        return self.predict_prompts(embedding, prompts, multimask_output, return_logits)
+
+    def predict_prompts(
+        self,
+        embedding: ImageEmbedding,
+        prompts: Prompts,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> Masks:
+        """As `predict`, for prompts as a value."""
+        low_res, scores = self.decode(embedding, prompts, multimask_output)
+        return self._at_original_size(embedding, low_res, scores, return_logits)
 
     def predict_all(
         self,
@@ -159,169 +267,157 @@ class Sam:
         return_logits: bool = False,
     ) -> Masks:
         """All masks of the decoder: the single-mask output, if it has one, then the three of `predict`."""
-        return self._predict(
-            embedding, point_coords, point_labels, boxes, mask_input, slice(None), return_logits
-        )
+        prompts = Prompts(point_coords, point_labels, boxes, mask_input)
+        return self._at_original_size(embedding, *self._decode_prompts(embedding, prompts), return_logits)
 
-    def _predict(
+    @property
+    def clip(self) -> Clip:
+        """The bundle's CLIP, opened when it is first asked for, on the same backend and device.
+
+        Raises:
+            BundleError: the bundle has none; the message says how to export it.
+            IntegrityError: its files are not as exported.
+        """
+        from .clip import open_clip
+
+        with self._clip_lock:
+            if self._clip is None:
+                self._clip = open_clip(self.bundle, self.variant["id"], self.backend, *self._opened_with)
+            return self._clip
+
+    def predict_text(
+        self,
+        image: NDArray[np.uint8],
+        text: str,
+        top_k: int | None = 1,
+        threshold: float | None = None,
+        templates: Sequence[str] = ("{}",),
+        masks: Sequence[Mapping[str, Any]] | None = None,
+    ) -> TextMasks:
+        """The masks of an image that fit a text best: everything-mode's, ranked by the bundle's CLIP.
+
+        Arguments, result and errors are those of `sam_edge.text.predict_text`.
+        """
+        from .text import predict_text
+
+        return predict_text(self, image, text, top_k, threshold, templates, masks)
+
+    def decode(
+        self, embedding: ImageEmbedding, prompts: Prompts, multimask_output: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Low-resolution logits (N, M, h, w) and scores (N, M) for N prompts, without upscaling.
+
+        Raises:
+            PromptError: a prompt that makes no sense.
+        """
+        low_res, scores = self._decode_prompts(embedding, prompts)
+        first = self.manifest.first_multimask
+        if multimask_output:
+            return low_res[:, first:], scores[:, first:]
+        if first:
+            return low_res[:, :first], scores[:, :first]
+        best = np.arange(len(scores)), scores.argmax(1)
+        return low_res[best][:, None], scores[best][:, None]
+
+    def upscaling(self, original_size: tuple[int, int]) -> Upscaling:
+        """How low-resolution logits are brought to an image of `original_size` (H, W)."""
+        rules = self.manifest
+        if rules.input.resize == "stretch":
+            # There is no padding to cut off, so that published predictors resize masks once.
+            return Upscaling(rules.mask_size, rules.mask_size, rules.mask_size, original_size)
+        resized = resized_size(original_size, rules.square)
+        return Upscaling(rules.mask_size, rules.square.size, resized, original_size)
+
+    def _at_original_size(
         self,
         embedding: ImageEmbedding,
-        point_coords: Any,
-        point_labels: Any,
-        boxes: Any,
-        mask_input: Any,
-        kept: slice,
+        low_res: NDArray[np.float32],
+        scores: NDArray[np.float32],
         return_logits: bool,
     ) -> Masks:
+        upscaling = self.upscaling(embedding.original_size)
+        threshold, limit = self.manifest.mask_threshold, self.manifest.low_res_limit
+        masks = upscaling.logits(low_res) if return_logits else upscaling.masks(low_res, threshold)
+        return Masks(masks, scores, low_res if limit is None else low_res.clip(-limit, limit))
+
+    def _decode_prompts(
+        self, embedding: ImageEmbedding, prompts: Prompts
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """All of the decoder's masks (N, M, h, w) and scores (N, M)."""
         rules = self.manifest
         if embedding.model != rules.model_id:
             raise PromptError(
                 "the embedding was made with another model; encode the image again with this one"
             )
-        given = None if mask_input is None else self._mask_input(mask_input)
         resized = resized_size(embedding.original_size, rules.square)
-        coords, labels = encode_prompts(
-            point_coords,
-            point_labels,
-            boxes,
-            embedding.original_size,
-            resized,
-            rules.prompt,
-            0 if given is None else len(given),
+        # Every prompt is checked before the decoder's first run.
+        groups = [
+            (indices, encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
+            for indices, group in by_point_count(prompts)
+        ]
+        found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, encoded in groups]
+        low_res, scores = (
+            np.concatenate([one[name] for one in found]) if len(found) > 1 else found[0][name]
+            for name in ("low_res_masks", "iou_predictions")
         )
+        if len(groups) > 1:
+            order = np.argsort(np.concatenate([indices for indices, _ in groups]))
+            low_res, scores = low_res[order], scores[order]
+        return low_res, scores
+
+    def _decoder_inputs(
+        self,
+        embedding: ImageEmbedding,
+        coords: NDArray[np.float32],
+        labels: NDArray[np.float32],
+        mask_input: NDArray[np.float32] | None,
+        text_embeddings: NDArray[np.float32] | None,
+    ) -> Arrays:
         n = len(coords)
-        has_mask = np.full(n, given is not None, np.float32)
-        if given is None:
-            given = np.zeros((n, 1, *rules.mask_size), np.float32)
-        outputs = self._decode(
-            {
-                **embedding.arrays,
-                "point_coords": coords,
-                "point_labels": labels,
-                "mask_input": given,
-                "has_mask_input": has_mask,
-            }
-        )
-        low_res, scores = outputs["low_res_masks"], outputs["iou_predictions"]
-        if kept == slice(0, 0):
-            best = np.arange(n), scores.argmax(1)
-            low_res, scores, kept = low_res[best][:, None], scores[best][:, None], slice(None)
-        low_res, scores = low_res[:, kept], scores[:, kept]
-        whole = rules.square.size
-        if rules.input.resize == "stretch":
-            # There is no padding to cut off, so that published predictors resize masks once.
-            whole = resized = rules.mask_size
-        logits = upscale(low_res, whole, resized, embedding.original_size)
-        masks = logits if return_logits else logits > rules.mask_threshold
-        if rules.low_res_limit is not None:
-            low_res = low_res.clip(-rules.low_res_limit, rules.low_res_limit)
-        return Masks(masks, scores, low_res)
+        has_mask = np.full(n, mask_input is not None, np.float32)
+        if mask_input is None:
+            mask_input = np.zeros((n, 1, *self.manifest.mask_size), np.float32)
+        inputs = {
+            **embedding.arrays,
+            "point_coords": coords,
+            "point_labels": labels,
+            "mask_input": mask_input,
+            "has_mask_input": has_mask,
+        }
+        if self.manifest.prompt.text_embeddings:
+            dim = embedding.image_embeddings.shape[1]
+            texts = np.zeros((n, 0, dim), np.float32) if text_embeddings is None else text_embeddings
+            if texts.shape[2] != dim:
+                raise PromptError(f"text_embeddings has shape {texts.shape}; expected {dim} numbers a token")
+            inputs["text_embeddings"] = texts
+        return inputs
 
     def _decode(self, inputs: Arrays) -> Arrays:
-        """All prompts in one call, or one by one where the graph was exported for one prompt."""
+        """In batches, or one by one where the graph was exported for one prompt."""
         batch = next(t["shape"][0] for t in self.variant["decoder"]["inputs"] if t["name"] == "point_coords")
-        if not isinstance(batch, int):
+        batch = batch if isinstance(batch, int) else DECODER_BATCH
+        count = len(inputs["point_coords"])
+        if count <= batch:
             return self._decoder.run(inputs)
         found = [
-            self._decoder.run({k: v[i : i + 1] if k in _PER_PROMPT else v for k, v in inputs.items()})
-            for i in range(len(inputs["point_coords"]))
+            self._decoder.run({k: v[i : i + batch] if k in _PER_PROMPT else v for k, v in inputs.items()})
+            for i in range(0, count, batch)
         ]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
-    def _mask_input(self, mask_input: Any) -> NDArray[np.float32]:
-        try:
-            array = np.asarray(mask_input, np.float32)
-        except (TypeError, ValueError) as error:
-            raise PromptError(f"mask_input should be numbers of shape (1, h, w): {error}") from error
-        array = array[None] if array.ndim == 3 else array
-        h, w = self.manifest.mask_size
-        if array.ndim != 4 or array.shape[1:] != (1, h, w) or not np.isfinite(array).all():
-            raise PromptError(
-                f"mask_input has shape {array.shape}; expected finite low-resolution logits "
-                f"(1, {h}, {w}) or (N, 1, {h}, {w})"
-            )
-        return array
-
     def close(self) -> None:
-        """Free both sessions."""
+        """Free the sessions."""
         self._encoder.close()
         self._decoder.close()
+        with self._clip_lock:
+            if self._clip is not None:
+                self._clip.close()
 
     def __enter__(self) -> Sam:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def load(
-    path: str | Path,
-    backend: str = "auto",
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    check_integrity: bool = True,
-) -> Sam:
-    """Load a bundle made by `sam-edge export`.
-
-    Args:
-        path: the bundle's directory.
-        backend: "auto" or a name from `sam-edge devices`.
-        device: "cpu", "gpu", "npu" or "auto"; never another than asked for.
-        precision: "fp32", "fp16", "int8", or "auto" for the most exact one there is.
-        threads: threads within one operator; None leaves it to the backend.
-        check_integrity: compare every file with its sha256 first.
-
-    Raises:
-        BundleError, IntegrityError: not a bundle, or not as exported.
-        BackendError, DeviceError: no such runtime or device here.
-    """
-    bundle = open_bundle(path)
-    chosen, variant = _choose(bundle, find_backends(backend), device, precision)
-    if check_integrity:
-        bundle.check_files(variant)
-    return load_variant(bundle, variant, chosen.name, device, threads)
-
-
-def load_variant(
-    bundle: Bundle,
-    variant: dict[str, Any],
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-) -> Sam:
-    """Load this very variant, its files unchecked; arguments and errors as in `load`.
-
-    Raises:
-        BackendError: also where the backend does not read the variant's format.
-    """
-    readers = [b for b in find_backends(backend) if variant["format"] in b.formats]
-    if not readers:
-        raise BackendError(
-            f"{backend} does not read {variant['id']}; leave the choice of backend, or load another"
-        )
-    if threads is not None and threads < 1:
-        raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
-    chosen = readers[0]
-    encoder = chosen.open(bundle.path / variant["encoder"]["path"], device, threads)
-    decoder = chosen.open(bundle.path / variant["decoder"]["path"], device, threads)
-    return Sam(bundle, variant, chosen.name, encoder, decoder)
-
-
-def _choose(
-    bundle: Bundle, backends: list[Backend], device: str, precision: str
-) -> tuple[Backend, dict[str, Any]]:
-    """The first of `backends` that is here, has the device and reads a variant of that precision."""
-    usable = [b for b in backends if is_here(b, device)] or [b for b in backends if is_here(b)]
-    # None is here: the first one's `open` says what to install.
-    usable = usable or backends[:1]
-    for backend in usable:
-        if any(
-            v["format"] in backend.formats and precision in ("auto", v["precision"])
-            for v in bundle.manifest.variants
-        ):
-            return backend, bundle.choose(backend.formats, precision)
-    return usable[0], bundle.choose(tuple(f for b in usable for f in b.formats), precision)
 
 
 def _names(graph: dict[str, Any]) -> set[str]:

@@ -94,6 +94,7 @@ class SamModel(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
         *extra_embeddings: Tensor,
+        text_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Masks for N prompts on one image: what the exported decoder computes.
 
@@ -104,11 +105,15 @@ class SamModel(nn.Module):
             mask_input: (N, 1, 4h, 4w) logits of an earlier mask; ignored where not given.
             has_mask_input: (N,) 1 where `mask_input` is given, else 0.
             extra_embeddings: what else the encoder made, each (1, C, h', w').
+            text_embeddings: (N, T, dim) further tokens of the prompts (Kirillov et al. 2023, section 3 and
+                appendix D.5: a text's embedding is a sparse prompt).
 
         Returns:
             low_res_masks (N, 4, 4h, 4w) logits and iou_predictions (N, 4).
         """
         sparse = self.prompt_encoder.embed_points(point_coords, point_labels)
+        if text_embeddings is not None:
+            sparse = torch.cat([sparse, text_embeddings], dim=1)
         dense = self.prompt_encoder.embed_masks(mask_input, has_mask_input)
         positions = self.prompt_encoder.dense_positions()
         masks, scores = self.mask_decoder(image_embeddings, positions, sparse, dense, *extra_embeddings)
@@ -165,6 +170,27 @@ class PromptAndMaskDecoder(nn.Module):
         )
 
 
+class TextAndMaskDecoder(nn.Module):
+    """`PromptAndMaskDecoder` with one more input after the published ones: `text_embeddings`."""
+
+    def __init__(self, sam: SamModel) -> None:
+        super().__init__()
+        self.sam = sam
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        text_embeddings: Tensor,
+        *extra_embeddings: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        prompts = point_coords, point_labels, mask_input, has_mask_input
+        return self.sam.decode(image_embeddings, *prompts, *extra_embeddings, text_embeddings=text_embeddings)
+
+
 # Families whose parts or whose state_dict differ from SAM's.
 FAMILIES: dict[str, type[SamModel]] = {
     "sam2": Sam2,
@@ -180,15 +206,17 @@ def build_model(model: Model) -> SamModel:
     return FAMILIES.get(model.family, SamModel)(model)
 
 
-def decoder_example(model: Model, prompts: int, points: int) -> dict[str, Tensor]:
-    """Inputs of the decoder by name, in order; the values mean nothing."""
+def decoder_example(model: Model, prompts: int, points: int, texts: int | None = None) -> dict[str, Tensor]:
+    """Inputs of the decoder by name, in order, `text_embeddings` if asked for; the values mean nothing."""
     side = model.embedding_side
+    given = {} if texts is None else {"text_embeddings": torch.zeros(prompts, texts, model.decoder.dim)}
     return {
         "image_embeddings": torch.zeros(1, model.decoder.dim, side, side),
         "point_coords": torch.zeros(prompts, points, 2),
         "point_labels": torch.ones(prompts, points),
         "mask_input": torch.zeros(prompts, 1, 4 * side, 4 * side),
         "has_mask_input": torch.zeros(prompts),
+        **given,
         **{
             e.name: torch.zeros(1, e.channels, e.scale * side, e.scale * side) for e in model.extra_embeddings
         },

@@ -1,66 +1,41 @@
 """Inference runtimes, one file each, found lazily.
 
-A backend is an object with a `name`, the `formats` it reads, `devices()` and `open()`; see `Backend`.
+A backend is an object with a `name`, the `formats` it reads, and `open()`; see `Backend`. Other packages add
+theirs by an entry point: docs/backends.md.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, cast
-
-from numpy.typing import NDArray
+from collections.abc import Iterator
+from typing import cast
 
 from ..errors import BackendError
+from .base import DEVICES, Arrays, Backend, DeviceInfo, Session
 
-Arrays = dict[str, NDArray[Any]]
+__all__ = [
+    "DEVICES",
+    "Arrays",
+    "Backend",
+    "DeviceInfo",
+    "Session",
+    "all_devices",
+    "backend_names",
+    "devices_of",
+    "find_backends",
+    "get_backend",
+    "is_here",
+]
 
-# name -> module holding a `BACKEND`
-_MODULES = {name: f"sam_edge.backends.{name}" for name in ("onnxruntime", "openvino", "coreml")}
-DEVICES = ("auto", "cpu", "gpu", "npu")
-
-
-@dataclass(frozen=True)
-class DeviceInfo:
-    """A device as a backend sees it: `kind` is cpu, gpu or npu; `reason` says why it is not there."""
-
-    backend: str
-    name: str
-    kind: str
-    available: bool
-    reason: str
-
-
-class Session(Protocol):
-    """One loaded graph. `device` is where it really runs."""
-
-    device: str
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Named arrays in, named arrays out; safe to call from several threads."""
-
-    def close(self) -> None:
-        """Free the graph's memory."""
-
-
-class Backend(Protocol):
-    """An inference runtime."""
-
-    name: str
-    formats: tuple[str, ...]
-
-    def devices(self) -> list[DeviceInfo]:
-        """Every device this backend knows, there or not."""
-
-    def open(self, path: Path, device: str, threads: int | None) -> Session:
-        """Load a graph on `device` (cpu, gpu, npu or auto), never silently on another."""
+# In the order in which they are preferred; each names a module that holds a `BACKEND`.
+_CHOSEN_BY_THEMSELVES = ("onnxruntime", "openvino", "coreml")
+_BY_NAME_ONLY = ("mock",)
+_OWN = (*_CHOSEN_BY_THEMSELVES, *_BY_NAME_ONLY)
 
 
 def backend_names() -> tuple[str, ...]:
-    """The backends that sam-edge knows."""
-    return tuple(_MODULES)
+    """The backends that sam-edge knows: its own, then those of other packages."""
+    return (*_OWN, *_installed())
 
 
 def get_backend(name: str) -> Backend:
@@ -69,20 +44,50 @@ def get_backend(name: str) -> Backend:
     Raises:
         BackendError: no such backend.
     """
-    if name not in _MODULES:
-        raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(_MODULES)}")
-    return cast(Backend, importlib.import_module(_MODULES[name]).BACKEND)
+    if name in _OWN:
+        return cast(Backend, importlib.import_module(f"{__name__}.{name}").BACKEND)
+    if name not in _installed():
+        raise BackendError(f"unknown backend {name!r}; known: auto, {', '.join(backend_names())}")
+    return _installed()[name]
 
 
-def find_backends(name: str = "auto") -> list[Backend]:
-    """The backends that `name` allows, in the order in which they are preferred.
+def find_backends(name: str = "auto") -> Iterator[Backend]:
+    """The backends that `name` allows, in the order in which they are preferred; imported as they are taken.
 
     Raises:
         BackendError: no such backend.
     """
-    return [get_backend(one) for one in (backend_names() if name == "auto" else (name,))]
+    if name != "auto":
+        yield get_backend(name)
+        return
+    yield from map(get_backend, _CHOSEN_BY_THEMSELVES)
+    yield from _installed().values()
+
+
+def devices_of(backend: Backend) -> list[DeviceInfo]:
+    """The backend's devices; where another package's fails at that, one that says so."""
+    try:
+        return list(backend.devices())
+    except Exception as error:
+        reason = " ".join(f"it cannot list its devices: {type(error).__name__}: {error}".split())
+        return [DeviceInfo(backend.name, "-", "-", False, reason)]
+
+
+def all_devices() -> list[DeviceInfo]:
+    """Every device of every backend, those that cannot be used included."""
+    from .plugins import installed
+
+    refused = installed(frozenset({*_OWN, "auto"}))[1]
+    backends = [*map(get_backend, backend_names()), *refused]
+    return [device for backend in backends for device in devices_of(backend)]
 
 
 def is_here(backend: Backend, device: str = "auto") -> bool:
     """Whether the backend's runtime is installed and has such a device."""
-    return any(d.available and device in ("auto", d.kind) for d in backend.devices())
+    return any(one.available and one.is_meant_by(device) for one in devices_of(backend))
+
+
+def _installed() -> dict[str, Backend]:
+    from .plugins import installed
+
+    return installed(frozenset({*_OWN, "auto"}))[0]

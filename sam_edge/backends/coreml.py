@@ -7,9 +7,10 @@ rounding included, and says nothing of speed.
 from __future__ import annotations
 
 import importlib.util
+import platform
+import shutil
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
-from ..mil_reference import Program, load
+from ..mil_reference import load
 from ..mil_reference.package import EXTRA, import_coremltools, line, read_spec
 from ..quiet import quiet
-from . import DEVICES, Arrays, DeviceInfo
+from ..warm import Warm, processor
+from .base import Arrays, Backend, DeviceInfo, Session, pick_device
 
 MIL_REFERENCE = "mil-reference"
+NOT_HERE = "Core ML runs on a Mac, an iPhone or an iPad"
+_COMPILED = "model.mlmodelc"
 
 # kind -> (Core ML's name for the compute units, the class of device that must take part)
 _UNITS = {
@@ -32,56 +36,26 @@ _UNITS = {
 }
 
 
-class MilReferenceSession:
-    """One package, run in NumPy; `run` may be called from several threads."""
+def _session(model: Any, spec: Any, device: str, placement: dict[str, int]) -> Session:
+    """A package in Core ML; threads take turns. A picture is (1, S, S, 3) uint8 RGB."""
+    pictures = {
+        feature.name for feature in spec.description.input if feature.type.WhichOneof("Type") == "imageType"
+    }
+    turn = threading.Lock()
 
-    device = MIL_REFERENCE
-
-    def __init__(self, program: Program) -> None:
-        self._program: Program | None = program
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Named arrays in, named arrays out."""
-        if self._program is None:
-            raise BackendError("this model was closed; load it again")
-        return self._program.run(inputs)
-
-    def close(self) -> None:
-        """Free the weights."""
-        self._program = None
-
-
-class CoreMLSession:
-    """One package in Core ML; `run` may be called from several threads, which take turns."""
-
-    def __init__(self, model: Any, device: str) -> None:
-        self._model = model
-        self._pictures = {
-            feature.name
-            for feature in model.get_spec().description.input
-            if feature.type.WhichOneof("Type") == "imageType"
-        }
-        self._turn = threading.Lock()
-        self.device = device
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Named arrays in, named arrays out; a picture is (1, S, S, 3) uint8 RGB."""
+    def run(inputs: Arrays) -> Arrays:
         given = {
-            name: _picture(array) if name in self._pictures else np.ascontiguousarray(array, np.float32)
+            name: _picture(array) if name in pictures else np.ascontiguousarray(array, np.float32)
             for name, array in inputs.items()
         }
-        with self._turn:
-            if self._model is None:
-                raise BackendError("this model was closed; load it again")
+        with turn:
             try:
-                outputs = self._model.predict(given)
+                outputs = model.predict(given)
             except Exception as error:
                 raise BackendError(f"Core ML cannot run the package: {line(error)}") from error
         return {name: np.array(array, np.float32) for name, array in outputs.items()}
 
-    def close(self) -> None:
-        """Free the package's memory."""
-        self._model = None
+    return Session(run, device, placement=placement)
 
 
 def _picture(array: NDArray[Any]) -> Any:
@@ -96,7 +70,7 @@ def _picture(array: NDArray[Any]) -> Any:
     return Image.fromarray(array[0])
 
 
-class CoreML:
+class CoreML(Backend):
     """The Core ML backend."""
 
     name = "coreml"
@@ -106,11 +80,10 @@ class CoreML:
         """The CPU, GPU and Neural Engine of a Mac; elsewhere the reference in NumPy in the CPU's place."""
         missing = "" if importlib.util.find_spec("coremltools") else f"coremltools is not installed; {EXTRA}"
         if sys.platform != "darwin":
-            reason = "Core ML runs on a Mac, an iPhone or an iPad"
             return [
                 DeviceInfo(self.name, MIL_REFERENCE, "cpu", not missing, missing),
-                DeviceInfo(self.name, "GPU", "gpu", False, reason),
-                DeviceInfo(self.name, "Neural Engine", "npu", False, reason),
+                DeviceInfo(self.name, "GPU", "gpu", False, NOT_HERE),
+                DeviceInfo(self.name, "Neural Engine", "npu", False, NOT_HERE),
             ]
         if missing:
             return [DeviceInfo(self.name, "CPU", "cpu", False, missing)]
@@ -120,24 +93,26 @@ class CoreML:
             for kind, name in (("cpu", "CPU"), ("gpu", "GPU"), ("npu", "Neural Engine"))
         ]
 
-    def open(self, path: Path, device: str, threads: int | None) -> MilReferenceSession | CoreMLSession:
+    def open(self, path: Path, device: str, threads: int | None) -> Session:
         """Load a package on a device; "auto" is the CPU. Core ML chooses its threads itself.
 
         Raises:
             DeviceError: the device is not there, or would run nothing of the package.
             BackendError: coremltools is missing, or the package is damaged.
         """
-        if device not in DEVICES:
-            raise DeviceError(f"unknown device {device!r}; expected one of {', '.join(DEVICES)}")
-        kind = "cpu" if device == "auto" else device
-        if sys.platform != "darwin":
-            if kind != "cpu":
-                raise DeviceError(
-                    f"no {kind} for Core ML here: Core ML runs on a Mac, an iPhone or an iPad; "
-                    "--device cpu runs the package in NumPy, to check it"
-                )
-            return MilReferenceSession(load(path))
-        return _open_on_mac(path, kind)
+        return self._open(path, device, None)
+
+    def open_warm(self, path: Path, device: str, threads: int | None, warm: Warm) -> Session:
+        """As `open`, with what Core ML compiled; the NumPy reference compiles nothing."""
+        return self._open(path, device, warm)
+
+    def _open(self, path: Path, device: str, warm: Warm | None) -> Session:
+        import_coremltools()
+        adds = "" if sys.platform == "darwin" else f"{NOT_HERE}; --device cpu runs the package in NumPy"
+        chosen = pick_device(self.devices(), device, "Core ML", adds)
+        if chosen.name == MIL_REFERENCE:
+            return Session(load(path).run, MIL_REFERENCE)
+        return _open_on_mac(path, chosen.kind, warm)
 
 
 def _mac_devices() -> set[str]:
@@ -149,31 +124,53 @@ def _mac_devices() -> set[str]:
     return {kind for kind, (_, name) in _UNITS.items() if name in found}
 
 
-def _open_on_mac(path: Path, kind: str) -> CoreMLSession:
+def _open_on_mac(path: Path, kind: str, warm: Warm | None) -> Session:
     ct = import_coremltools()
-    read_spec(path)
-    if kind not in _mac_devices():
-        raise DeviceError(f"no {kind} for Core ML on this Mac; there is: {', '.join(sorted(_mac_devices()))}")
+    spec = read_spec(path)
     units = getattr(ct.ComputeUnit, _UNITS[kind][0])
     try:
         with quiet():
-            model = ct.models.MLModel(str(path), compute_units=units)
-            taken = _operations_on(model, units, _UNITS[kind][1])
+            model, compiled = _compiled(ct, path, units, warm)
+            taken, all_of_them = _operations_on(compiled, units, _UNITS[kind][1])
     except Exception as error:
         raise BackendError(f"Core ML cannot load {path}: {line(error)}") from error
     if not taken:
         raise DeviceError(f"the {kind} takes nothing of {path.name}; ask for --device cpu")
-    return CoreMLSession(model, kind)
+    return _session(model, spec, kind, {kind: taken, "elsewhere": all_of_them - taken})
 
 
-def _operations_on(model: Any, units: Any, device: str) -> int:
-    """How many operations Core ML plans to run on that class of device."""
+def _compiled(ct: Any, path: Path, units: Any, warm: Warm | None) -> tuple[Any, str]:
+    """The model and the place of what Core ML compiled it to."""
+    if warm is None:
+        model = ct.models.MLModel(str(path), compute_units=units)
+        return model, model.get_compiled_model_path()
+    facts = ("coreml", ct.__version__, platform.mac_ver()[0], str(units), processor())
+    folder = warm.find(*facts)
+    if folder is not None:
+        try:
+            compiled = str(folder / _COMPILED)
+            return ct.models.CompiledMLModel(compiled, compute_units=units), compiled
+        except Exception:
+            # As whole as it was written, and still of no use.
+            warm.discard(*facts)
+    model = ct.models.MLModel(str(path), compute_units=units)
+    compiled = model.get_compiled_model_path()
+    warm.keep(lambda to: _copy(compiled, to / _COMPILED), *facts)
+    return model, compiled
+
+
+def _copy(source: str, target: Path) -> None:
+    shutil.copytree(source, target)
+
+
+def _operations_on(compiled: str, units: Any, device: str) -> tuple[int, int]:
+    """How many operations Core ML plans to run on that class of device, and how many on any."""
     from coremltools.models.compute_plan import MLComputePlan
 
-    plan = MLComputePlan.load_from_path(model.get_compiled_model_path(), compute_units=units)
+    plan = MLComputePlan.load_from_path(compiled, compute_units=units)
     operations = plan.model_structure.program.functions["main"].block.operations
-    usages = map(plan.get_compute_device_usage_for_mlprogram_operation, operations)
-    return sum(u is not None and type(u.preferred_compute_device).__name__ == device for u in usages)
+    usages = [u for u in map(plan.get_compute_device_usage_for_mlprogram_operation, operations) if u]
+    return sum(type(u.preferred_compute_device).__name__ == device for u in usages), len(usages)
 
 
 BACKEND = CoreML()

@@ -1,28 +1,19 @@
-"""ONNX Runtime, with whichever execution providers the installed package has."""
+"""ONNX Runtime, with whichever execution providers the installed packages have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import BackendError, DeviceError
-from . import DEVICES, Arrays, DeviceInfo
+from ..warm import Warm, WorkingFolder, processor
+from .base import Arrays, Backend, DeviceInfo, Session, pick_device
+from .providers import CPU, Provider, cpu_provider, find_providers, packages_for
 
-# provider -> (kind, the package that has it)
-_PROVIDERS = {
-    "CPUExecutionProvider": ("cpu", "onnxruntime"),
-    "CUDAExecutionProvider": ("gpu", "onnxruntime-gpu"),
-    "ROCMExecutionProvider": ("gpu", "onnxruntime-rocm"),
-    "MIGraphXExecutionProvider": ("gpu", "onnxruntime-migraphx"),
-    "DmlExecutionProvider": ("gpu", "onnxruntime-directml"),
-    "CoreMLExecutionProvider": ("npu", "onnxruntime (on macOS)"),
-    "QNNExecutionProvider": ("npu", "onnxruntime-qnn"),
-}
+# Weights that are larger stand in a file of their own, which is mapped into memory instead of read.
+_EXTERNAL_BYTES = 1024
 
 
 def _import() -> ModuleType:
@@ -34,87 +25,164 @@ def _import() -> ModuleType:
     return onnxruntime
 
 
-class OnnxRuntimeSession:
-    """One graph in ONNX Runtime; `run` may be called from several threads."""
-
-    def __init__(self, session: Any, device: str) -> None:
-        self._session = session
-        self._names = [output.name for output in session.get_outputs()]
-        self.device = device
-
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Arrays:
-        """Named arrays in, named arrays out."""
-        session = self._session
-        if session is None:
-            raise BackendError("this model was closed; load it again")
-        try:
-            return dict(zip(self._names, session.run(self._names, dict(inputs)), strict=True))
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise BackendError(f"ONNX Runtime cannot run the graph: {reason}") from error
-
-    def close(self) -> None:
-        """Free the graph's memory."""
-        self._session = None
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
-class OnnxRuntime:
+class OnnxRuntime(Backend):
     """The ONNX Runtime backend."""
 
     name = "onnxruntime"
     formats = ("onnx",)
 
     def devices(self) -> list[DeviceInfo]:
-        """Every execution provider known to sam-edge, with the package that would add it."""
+        """Every execution provider here or known to sam-edge, with the package that would add it."""
         try:
-            there = _import().get_available_providers()
+            ort = _import()
         except BackendError as error:
-            return [DeviceInfo(self.name, "CPUExecutionProvider", "cpu", False, str(error))]
-        return [
-            DeviceInfo(
-                self.name,
-                provider,
-                kind,
-                provider in there,
-                "" if provider in there else f"not in the installed package; {package} has it",
-            )
-            for provider, (kind, package) in _PROVIDERS.items()
-        ]
+            return [DeviceInfo(self.name, CPU, "cpu", False, str(error))]
+        return [provider.info for provider in find_providers(ort, self.name)]
 
-    def open(self, path: Path, device: str, threads: int | None) -> OnnxRuntimeSession:
-        """Load an ONNX file on a device; "auto" is the CPU.
+    def open(self, path: Path, device: str, threads: int | None) -> Session:
+        """Load an ONNX file on a device; "auto" is the CPU. A provider's name is a device, too.
 
         Raises:
             DeviceError: the device is not there, or did not take the graph.
             BackendError: not installed, or it refuses the file.
         """
-        if device not in DEVICES:
-            raise DeviceError(f"unknown device {device!r}; expected one of {', '.join(DEVICES)}")
+        return self._open(path, device, threads, None)
+
+    def open_warm(self, path: Path, device: str, threads: int | None, warm: Warm) -> Session:
+        """As `open`, from the graph as ONNX Runtime optimised it, or with what the provider compiled."""
+        return self._open(path, device, threads, warm)
+
+    def _open(self, path: Path, device: str, threads: int | None, warm: Warm | None) -> Session:
         ort = _import()
-        kind = "cpu" if device == "auto" else device
-        known = self.devices()
-        chosen = [d.name for d in known if d.kind == kind and d.available]
-        if not chosen:
-            there = ", ".join(f"{d.kind} ({d.name})" for d in known if d.available)
-            adds = ", ".join(p for k, p in _PROVIDERS.values() if k == kind)
-            raise DeviceError(
-                f"no {kind} for ONNX Runtime here; there is: {there}; a {kind} comes with: {adds}"
-            )
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        provider = self._pick(ort, device)
+        options = _options(ort, threads)
+        if provider.name == CPU:
+            return _on_cpu(ort, path, options, threads, warm)
+        working = None
+        extra: dict[str, str] = {}
+        if warm is not None and provider.has_cache:
+            working = WorkingFolder(warm, "onnxruntime", ort.__version__, provider.info.name, processor())
+            extra = provider.cache_options(working.path)
         try:
-            session = ort.InferenceSession(str(path), options, providers=chosen[:1])
+            session = _start(ort, path, options, provider, extra)
+            placement = _placement(session)
+            _check(session, placement, provider, path)
+        except Exception:
+            if working is not None:
+                working.close()
+            raise
+        if working is not None:
+            working.save()
+        return _session(session, provider.runs_on, placement, working)
+
+    def _pick(self, ort: ModuleType, device: str) -> Provider:
+        if device.casefold() in ("auto", "cpu"):
+            return cpu_provider(self.name)
+        providers = find_providers(ort, self.name)
+        kind = device.casefold()
+        adds = f"a {kind} comes with: {packages_for(kind)}" if kind in ("gpu", "npu") else ""
+        info = pick_device([one.info for one in providers], device, "ONNX Runtime", adds)
+        return next(one for one in providers if one.info == info)
+
+
+def _options(ort: ModuleType, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    # To say how many nodes the device took; older versions do not know it and do not mind.
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _start(
+    ort: ModuleType, path: Path, options: Any, provider: Provider, extra: dict[str, str] | None = None
+) -> Any:
+    """An `InferenceSession`. ONNX Runtime's own fallback to the CPU, which it prints, is off."""
+    settings = provider.options | (extra or {})
+    try:
+        if provider.ep_device is not None:
+            options.add_provider_for_devices([provider.ep_device], settings)
+            return ort.InferenceSession(str(path), options, enable_fallback=0)
+        chosen: list[Any] = [(provider.name, settings) if settings else provider.name]
+        if provider.name == "TensorrtExecutionProvider":
+            # It hands on what it cannot compile.
+            chosen.append("CUDAExecutionProvider")
+        return ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+    except Exception as error:
+        where = "" if provider.name == CPU else f" on {provider.info.name}"
+        raise BackendError(f"ONNX Runtime cannot load {path}{where}: {_line(error)}") from error
+
+
+def _placement(session: Any) -> dict[str, int] | None:
+    """How many nodes each provider took; None where this version of ONNX Runtime does not say."""
+    try:
+        parts = session.get_provider_graph_assignment_info()
+    except Exception:
+        return None
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)
+
+
+def _check(session: Any, placement: dict[str, int] | None, provider: Provider, path: Path) -> None:
+    used = session.get_providers()
+    if not used or used[0] != provider.name:
+        raise DeviceError(
+            f"{provider.name} did not start (it fell back to {', '.join(used)}); check its drivers, or "
+            "ask for --device cpu"
+        )
+    if provider.name != CPU and placement is not None and not placement.get(provider.name):
+        raise DeviceError(f"{provider.name} takes nothing of {path.name}; ask for --device cpu")
+
+
+def _session(
+    session: Any, device: str, placement: dict[str, int] | None, working: WorkingFolder | None = None
+) -> Session:
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Arrays) -> Arrays:
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise BackendError(f"ONNX Runtime cannot load {path}: {reason}") from error
-        if session.get_providers()[0] != chosen[0]:
-            raise DeviceError(
-                f"{chosen[0]} did not start (it fell back to {session.get_providers()[0]}); check "
-                "its drivers, or ask for --device cpu"
-            )
-        return OnnxRuntimeSession(session, kind)
+            raise BackendError(f"ONNX Runtime cannot run the graph: {_line(error)}") from error
+
+    return Session(run, device, None if working is None else working.close, placement)
+
+
+def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm: Warm | None) -> Session:
+    provider = cpu_provider("onnxruntime")
+    if warm is not None:
+        facts = ("onnxruntime", ort.__version__, CPU, processor())
+        folder = warm.find(*facts) or warm.keep(lambda to: _write_optimised(ort, path, to), *facts)
+        if folder is not None:
+            ready = _options(ort, threads)
+            ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            try:
+                session = _start(ort, folder / "graph.onnx", ready, provider)
+                return _session(session, "cpu", _placement(session))
+            except BackendError:
+                # As whole as it was written, and still of no use.
+                warm.discard(*facts)
+    session = _start(ort, path, options, provider)
+    placement = _placement(session)
+    _check(session, placement, provider, path)
+    return _session(session, "cpu", placement)
+
+
+def _write_optimised(ort: ModuleType, path: Path, folder: Path) -> None:
+    """The graph as ONNX Runtime fuses and lays it out for this processor, its weights in a file beside it."""
+    options = _options(ort, None)
+    options.optimized_model_filepath = str(folder / "graph.onnx")
+    key = "session.optimized_model_external_initializers_"
+    options.add_session_config_entry(f"{key}file_name", "weights.bin")
+    options.add_session_config_entry(f"{key}min_size_in_bytes", str(_EXTERNAL_BYTES))
+    _start(ort, path, options, cpu_provider("onnxruntime"))
 
 
 BACKEND = OnnxRuntime()

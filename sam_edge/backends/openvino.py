@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, DeviceError
-from . import DEVICES, Arrays, DeviceInfo
+from ..errors import BackendError
+from ..warm import Warm, processor
+from .base import Arrays, Backend, DeviceInfo, Session, pick_device
 
 # kind -> (OpenVINO's name, what adds it)
 _DEVICES = {
@@ -31,6 +32,8 @@ _DEVICES = {
 }
 # How many reshaped graphs a session keeps.
 _KEPT = 8
+_THREADS = "INFERENCE_NUM_THREADS"
+_BLOB = "compiled.blob"
 # Axes of prompts (0) and points (1): the only ones that a caller may choose.
 _FREE_AXES: dict[str, tuple[int, ...]] = {
     "point_coords": (0, 1),
@@ -90,37 +93,39 @@ class _Compiled:
         return outputs
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """One graph in OpenVINO; `run` may be called from several threads."""
 
-    def __init__(self, core: Any, model: Any, name: str, kind: str, config: dict[str, Any]) -> None:
-        self._core, self._model, self._name, self._config = core, model, name, config
+    def __init__(
+        self, core: Any, model: Any, name: str, kind: str, config: dict[str, Any], warm: Warm | None = None
+    ) -> None:
+        super().__init__(self._infer, kind)
+        self._core, self._model, self._name, self._config, self._warm = core, model, name, config, warm
         self._shapes = {port.any_name: list(port.partial_shape) for port in model.inputs}
         self._lock = threading.Lock()
         self._reshaped: dict[int, _Compiled] = {}
         as_written = not (kind == "npu" and model.is_dynamic())
         self._as_written = self._compile(model) if as_written else None
-        self.device = kind
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Named arrays in, named arrays out."""
-        if self._core is None:
-            raise BackendError("this model was closed; load it again")
+    def close(self) -> None:
+        """Free the graph's memory."""
+        super().close()
+        with self._lock:
+            self._as_written = self._model = self._core = None
+            self._reshaped = {}
+
+    def _infer(self, inputs: Arrays) -> Arrays:
         arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         self._check(arrays)
         try:
-            if self._as_written is not None and all(self._fits(n, a) for n, a in arrays.items()):
-                return self._as_written.run(arrays)
+            as_written = self._as_written
+            if as_written is not None and all(self._fits(n, a) for n, a in arrays.items()):
+                return as_written.run(arrays)
             if self.device == "npu":
                 return self._one_by_one(arrays)
             return self._for(-1, -1).run(arrays)
         except Exception as error:
             raise BackendError(f"OpenVINO cannot run the graph: {_line(error)}") from error
-
-    def close(self) -> None:
-        """Free the graph's memory."""
-        self._as_written = self._model = self._core = None
-        self._reshaped = {}
 
     def _check(self, arrays: Arrays) -> None:
         if arrays.keys() != self._shapes.keys():
@@ -129,9 +134,9 @@ class OpenVinoSession:
             )
         for name, array in arrays.items():
             shape, free = self._shapes[name], _FREE_AXES.get(name, ())
-            sizes = enumerate(zip(shape, array.shape, strict=False))
-            if len(shape) != array.ndim or any(i not in free and d != size for i, (d, size) in sizes):
-                wanted = ", ".join("any" if i in free else str(d) for i, d in enumerate(shape))
+            fixed = [i for i, d in enumerate(shape) if i not in free and d.is_static]
+            if len(shape) != array.ndim or any(shape[i] != array.shape[i] for i in fixed):
+                wanted = ", ".join(str(d) if i in fixed else "any" for i, d in enumerate(shape))
                 raise BackendError(f"{name} has shape {array.shape}; the graph takes ({wanted})")
         # A reshaped graph would compute something from inputs that disagree.
         for axis, what in enumerate(("prompts", "points")):
@@ -155,6 +160,8 @@ class OpenVinoSession:
     def _for(self, prompts: int, points: int) -> _Compiled:
         """The graph for so many prompts and points; -1 for any number."""
         with self._lock:
+            if self._model is None:
+                raise BackendError("this model was closed; load it again")
             if points not in self._reshaped:
                 model = self._model.clone()
                 shapes = {name: list(shape) for name, shape in self._shapes.items()}
@@ -164,14 +171,44 @@ class OpenVinoSession:
                 model.reshape(shapes)
                 if len(self._reshaped) == _KEPT:
                     del self._reshaped[next(iter(self._reshaped))]
-                self._reshaped[points] = self._compile(model)
+                self._reshaped[points] = self._compile(model, f"{prompts} prompts", f"{points} points")
             return self._reshaped[points]
 
-    def _compile(self, model: Any) -> _Compiled:
-        return _Compiled(self._core.compile_model(model, self._name, self._config))
+    def _compile(self, model: Any, *shapes: str) -> _Compiled:
+        """Compile, or take what was compiled before; `shapes` says how `model` was reshaped."""
+        if self._warm is None or "EXPORT_IMPORT" not in self._core.get_property(
+            self._name, "OPTIMIZATION_CAPABILITIES"
+        ):
+            return _Compiled(self._core.compile_model(model, self._name, self._config))
+        facts = (*self._facts(), *shapes)
+        folder = self._warm.find(*facts)
+        if folder is not None:
+            try:
+                blob = (folder / _BLOB).read_bytes()
+                return _Compiled(self._core.import_model(blob, self._name, self._config))
+            except Exception:
+                # As whole as it was written, and still of no use.
+                self._warm.discard(*facts)
+        compiled = self._core.compile_model(model, self._name, self._config)
+        self._warm.keep(lambda to: _export(compiled, to / _BLOB), *facts)
+        return _Compiled(compiled)
+
+    def _facts(self) -> tuple[str, ...]:
+        """What a compiled graph depends on besides the graph; not on the number of threads."""
+        import openvino
+
+        names = ("FULL_DEVICE_NAME", "DEVICE_ARCHITECTURE")
+        device = [str(self._core.get_property(self._name, name)) for name in names]
+        config = [f"{key} {value}" for key, value in sorted(self._config.items()) if key != _THREADS]
+        return ("openvino", openvino.get_version(), self._name, *device, *config, processor())
 
 
-class OpenVino:
+def _export(compiled: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(compiled.export_model().getbuffer())
+
+
+class OpenVino(Backend):
     """The OpenVINO backend."""
 
     name = "openvino"
@@ -192,30 +229,30 @@ class OpenVino:
         return found
 
     def open(self, path: Path, device: str, threads: int | None) -> OpenVinoSession:
-        """Load an OpenVINO .xml, and the .bin beside it, on a device; "auto" is the CPU.
+        """Load an OpenVINO .xml, and the .bin beside it, on a device; "auto" is the CPU. "GPU.1" is one, too.
 
         Raises:
             DeviceError: the device is not there.
             BackendError: not installed, or it refuses the file.
         """
-        if device not in DEVICES:
-            raise DeviceError(f"unknown device {device!r}; expected one of {', '.join(DEVICES)}")
+        return self._open(path, device, threads, None)
+
+    def open_warm(self, path: Path, device: str, threads: int | None, warm: Warm) -> OpenVinoSession:
+        """As `open`, with what OpenVINO compiled."""
+        return self._open(path, device, threads, warm)
+
+    def _open(self, path: Path, device: str, threads: int | None, warm: Warm | None) -> OpenVinoSession:
         openvino = _import()
-        kind = "cpu" if device == "auto" else device
-        known = self.devices()
-        chosen = [d.name for d in known if d.kind == kind and d.available]
-        if not chosen:
-            there = ", ".join(f"{d.kind} ({d.name})" for d in known if d.available)
-            raise DeviceError(
-                f"no {kind} for OpenVINO here; there is: {there}; it would take {_DEVICES[kind][1]}"
-            )
+        kind = device.casefold()
+        adds = f"it would take {_DEVICES[kind][1]}" if kind in _DEVICES else ""
+        chosen = pick_device(self.devices(), device, "OpenVINO", adds)
         core = openvino.Core()
         try:
             model = core.read_model(path)
-            config = _config(kind, threads, _precision(model))
-            return OpenVinoSession(core, model, chosen[0], kind, config)
+            config = _config(chosen.kind, threads, _precision(model))
+            return OpenVinoSession(core, model, chosen.name, chosen.kind, config, warm)
         except Exception as error:
-            raise BackendError(f"OpenVINO cannot load {path} on {chosen[0]}: {_line(error)}") from error
+            raise BackendError(f"OpenVINO cannot load {path} on {chosen.name}: {_line(error)}") from error
 
 
 def _precision(model: Any) -> str:
@@ -232,7 +269,7 @@ def _config(kind: str, threads: int | None, precision: str) -> dict[str, Any]:
     if kind == "cpu" or (kind == "gpu" and precision == "fp32"):
         config["INFERENCE_PRECISION_HINT"] = "f32"
     if kind == "cpu" and threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
+        config[_THREADS] = threads
     return config
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
-from ..errors import BackendError, SamEdgeError
+from ..errors import BackendError, SamEdgeError, SamEdgeWarning
 
 # name -> (module with `configure(parser)` and `run(args) -> int`, help)
 _COMMANDS = {
     "export": ("sam_edge.export.cli", "turn a checkpoint into a proven bundle"),
     "verify": ("sam_edge.cli.verify", "check a bundle's files and its masks"),
     "predict": ("sam_edge.cli.predict", "segment a picture"),
+    "everything": ("sam_edge.cli.everything", "segment everything in a picture"),
     "info": ("sam_edge.cli.info", "say what a bundle holds"),
     "download": ("sam_edge.cli.download", "fetch a published checkpoint"),
     "models": ("sam_edge.cli.models", "list the models that can be exported"),
@@ -37,6 +40,11 @@ _EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 the work failed, 2 the input was wrong."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with _own_warnings():
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -51,6 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Our warnings in one line each, without the place in the code."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, SamEdgeWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,26 +1,47 @@
-"""`sam-edge devices`: which backends and devices are here, and what would add the others."""
+"""`sam-edge devices`: which backends and devices are here, and which of them a bundle would be run on."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 
-from ..backends import backend_names, get_backend
+from ..backends import all_devices, get_backend
+from ..bundle import open_bundle
+from ..loading import Wanted, explain_choice
+from .options import add_choice, add_precision
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.add_argument(
+        "bundle", type=Path, nargs="?", help="also say why each is chosen for this bundle, or is not"
+    )
+    add_choice(parser)
+    add_precision(parser)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every device of every backend."""
-    found = [device for name in backend_names() for device in get_backend(name).devices()]
+    """Print every device of every backend; with a bundle, the choices that `load` makes."""
+    if args.backend != "auto":
+        get_backend(args.backend)
+    choices = None
+    if args.bundle is not None:
+        wanted = Wanted(args.backend, args.device, args.precision)
+        choices = explain_choice(open_bundle(args.bundle), wanted)
     if args.json:
-        print(json.dumps({"devices": [asdict(device) for device in found]}, indent=2))
+        answer = {"devices": [asdict(device) for device in all_devices()]}
+        if choices is not None:
+            answer["choices"] = [asdict(choice) for choice in choices]
+        print(json.dumps(answer, indent=2))
         return 0
-    for device in found:
+    if choices is not None:
+        for choice in choices:
+            print(choice)
+        return 0
+    for device in all_devices():
         state = "available" if device.available else device.reason
-        print(f"{device.backend:12} {device.kind:4} {device.name:28} {state}")
+        print(f"{device.backend:12} {device.kind:5} {device.name:30} {state}")
     return 0

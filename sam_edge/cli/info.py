@@ -31,4 +31,13 @@ def run(args: argparse.Namespace) -> int:
             f"{variant['id']:14} {size:8.1f} MB  mean IoU {parity['mean_iou']:.5f} "
             f"(min {parity['min_iou']:.5f}, {parity['num_prompts']} prompts)"
         )
+    for clip in [data["clip"]] if "clip" in data else []:
+        print(
+            f"CLIP {clip['checkpoint']['file']}, {clip['parameters'] / 1e6:.2f} M parameters, "
+            f"{clip['image_size']} pixels, {clip['context_length']} tokens"
+        )
+        for variant in clip["variants"]:
+            size = sum(file["bytes"] for file in variant["files"]) / 1e6
+            least = min(variant["parity"]["min_text_cosine"], variant["parity"]["min_image_cosine"])
+            print(f"{variant['id']:14} {size:8.1f} MB  least cosine {least:.5f}")
     return 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from ..backends import DEVICES, backend_names
+from ..backends import DEVICES
 from ..bundle import PRECISIONS
+from ..loading import CACHE_VARIABLE, load
+from ..sam import Sam
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -16,12 +19,50 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """--backend, --device, --threads."""
-    parser.add_argument("--backend", default="auto", choices=["auto", *backend_names()])
-    parser.add_argument("--device", default="auto", choices=DEVICES)
+    """--backend, --device, --threads, --cache."""
+    add_choice(parser)
     parser.add_argument("--threads", type=int, help="threads within one operator")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=os.environ.get(CACHE_VARIABLE) or None,
+        help=f"keep what backends compile there, to start sooner the next time (default: ${CACHE_VARIABLE})",
+    )
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """--backend, --device: names are checked by the backends, of which other packages may add some."""
+    parser.add_argument("--backend", default="auto", help="auto, or a name from `sam-edge devices`")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help=f"{', '.join(DEVICES)}, or a device's name from `sam-edge devices`; auto is the CPU",
+    )
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """--precision."""
     parser.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS])
+
+
+def add_load(parser: argparse.ArgumentParser) -> None:
+    """--precision and --explain as well: everything that `load_sam` takes."""
+    add_runtime(parser)
+    add_precision(parser)
+    parser.add_argument(
+        "--explain", action="store_true", help="say on stderr why each backend and device was taken or not"
+    )
+
+
+def load_sam(args: argparse.Namespace) -> Sam:
+    """The bundle, as the options of `add_load` say."""
+    return load(
+        args.bundle,
+        args.backend,
+        args.device,
+        args.precision,
+        args.threads,
+        explain=args.explain,
+        cache_dir=args.cache,
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,15 @@ from ..errors import ImageError
 from ..files import write_atomically
 
 COLOURS = ((30, 144, 255), (255, 127, 14), (44, 200, 90), (214, 60, 160), (250, 200, 0))
+_GOLDEN_RATIO = 0.618034
+
+
+def _colour(number: int) -> tuple[int, int, int]:
+    """The first few are chosen; hues a golden section apart stay distinct for any number."""
+    if number < len(COLOURS):
+        return COLOURS[number]
+    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.75, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -50,17 +60,17 @@ def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
 def write_overlay(
     path: Path,
     image: NDArray[np.uint8],
-    masks: Sequence[NDArray[np.bool_]],
+    masks: Iterable[NDArray[np.bool_]],
     points: Sequence[tuple[float, float, int]] = (),
     boxes: Sequence[Sequence[float]] = (),
 ) -> None:
     """The image with each mask tinted and outlined, and the prompts drawn, as PNG."""
     height, width = image.shape[:2]
     line = max(1, round(max(height, width) / 320))
-    canvas = image.astype(np.float32)
+    canvas = image.copy()
     for number, mask in enumerate(masks):
-        colour = np.array(COLOURS[number % len(COLOURS)], np.float32)
-        canvas[mask] = 0.55 * canvas[mask] + 0.45 * colour
+        colour = np.array(_colour(number))
+        canvas[mask] = (0.55 * canvas[mask] + 0.45 * colour).astype(np.uint8)
         edge = np.zeros_like(mask)
         for axis in (0, 1):
             change = np.diff(mask, axis=axis)
@@ -70,7 +80,7 @@ def write_overlay(
             edge[1:] |= edge[:-1]
             edge[:, 1:] |= edge[:, :-1]
         canvas[edge] = colour
-    picture = Image.fromarray(canvas.astype(np.uint8))
+    picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     for box in boxes:
         draw.rectangle(tuple(box), outline=(255, 255, 255), width=line)

@@ -1,4 +1,4 @@
-"""`sam-edge predict`: segment a picture by points, boxes or a mask."""
+"""`sam-edge predict`: segment a picture by points, boxes, a mask or a text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .. import rle
 from ..bundle import open_bundle
 from ..errors import OutputError, PromptError
 from ..files import check_writable
-from ..postprocess import upscale
+from ..postprocess import Upscaling
 from ..preprocess import resized_size
-from ..prompts import encode_prompts
-from ..sam import Masks, load
-from .options import add_bundle, add_precision, add_runtime
+from ..prompts import Prompts, encode_prompts
+from ..sam import Masks
+from .options import add_bundle, add_load, load_sam
 
 
 def _numbers(text: str, option: str, counts: tuple[int, ...], form: str) -> list[float]:
@@ -50,6 +50,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="a picture of the image's size, light where the object is, or .npy low-res logits",
     )
+    parser.add_argument(
+        "--text",
+        metavar="WORDS",
+        help="the masks of everything that fit these words best, by the bundle's CLIP",
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="with --text: how many masks (default: 1)")
+    parser.add_argument("--threshold", type=float, help="with --text: the least cosine similarity")
     parser.add_argument("--out", type=Path, help="write the mask as PNG; several are numbered -0, -1")
     parser.add_argument("--overlay", type=Path, help="write the image with masks and prompts as PNG")
     parser.add_argument(
@@ -57,14 +64,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="all three masks; otherwise the best one for a single point, the single mask elsewhere",
     )
-    add_runtime(parser)
-    add_precision(parser)
+    add_load(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment; prints a table, or JSON, and writes what was asked for."""
     from .pictures import read_image, write_mask, write_overlay
 
+    if args.text is not None:
+        from .text import run_text
+
+        return run_text(args)
+    if args.top_k is not None or args.threshold is not None:
+        raise PromptError("--top-k and --threshold go with --text; give a text, or leave them out")
     points = [_numbers(p, "--point", (2, 3), "X,Y or X,Y,LABEL") for p in args.point]
     boxes = [_numbers(b, "--box", (4,), "X0,Y0,X1,Y1") for b in args.box]
     if points and len(boxes) > 1:
@@ -81,15 +93,15 @@ def run(args: argparse.Namespace) -> int:
     size = image.shape[0], image.shape[1]
     # Before the encoder runs: a wrong prompt should not cost its seconds.
     resized = resized_size(size, manifest.square)
-    rules, mask_prompts = manifest.prompt, int(args.mask is not None)
-    checked, _ = encode_prompts(coords, labels, boxes or None, size, resized, rules, mask_prompts)
-    count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
-    outputs = _numbered(args.out, len(checked) * count) if args.out else []
-    _check_outputs(outputs, args.overlay, [args.image, args.mask])
     mask_input = None
     if args.mask is not None:
         mask_input = _mask_logits(args.mask, size, resized, manifest.square.size, manifest.mask_size)
-    with load(args.bundle, args.backend, args.device, args.precision, args.threads) as sam:
+    prompts = Prompts(coords, labels, boxes or None, mask_input)
+    checked, *_ = encode_prompts(prompts, size, resized, manifest.prompt, manifest.mask_size)
+    count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
+    outputs = _numbered(args.out, len(checked) * count) if args.out else []
+    _check_outputs(outputs, args.overlay, [args.image, args.mask])
+    with load_sam(args) as sam:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None
         found = sam.predict(embedding, coords, labels, boxes or None, mask_input, args.multimask or ambiguous)
@@ -178,7 +190,7 @@ def _mask_logits(
             f"{original[0]}; expected the same size"
         )
     logits = np.where(picture.mean(2) > 127, 10.0, -10.0).astype(np.float32)[None, None]
-    inside = upscale(logits, original, original, resized)
+    inside = Upscaling(original, original, original, resized).logits(logits)
     canvas = np.full((1, 1, *padded), -10, np.float32)
     canvas[..., : resized[0], : resized[1]] = inside
-    return upscale(canvas, padded, padded, low_res)[0]
+    return Upscaling(padded, padded, padded, low_res).logits(canvas)[0]

@@ -6,12 +6,13 @@ import argparse
 import json
 from typing import Any
 
-from ..backends import find_backends, is_here
+from ..backends import devices_of, find_backends, is_here
 from ..bundle import Bundle, open_bundle
+from ..clip_parity import read_clip_golden, run_clip_parity
 from ..errors import BackendError
 from ..golden import Golden, read_golden
+from ..loading import load_variant
 from ..parity import run_parity
-from ..sam import load_variant
 from .options import add_bundle, add_runtime
 
 
@@ -28,16 +29,16 @@ def run(args: argparse.Namespace) -> int:
     golden = read_golden(bundle.check_golden())
     for variant in bundle.manifest.variants:
         bundle.check_files(variant)
+    files = sum(len(variant["files"]) for variant in bundle.manifest.variants) + 1 + bundle.check_clip()
     rows = [_row(bundle, golden, variant, args) for variant in bundle.manifest.variants]
     measured = [row for row in rows if row["passed"] is not None]
     if not measured:
         reasons = "; ".join(dict.fromkeys(str(row["reason"]) for row in rows))
         raise BackendError(f"no variant of {args.bundle} can be run here: {reasons}")
-    passed = all(row["passed"] for row in measured)
+    passed = all(row["passed"] and row.get("clip", row)["passed"] for row in measured)
     if args.json:
         print(json.dumps({"passed": passed, "variants": rows}, indent=2))
         return 0 if passed else 1
-    files = sum(len(variant["files"]) for variant in bundle.manifest.variants) + 1
     print(f"{files} files are as exported; {len(golden.prompts)} prompts:")
     print(f"{'variant':14} {'device':13} {'mean IoU':>9} {'p5':>8} {'min':>8} {'boundary':>9}")
     for row in rows:
@@ -49,6 +50,13 @@ def run(args: argparse.Namespace) -> int:
             f"{row['id']:14} {row['device']:13} {row['mean_iou']:9.5f} {row['p5_iou']:8.5f} "
             f"{row['min_iou']:8.5f} {row['boundary_iou']:9.5f}  {verdict}"
         )
+        if "clip" in row:
+            found = row["clip"]
+            print(
+                f"{'  its CLIP':28} least cosine {found['min_text_cosine']:.5f} of {found['num_texts']} "
+                f"texts, {found['min_image_cosine']:.5f} of {found['num_images']} images  "
+                f"{'ok' if found['passed'] else 'BELOW ITS GATE'}"
+            )
     return 0 if passed else 1
 
 
@@ -59,9 +67,14 @@ def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse
     if not readers:
         return row | {"reason": f"{args.backend} does not read {variant['format']}"}
     if not is_here(readers[0]):
-        return row | {"reason": readers[0].devices()[0].reason}
+        return row | {"reason": devices_of(readers[0])[0].reason}
     # An export with another gate stays with it.
     gate = args.min_iou if args.min_iou is not None else variant["parity"]["gate"]["mean_iou"]
-    with load_variant(bundle, variant, readers[0].name, args.device, args.threads) as sam:
+    with load_variant(bundle, variant, readers[0].name, args.device, args.threads, args.cache) as sam:
         report = run_parity(sam, golden, variant["precision"], gate)
-        return row | {"device": sam.device, **report.to_dict()}
+        row |= {"device": sam.device, **report.to_dict()}
+        if bundle.manifest.clip is not None:
+            features = read_clip_golden(bundle.check_clip_golden())
+            gate = bundle.clip_variant(variant["id"])["parity"]["gate"]
+            row["clip"] = run_clip_parity(sam.clip, features, golden.images, variant["precision"], gate)
+        return row

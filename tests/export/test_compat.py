@@ -1,15 +1,12 @@
 """The published decoder contract, against the published exporter's own module."""
 
-import importlib
-import sys
-from unittest.mock import MagicMock, patch
-
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from test_oracles import SMALL, randomise, segment_anything_model
+from test_oracles import SMALL, randomise
 
+from sam_edge.benchmarks.published import published, published_sam
 from sam_edge.cli import main
 from sam_edge.export import onnx
 from sam_edge.export.compat import write_published_decoder
@@ -21,15 +18,14 @@ from tests.make_checkpoint import write_checkpoint
 def both(tmp_path_factory):
     """Our file under the published contract, and the published module with the same weights."""
     ours = randomise(SamModel(SMALL))
-    theirs = segment_anything_model(SMALL)
+    theirs = published_sam(SMALL)
     theirs.load_state_dict(ours.state_dict(), strict=False)
-    names = ("", ".ops", ".ops.boxes", ".transforms", ".transforms.functional")
-    with patch.dict(sys.modules, {f"torchvision{name}": MagicMock() for name in names}):
-        published = importlib.import_module("segment_anything.utils.onnx")
     folder = tmp_path_factory.mktemp("compat")
     onnx.write_decoder(ours, SMALL, folder / "decoder.onnx")
     write_published_decoder(folder / "decoder.onnx", folder / "published.onnx", SMALL)
-    return folder / "published.onnx", published.SamOnnxModel(theirs.eval(), return_single_mask=False)
+    return folder / "published.onnx", published("utils.onnx").SamOnnxModel(
+        theirs.eval(), return_single_mask=False
+    )
 
 
 @pytest.mark.parametrize("name", ["efficient_sam_vitt", "sam_hq_vit_tiny"])

@@ -20,7 +20,7 @@ from sam_edge.export.reference.mask_decoder import MaskDecoder
 from sam_edge.manifest import InputRules, PromptRules
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.preprocess import preprocess
-from sam_edge.prompts import encode_prompts
+from sam_edge.prompts import Prompts, encode_prompts
 from tests.export.make_golden_efficient_sam import GOLDEN, KINDS, SIZE, VARIANTS, picture, points_of
 from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 
@@ -98,7 +98,7 @@ def test_an_earlier_mask_is_ignored_by_the_decoder_and_refused_by_the_runtime(ou
         assert torch.equal(one, other)
     rules = PromptRules((SIZE, SIZE), "without_box", 6, mask_prompt=False)
     with pytest.raises(PromptError, match="no mask"):
-        encode_prompts([[1, 1]], [1], None, (8, 8), (SIZE, SIZE), rules, prompts_from_masks=1)
+        encode_prompts(Prompts([[1, 1]], [1], None, np.zeros((1, 4, 4))), (8, 8), (SIZE, SIZE), rules, (4, 4))
 
 
 def test_golden_data_has_no_mask_prompts(ours):

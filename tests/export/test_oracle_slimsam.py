@@ -10,10 +10,11 @@ import torch
 from transformers import SamConfig, SamVisionConfig
 from transformers import SamModel as HuggingFaceSam
 
+from sam_edge.benchmarks.published import published_sam
 from sam_edge.export import checkpoint
 from sam_edge.export.checkpoint import build_reference, expected_shapes, load_checkpoint
 from sam_edge.models.catalogue import CATALOGUE
-from tests.export.test_oracles import agree, our_decode, prompts, randomise, segment_anything_model
+from tests.export.test_oracles import agree, our_decode, prompts, randomise
 
 # Widths of https://huggingface.co/Zigeng/SlimSAM-uniform-50 and -77, as their conversion script has them.
 WIDTHS = {
@@ -92,7 +93,7 @@ def test_one_changed_weight_is_seen(ours, oracle, images):
 def test_files_at_full_size_are_recognised(name, tmp_path):
     with torch.device("meta"):
         theirs = hugging_face(name, 1024).state_dict()
-        published = segment_anything_model(CATALOGUE[name]).state_dict()
+        published = published_sam(CATALOGUE[name]).state_dict()
     assert published.keys() == expected_shapes(CATALOGUE[name]).keys()
     files = {
         "huggingface": {key: torch.zeros(value.shape) for key, value in theirs.items()},

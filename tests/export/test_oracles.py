@@ -4,17 +4,14 @@ The encoder is smaller than the published ones (the oracles' own code, their own
 comparison takes seconds; `test_vit_b_at_full_size` is the published size.
 """
 
-import importlib
-import sys
 from dataclasses import replace
-from functools import partial
-from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
 from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers import SamModel as HuggingFaceSam
 
+from sam_edge.benchmarks.published import published_sam
 from sam_edge.export.layouts import LAYOUTS
 from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
@@ -42,47 +39,6 @@ def randomise(module):
         else:
             value.data = 0.3 * noise
     return module.eval().requires_grad_(False)
-
-
-def segment_anything_model(model):
-    # The package imports torchvision for its predictor and mask generator, which are not used here.
-    names = ("", ".ops", ".ops.boxes", ".transforms", ".transforms.functional")
-    stand_ins = {f"torchvision{name}": MagicMock() for name in names}
-    with patch.dict(sys.modules, stand_ins):
-        modeling = importlib.import_module("segment_anything.modeling")
-
-    encoder, side = model.encoder, model.embedding_side
-    return modeling.Sam(
-        image_encoder=modeling.ImageEncoderViT(
-            depth=encoder.depth,
-            embed_dim=encoder.embed_dim,
-            img_size=model.image_size,
-            mlp_ratio=4,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            num_heads=encoder.num_heads,
-            patch_size=16,
-            qkv_bias=True,
-            use_rel_pos=True,
-            global_attn_indexes=encoder.global_attn_indexes,
-            window_size=14,
-            out_chans=256,
-        ),
-        prompt_encoder=modeling.PromptEncoder(
-            embed_dim=256,
-            image_embedding_size=(side, side),
-            input_image_size=(model.image_size, model.image_size),
-            mask_in_chans=16,
-        ),
-        mask_decoder=modeling.MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=modeling.TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8),
-            transformer_dim=256,
-            iou_head_depth=3,
-            iou_head_hidden_dim=256,
-        ),
-        pixel_mean=[0.0, 0.0, 0.0],
-        pixel_std=[1.0, 1.0, 1.0],
-    )
 
 
 def agree(ours, theirs):
@@ -124,7 +80,7 @@ def our_decode(ours, embeddings, points, boxes, mask, padding):
 @pytest.fixture(scope="module")
 def pair():
     ours = randomise(SamModel(SMALL))
-    oracle = segment_anything_model(SMALL).eval().requires_grad_(False)
+    oracle = published_sam(SMALL).eval().requires_grad_(False)
     # segment-anything calls a checkpoint's keys its own; every one must be there.
     oracle.load_state_dict(ours.state_dict(), strict=True)
     return ours, oracle
@@ -230,7 +186,7 @@ def test_the_decoder_is_hugging_faces(hugging_face, images, kind, multimask):
 def test_vit_b_at_full_size():
     model = CATALOGUE["vit_b"]
     ours = randomise(SamModel(model))
-    oracle = segment_anything_model(model).eval().requires_grad_(False)
+    oracle = published_sam(model).eval().requires_grad_(False)
     oracle.load_state_dict(ours.state_dict(), strict=True)
     images = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from sam_edge import rle
 from sam_edge.errors import ImageError, PromptError
 from sam_edge.manifest import InputRules, PromptRules
-from sam_edge.postprocess import upscale
+from sam_edge.postprocess import Upscaling
 from sam_edge.preprocess import preprocess, resize_bilinear, resized_size
-from sam_edge.prompts import encode_prompts
+from sam_edge.prompts import Prompts, encode_prompts
 
 RULES = InputRules((64, 64), "longest_side", True, (120.0, 110.0, 100.0), (58.0, 57.0, 56.0), 0.0)
 side = st.integers(1, 90)
@@ -72,7 +72,18 @@ def test_upscale_is_the_published_two_steps(h, w, seed):
     full = F.interpolate(torch.from_numpy(logits), (64, 64), mode="bilinear", align_corners=False)
     full = full[..., : resized[0], : resized[1]]
     full = F.interpolate(full, (h, w), mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(upscale(logits, (64, 64), resized, (h, w)), full, atol=2e-4)
+    upscaling = Upscaling((16, 16), (64, 64), resized, (h, w))
+    np.testing.assert_allclose(upscaling.logits(logits), full, atol=2e-4)
+    clear = np.abs(full.numpy() - 1) > 1e-3
+    np.testing.assert_array_equal(upscaling.masks(logits, 1.0)[clear], (full.numpy() > 1)[clear])
+    for index in np.ndindex(2, 3):
+        window, one = upscaling.window(logits[index], 1.0, 0.5), full[index].numpy()
+        whole = np.zeros((h, w), bool)
+        bottom, right = window.top + window.mask.shape[0], window.left + window.mask.shape[1]
+        whole[window.top : bottom, window.left : right] = window.mask
+        np.testing.assert_array_equal(whole[clear[index]], (one > 1)[clear[index]])
+        assert abs(window.inner - (one > 1.5).sum()) <= (np.abs(one - 1.5) < 1e-3).sum()
+        assert abs(window.outer - (one > 0.5).sum()) <= (np.abs(one - 0.5) < 1e-3).sum()
 
 
 @settings(max_examples=100, deadline=None)
@@ -101,7 +112,7 @@ def prompted(points, labels, boxes, original, resized, **rules):
     wanted = PromptRules(
         **{"coordinate_size": (64, 64), "padding_point": "without_box", "num_points": None, **rules}
     )
-    return encode_prompts(points, labels, boxes, original, resized, wanted)
+    return encode_prompts(Prompts(points, labels, boxes), original, resized, wanted, (16, 16))[:2]
 
 
 def test_prompts_are_scaled_per_axis_and_boxes_follow_points():

@@ -170,7 +170,7 @@ def test_a_silent_fallback_is_an_error(toy_bundle, monkeypatch):
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
-        lambda path, options, providers: real(path, options, providers=["CPUExecutionProvider"]),
+        lambda path, options, providers, **_: real(path, options, providers=["CPUExecutionProvider"]),
     )
     with pytest.raises(DeviceError, match="did not start"):
         load(toy_bundle, device="gpu")

@@ -1,0 +1,1 @@
+"""The harness: what is measured, against what, and how to repeat it."""

@@ -1,0 +1,141 @@
+"""`segment_anything` 1.0 as it is published, with stand-ins for the few things it takes from torchvision.
+
+What they do is written anew here: Pillow's resize, and non-maximal suppression. The package and Pillow are
+in the `dev` extra.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sam_edge.errors import CheckpointError
+from sam_edge.export.checkpoint import build_reference, load_checkpoint
+from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE, Model
+from sam_edge.models.encoders import VitEncoder
+from sam_edge.models.photos import PHOTOS, read_photo
+
+
+def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    assert not idxs.any()
+    order = torch.argsort(scores, descending=True, stable=True)
+    areas = _box_area(boxes)
+    kept = []
+    while len(order):
+        first, order = order[0], order[1:]
+        kept.append(first)
+        corners = torch.cat(
+            [boxes[order, :2].maximum(boxes[first, :2]), boxes[order, 2:].minimum(boxes[first, 2:])], 1
+        )
+        overlap = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1)
+        # A box without an area gives 0 / 0, which is above no threshold.
+        order = order[~(overlap / (areas[order] + areas[first] - overlap) > iou_threshold)]
+    return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.long)
+
+
+def _box_area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+
+
+def published(name: str = "") -> Any:
+    """A module of the package, "utils.onnx" say; or the package itself."""
+    contents: dict[str, dict[str, Any]] = {
+        "": {},
+        ".ops": {},
+        ".ops.boxes": {"batched_nms": _batched_nms, "box_area": _box_area},
+        ".transforms": {},
+        ".transforms.functional": {"resize": _resize, "to_pil_image": Image.fromarray},
+    }
+    stand_ins = {}
+    for key, functions in contents.items():
+        module = ModuleType(f"torchvision{key}")
+        vars(module).update(functions)
+        stand_ins[module.__name__] = module
+    with patch.dict(sys.modules, stand_ins):
+        return importlib.import_module(f"segment_anything.{name}" if name else "segment_anything")
+
+
+def published_sam(model: Model, image_encoder: Any = None) -> Any:
+    """The published `Sam` with the sizes of a catalogue entry; another image encoder than a ViT is given."""
+    modeling = published("modeling")
+    encoder, decoder, side = model.encoder, model.decoder, model.embedding_side
+    if image_encoder is None:
+        assert isinstance(encoder, VitEncoder)
+        image_encoder = modeling.ImageEncoderViT(
+            depth=encoder.depth,
+            embed_dim=encoder.embed_dim,
+            img_size=model.image_size,
+            mlp_ratio=4,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            num_heads=encoder.num_heads,
+            patch_size=16,
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=encoder.global_attn_indexes,
+            window_size=14,
+            out_chans=decoder.dim,
+        )
+    image_encoder.img_size = model.image_size
+    return modeling.Sam(
+        image_encoder=image_encoder,
+        prompt_encoder=modeling.PromptEncoder(
+            embed_dim=decoder.dim,
+            image_embedding_size=(side, side),
+            input_image_size=(model.image_size, model.image_size),
+            mask_in_chans=decoder.mask_in_chans,
+        ),
+        mask_decoder=modeling.MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=modeling.TwoWayTransformer(
+                depth=decoder.depth,
+                embedding_dim=decoder.dim,
+                mlp_dim=decoder.mlp_dim,
+                num_heads=decoder.num_heads,
+            ),
+            transformer_dim=decoder.dim,
+            iou_head_depth=3,
+            iou_head_hidden_dim=decoder.iou_head_hidden_dim,
+        ),
+        pixel_mean=list(model.preprocess.mean),
+        pixel_std=list(model.preprocess.std),
+    ).eval()
+
+
+def published_around(checkpoint: Path | None = None) -> Any:
+    """A checkpoint inside the published code: our image encoder, everything else theirs.
+
+    Of a family whose decoder is SAM's; None is the embedded model.
+    """
+    embedded = HERE / CATALOGUE[DEFAULT_MODEL].checkpoint.file
+    loaded = load_checkpoint(checkpoint or embedded, None)
+    ours = build_reference(loaded)
+    theirs = published_sam(loaded.model, ours.image_encoder)
+    state = {k: v for k, v in ours.state_dict().items() if not k.startswith("image_encoder.")}
+    found = theirs.load_state_dict(state, strict=False)
+    missing = [key for key in found.missing_keys if not key.startswith("image_encoder.")]
+    if missing or found.unexpected_keys:
+        raise CheckpointError(f"{loaded.model.name} has another decoder than SAM: {missing} are missing")
+    return theirs
+
+
+def random_image(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: a packaged photograph, turned and stretched at random to `size` (H, W)."""
+    rng = np.random.default_rng(seed)
+    photo = read_photo(PHOTOS[int(rng.integers(len(PHOTOS)))])
+    picture = Image.fromarray(np.rot90(photo, int(rng.integers(4))).copy())
+    return np.array(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))

@@ -1,0 +1,146 @@
+"""A backend that runs any bundle without a runtime, for the tests of an app: load(bundle, backend="mock").
+
+It computes no model. The embedding is the image in grey, and the masks are drawn from the prompt:
+
+- a positive point gives a disc, of a tenth of the image's longer side as its radius;
+- a box gives the box; points and boxes together give both;
+- the mask input, where there is one, is part of the mask;
+- a negative point cuts a disc of half the radius out of all of these.
+
+The three masks of a prompt are nested: the middle one, of the best score, is as described; the first is that
+much smaller, and the last that much larger, as the radius of a disc halved and doubled. The same inputs give
+the same masks, whatever the image shows. It is never chosen by "auto".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, BundleError
+from ..manifest import MANIFEST, Manifest, read_manifest
+from .base import Arrays, Backend, DeviceInfo, Session, pick_device
+
+Floats = NDArray[np.float32]
+
+# Of a disc, as a part of the coordinate square's side.
+RADIUS = 0.1
+# Of the masks for ambiguous prompts: how much larger, in radii, and how good.
+_GROWTH = (-0.5, 0.0, 1.0)
+_SCORES = (0.75, 0.95, 0.85)
+# Low-resolution logits end there, as a model's do somewhere.
+_LIMIT = 32.0
+
+
+class Mock(Backend):
+    """The mock backend."""
+
+    name = "mock"
+    formats = ("onnx", "openvino", "coreml")
+
+    def devices(self) -> list[DeviceInfo]:
+        """One, which is always there."""
+        return [DeviceInfo(self.name, "NumPy", "cpu", True, "")]
+
+    def open(self, path: Path, device: str, threads: int | None) -> Session:
+        """Read the graph's shapes from the manifest above it; the graph itself is not read.
+
+        Raises:
+            DeviceError: another device than the CPU.
+            BackendError: not a graph of a bundle.
+        """
+        pick_device(self.devices(), device, "the mock backend")
+        for folder in path.parents:
+            if (folder / MANIFEST).is_file():
+                return mock_session(*_graph(path, folder))
+        raise BackendError(f"{path} is in no bundle; the mock backend takes its shapes from the manifest")
+
+
+def _graph(path: Path, bundle: Path) -> tuple[Manifest, dict[str, Any]]:
+    """The manifest and its entry for that graph."""
+    try:
+        manifest = read_manifest(bundle)
+    except BundleError as error:
+        raise BackendError(f"the mock backend cannot use {path}: {error}") from error
+    for variant in manifest.variants:
+        for graph in (variant["encoder"], variant["decoder"]):
+            if bundle / graph["path"] == path:
+                return manifest, graph
+    raise BackendError(f"{path} is not a graph that {bundle / MANIFEST} names")
+
+
+def mock_session(manifest: Manifest, graph: Mapping[str, Any]) -> Session:
+    """A session in the place of `graph`, an encoder or decoder of `manifest`."""
+    if any(tensor["name"] == "low_res_masks" for tensor in graph["outputs"]):
+        return Session(lambda inputs: decode(inputs, manifest), "cpu")
+    return Session(lambda inputs: _encode(inputs, graph["outputs"]), "cpu")
+
+
+def _encode(inputs: Arrays, outputs: list[dict[str, Any]]) -> Arrays:
+    """The picture in grey, in every channel of every output: so that other pictures have other embeddings."""
+    # (1, 3, S, S) normalised, or (1, S, S, 3) uint8.
+    name = "image" if "image" in inputs else "images"
+    grey = inputs[name][0].astype(np.float32).mean(-1 if name == "image" else 0)
+    found = {}
+    for tensor in outputs:
+        _, channels, height, width = tensor["shape"]
+        rows = np.arange(height) * grey.shape[0] // height
+        columns = np.arange(width) * grey.shape[1] // width
+        found[tensor["name"]] = np.repeat(grey[rows][:, columns][None, None], channels, axis=1)
+    return found
+
+
+def decode(inputs: Mapping[str, NDArray[Any]], manifest: Manifest) -> Arrays:
+    """Masks drawn from prompts, as the module says.
+
+    Args:
+        inputs: a decoder's: point_coords (N, K, 2) and point_labels (N, K) in the coordinate square,
+            mask_input (N, 1, h, w), has_mask_input (N,).
+        manifest: the sizes and the threshold.
+
+    Returns:
+        low_res_masks (N, M, h, w): the distance to the mask's edge in low-resolution pixels, above the
+        threshold inside; iou_predictions (N, M).
+    """
+    (height, width), (h, w) = manifest.prompt.coordinate_size, manifest.mask_size
+    radius = RADIUS * max(height, width)
+    y = ((np.arange(h, dtype=np.float32) + 0.5) * np.float32(height / h))[:, None]
+    x = ((np.arange(w, dtype=np.float32) + 0.5) * np.float32(width / w))[None]
+    scale = max(height, width) / max(h, w)
+    count, first = manifest.mask_count, manifest.first_multimask
+    # The mask for prompts that are not ambiguous is the middle one.
+    growths = [0.0] * first + [_GROWTH[i % 3] for i in range(count - first)]
+    scores = [_SCORES[1]] * first + [_SCORES[i % 3] for i in range(count - first)]
+    prompts = zip(inputs["point_coords"], inputs["point_labels"], strict=True)
+    masks = np.empty((len(inputs["point_coords"]), count, h, w), np.float32)
+    for n, (coords, labels) in enumerate(prompts):
+        inside, size = _region(coords, labels, x, y, radius)
+        for m, growth in enumerate(growths):
+            mask = (inside + growth * size) / scale
+            if inputs["has_mask_input"][n] > 0:
+                mask = np.maximum(mask, inputs["mask_input"][n, 0] - manifest.mask_threshold)
+            for at in coords[labels == 0]:
+                mask = np.minimum(mask, (np.hypot(x - at[0], y - at[1]) - radius / 2) / scale)
+            masks[n, m] = mask.clip(-_LIMIT, _LIMIT) + manifest.mask_threshold
+    return {"low_res_masks": masks, "iou_predictions": np.tile(np.array(scores, np.float32), (len(masks), 1))}
+
+
+def _region(coords: Floats, labels: Floats, x: Floats, y: Floats, radius: float) -> tuple[Floats, float]:
+    """How far inside of the discs and the box each pixel is, and the size by which that may grow."""
+    inside = np.full(np.broadcast_shapes(x.shape, y.shape), -np.inf, np.float32)
+    size = radius
+    for at in coords[labels == 1]:
+        inside = np.maximum(inside, radius - np.hypot(x - at[0], y - at[1]))
+    if (labels == 2).any() and (labels == 3).any():
+        (x0, y0), (x1, y1) = coords[labels == 2][0], coords[labels == 3][0]
+        edges = np.minimum(np.minimum(x - x0, x1 - x), np.minimum(y - y0, y1 - y))
+        inside = np.maximum(inside, edges)
+        size = min(radius, float(min(x1 - x0, y1 - y0)) / 2)
+    return inside, size
+
+
+BACKEND = Mock()

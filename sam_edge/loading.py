@@ -1,0 +1,225 @@
+"""From a bundle to a `Sam`: which backend, device and variant, and why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_here
+from .bundle import PRECISIONS, Bundle, open_bundle
+from .errors import BackendError, BundleError
+from .sam import Choice, Sam
+from .warm import Warm, graph_id
+
+CACHE_VARIABLE = "SAM_EDGE_CACHE"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for: each "auto", or one of what `load` takes."""
+
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    check_integrity: bool = True,
+    explain: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Sam:
+    """Load a bundle made by `sam-edge export`.
+
+    Args:
+        path: the bundle's directory.
+        backend: "auto" or a name from `sam-edge devices`.
+        device: "cpu", "gpu", "npu", "auto" (a CPU), or a device's name from `sam-edge devices`; never another
+            than asked for.
+        precision: "fp32", "fp16", "int8", or "auto" for the most exact one there is.
+        threads: threads within one operator; None leaves it to the backend.
+        check_integrity: compare every file with its sha256 first.
+        explain: print to stderr why each backend, device and variant was taken or not, a line each;
+            `Sam.choices` has the same.
+        cache_dir: a directory where backends keep what they compiled, so that the next process starts sooner;
+            None for the environment's SAM_EDGE_CACHE, or, without it, for no such directory.
+
+    Raises:
+        BundleError, IntegrityError: not a bundle, or not as exported.
+        BackendError, DeviceError: no such runtime or device here.
+        OutputError: `cache_dir` is not a directory and cannot be made one.
+    """
+    bundle = open_bundle(path)
+    wanted = Wanted(backend, device, precision)
+    if explain:
+        for choice in explain_choice(bundle, wanted):
+            print(choice, file=sys.stderr)
+    chosen, variant = choose(bundle, wanted)
+    if cache_dir is None:
+        cache_dir = os.environ.get(CACHE_VARIABLE) or None
+    if check_integrity:
+        bundle.check_files(variant)
+    return _load(bundle, variant, chosen, wanted, threads, check_integrity, cache_dir)
+
+
+def load_variant(
+    bundle: Bundle,
+    variant: dict[str, Any],
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> Sam:
+    """Load this very variant, its files unchecked; arguments and errors as in `load`.
+
+    Without `cache_dir` there is none, whatever the environment says.
+
+    Raises:
+        BackendError: also where the backend does not read the variant's format.
+    """
+    chosen = next((b for b in find_backends(backend) if variant["format"] in b.formats), None)
+    if chosen is None:
+        raise BackendError(
+            f"{backend} does not read {variant['id']}; leave the choice of backend, or load another"
+        )
+    return _load(bundle, variant, chosen, Wanted(backend, device), threads, False, cache_dir)
+
+
+def _load(
+    bundle: Bundle,
+    variant: dict[str, Any],
+    backend: Backend,
+    wanted: Wanted,
+    threads: int | None,
+    checked: bool,
+    cache_dir: str | Path | None,
+) -> Sam:
+    if threads is not None and threads < 1:
+        raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
+
+    def opened(graph: str) -> Session:
+        path = bundle.path / variant[graph]["path"]
+        if cache_dir is None:
+            return backend.open(path, wanted.device, threads)
+        warm = Warm(Path(cache_dir), graph_id(bundle.path, variant, graph, checked))
+        return backend.open_warm(path, wanted.device, threads, warm)
+
+    encoder = opened("encoder")
+    try:
+        decoder = opened("decoder")
+    except BaseException:
+        encoder.close()
+        raise
+    explained = partial(explain_choice, bundle, wanted, (backend, variant))
+    return Sam(bundle, variant, backend.name, encoder, decoder, explained, (wanted.device, threads))
+
+
+def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:
+    """The first backend that is here, has the device and reads a variant of that precision; and the variant.
+
+    Where there is none, the one whose `open` will say what is missing.
+
+    Raises:
+        BundleError: the bundle has no such variant.
+        BackendError: no such backend.
+    """
+    backends = []
+    for backend in find_backends(wanted.backend):
+        backends.append(backend)
+        if is_here(backend, wanted.device) and _best(bundle, backend, wanted) is not None:
+            return backend, bundle.choose(backend.formats, wanted.precision)
+    usable = [b for b in backends if is_here(b, wanted.device)] or [b for b in backends if is_here(b)]
+    usable = usable or backends[:1]
+    for backend in usable:
+        if _best(bundle, backend, wanted) is not None:
+            return backend, bundle.choose(backend.formats, wanted.precision)
+    return usable[0], bundle.choose(tuple(f for b in usable for f in b.formats), wanted.precision)
+
+
+def explain_choice(
+    bundle: Bundle, wanted: Wanted, taken: tuple[Backend, dict[str, Any]] | None = None
+) -> list[Choice]:
+    """Why each backend, device and variant is taken or not, in the order in which they are preferred.
+
+    Args:
+        bundle: what is to be loaded.
+        wanted: what was asked for.
+        taken: what was loaded; None for what would be.
+
+    Raises:
+        BackendError: no such backend.
+    """
+    if taken is None:
+        try:
+            taken = choose(bundle, wanted)
+        except BundleError:
+            taken = None
+    return [row for backend in find_backends(wanted.backend) for row in _rows(bundle, wanted, backend, taken)]
+
+
+def _rows(
+    bundle: Bundle, wanted: Wanted, backend: Backend, taken: tuple[Backend, dict[str, Any]] | None
+) -> Iterator[Choice]:
+    devices = devices_of(backend)
+    best = _best(bundle, backend, wanted)
+    is_taken = taken is not None and taken[0].name == backend.name
+    used = _used(devices, wanted.device)
+    for one in devices:
+        reason = ""
+        if not one.available:
+            reason = one.reason
+        elif best is None:
+            of = "" if wanted.precision == "auto" else f" of precision {wanted.precision}"
+            reason = f"the bundle has no {' or '.join(backend.formats)} variant{of}"
+        elif one is not used:
+            reason = _passed_over(one, used, wanted.device)
+        elif taken is not None and not is_taken:
+            reason = f"{taken[0].name} comes first"
+        if not reason and taken is not None:
+            yield Choice(backend.name, one.kind, one.name, str(taken[1]["id"]), True, "chosen")
+        else:
+            yield Choice(backend.name, one.kind, one.name, None, False, reason)
+    if is_taken and taken is not None and used is not None:
+        for variant in bundle.manifest.variants:
+            if variant["format"] in backend.formats and variant["id"] != taken[1]["id"]:
+                reason = _not_this_variant(variant, taken[1], wanted.precision)
+                yield Choice(backend.name, used.kind, used.name, str(variant["id"]), False, reason)
+
+
+def _used(devices: list[DeviceInfo], device: str) -> DeviceInfo | None:
+    """The device that `open` takes; "auto" is a CPU where there is one."""
+    meant = [one for one in devices if one.available and one.is_meant_by(device)]
+    if device.casefold() == "auto":
+        meant.sort(key=lambda one: one.kind != "cpu")
+    return meant[0] if meant else None
+
+
+def _passed_over(one: DeviceInfo, used: DeviceInfo | None, device: str) -> str:
+    if used is None or not one.is_meant_by(device):
+        return f"{device} was asked for"
+    if device.casefold() == "auto" and one.kind != used.kind:
+        return f"auto is the {used.kind}; ask for --device {one.kind}"
+    return f"{used.name} comes first; ask for --device {one.name}"
+
+
+def _not_this_variant(variant: dict[str, Any], taken: dict[str, Any], precision: str) -> str:
+    if precision != "auto" and variant["precision"] != precision:
+        return f"{precision} was asked for"
+    if PRECISIONS.index(variant["precision"]) > PRECISIONS.index(taken["precision"]):
+        return f"less exact than {taken['id']}"
+    return f"{taken['id']} was asked for"
+
+
+def _best(bundle: Bundle, backend: Backend, wanted: Wanted) -> dict[str, Any] | None:
+    precisions = PRECISIONS if wanted.precision == "auto" else (wanted.precision,)
+    there = [v for v in bundle.manifest.variants if v["format"] in backend.formats]
+    return next((v for p in precisions for v in there if v["precision"] == p), None)
