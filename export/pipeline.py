@@ -209,7 +209,10 @@ def _variant(
             detail.append(written.remark)
     with _step(progress, f"{name} parity") as detail:
         parity = measure()
-        detail.append(f"mean IoU {parity['mean_iou']:.5f}, min {parity['min_iou']:.5f}")
+        detail.append(
+            f"mean IoU {parity['mean_iou']:.5f}, min {parity['min_iou']:.5f}, "
+            f"boundary {parity['boundary_iou']:.5f}"
+        )
     if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= OVERFLOWN:
         raise ParityError(
             f"{name} overflows: its embeddings or scores hold infinities or NaN; leave {precision} out for "
@@ -220,8 +223,9 @@ def _variant(
         kept = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise ParityError(
             f"{name} does not make the reference's masks: the best mean IoU reached is "
-            f"{parity['mean_iou']:.4f}, minimum {parity['min_iou']:.4f}; the gate is "
-            f"{parity['gate']['mean_iou']} and {parity['gate']['min_iou']} (--min-iou changes it); kept in "
+            f"{parity['mean_iou']:.4f}, minimum {parity['min_iou']:.4f}, boundary "
+            f"{parity['boundary_iou']:.4f}; the gate is {parity['gate']['mean_iou']} and "
+            f"{parity['gate']['min_iou']} (--min-iou changes it); kept in "
             f"higher precision: {kept or 'nothing'}; nothing was published"
         )
     return {

@@ -27,7 +27,7 @@ from sam_edge.loading import load_variant
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.evaluate import SEED, box_of, centre
 from sam_edge.models.scenes import held_out_scenes, load_assets, packaged_assets
-from sam_edge.parity import iou
+from sam_edge.parity import boundary_iou, iou
 from sam_edge.sam import Sam
 
 
@@ -39,7 +39,8 @@ def agreement(
     assets: Path | None = None,
     seed: int = SEED,
 ) -> list[dict[str, Any]]:
-    """One row for each variant that a backend here reads: id, device, IoU of clicks and boxes, encoder_ms."""
+    """One row for each variant that a backend here reads: id, device, encoder_ms, and the IoU and boundary
+    IoU of clicks and boxes."""
     loaded = load_checkpoint(checkpoint)
     reference = Reference(build_reference(loaded), loaded.model)
     bundle = open_bundle(bundle_path)
@@ -51,7 +52,8 @@ def agreement(
         and any(variant["format"] in backend.formats for backend in backends)
     }
     found: dict[str, dict[str, list[float]]] = {
-        name: {"click": [], "box": [], "seconds": []} for name in sams
+        name: {"click": [], "click_boundary": [], "box": [], "box_boundary": [], "seconds": []}
+        for name in sams
     }
     rng = np.random.default_rng(seed)
     made_of = load_assets(assets, held_out=True) if assets else packaged_assets()
@@ -75,13 +77,17 @@ def agreement(
             ):
                 best, wanted = expected[kind]
                 if wanted.any():
-                    found[name][kind].append(iou(sam.predict_all(embedding, **prompt).masks[0, best], wanted))
+                    mask = sam.predict_all(embedding, **prompt).masks[0, best]
+                    found[name][kind].append(iou(mask, wanted))
+                    found[name][f"{kind}_boundary"].append(boundary_iou(mask, wanted))
     return [
         {
             "id": name,
             "device": sams[name].device,
             "click_iou": float(np.mean(values["click"])),
+            "click_boundary_iou": float(np.mean(values["click_boundary"])),
             "box_iou": float(np.mean(values["box"])),
+            "box_boundary_iou": float(np.mean(values["box_boundary"])),
             "encoder_ms": 1000 * float(np.median(values["seconds"])),
         }
         for name, values in found.items()
@@ -103,11 +109,14 @@ def main() -> None:
     if args.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'variant':14} {'device':13} {'click IoU':>9} {'box IoU':>9} {'encoder':>10}")
+    print(
+        f"{'variant':14} {'device':13} {'click IoU':>9} {'boundary':>9} {'box IoU':>9} {'boundary':>9} "
+        f"{'encoder':>10}"
+    )
     for row in rows:
         print(
-            f"{row['id']:14} {row['device']:13} {row['click_iou']:9.4f} {row['box_iou']:9.4f} "
-            f"{row['encoder_ms']:7.1f} ms"
+            f"{row['id']:14} {row['device']:13} {row['click_iou']:9.4f} {row['click_boundary_iou']:9.4f} "
+            f"{row['box_iou']:9.4f} {row['box_boundary_iou']:9.4f} {row['encoder_ms']:7.1f} ms"
         )
 
 

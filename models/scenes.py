@@ -109,7 +109,15 @@ def _gradient_texture(rng: Rng, size: int) -> UInt8:
 
 class SceneMaker:
     """Makes scenes from assets and a pool of procedural textures drawn once, since drawing a texture
-    costs more than pasting it."""
+    costs more than pasting it.
+
+    Attributes:
+        diameters: the range of objects' sizes, in pixels of a scene of 256.
+        min_area: of objects worth asking for, as a share of the scene's square.
+    """
+
+    diameters = 26.0, 150.0
+    min_area = MIN_AREA
 
     def __init__(self, assets: Assets, rng: Rng, pool: int = 160, texture_size: int = 320) -> None:
         self.assets = assets
@@ -230,7 +238,8 @@ class SceneMaker:
         rng = self.rng
         height, width = labels.shape
         scale = max(height, width) / 256
-        diameter = int(scale * math.exp(rng.uniform(math.log(26), math.log(150))))
+        smallest, largest = self.diameters
+        diameter = int(scale * math.exp(rng.uniform(math.log(smallest), math.log(largest))))
         use_cutout = len(self.assets.cutouts) > 0 and rng.random() < 0.6
         colour, alpha = self._cutout(diameter) if use_cutout else self._shape(diameter)
         h, w = alpha.shape
@@ -268,7 +277,7 @@ class SceneMaker:
         worth = [
             i
             for i, (seen, area) in enumerate(zip(visible, areas, strict=True), 1)
-            if seen >= MIN_AREA * size * size and seen >= MIN_VISIBLE * area
+            if seen >= self.min_area * size * size and seen >= MIN_VISIBLE * area
         ]
         if not worth:
             return self.make(size)

@@ -99,6 +99,17 @@ class Upscaling:
         """(N, M, h, w) -> (N, M, H, W) bool: where the logits at the original size are above `threshold`."""
         return self._map(low_res_logits, threshold)
 
+    def downscale(self, logits: Floats) -> Floats:
+        """(H, W) -> (h, w): a mask's logits as the decoder takes them; the padding is not in the mask."""
+        background = np.float32(min(-10.0, logits.min()))
+        inside = Upscaling(self.original_size, self.original_size, self.original_size, self.resized_size)
+        padded = np.full((1, 1, *self.input_size), background, np.float32)
+        height, width = self.resized_size
+        padded[..., :height, :width] = inside.logits(logits[None, None])
+        return Upscaling(self.input_size, self.input_size, self.input_size, self.low_res_size).logits(padded)[
+            0, 0
+        ]
+
     def _map(self, low_res_logits: Floats, threshold: float | None) -> NDArray[Any]:
         rows, columns = self._axes()
         dtype = np.float32 if threshold is None else np.bool_

@@ -26,6 +26,7 @@ class SamPredictor:
     """
 
     _embedding: ImageEmbedding | None
+    _image: NDArray[np.uint8] | None
     original_size: tuple[int, int] | None
     input_size: tuple[int, int] | None
     is_image_set: bool
@@ -50,10 +51,11 @@ class SamPredictor:
             raise ImageError(f"unknown image_format {image_format!r}; expected RGB or BGR")
         rgb = np.ascontiguousarray(image[..., ::-1]) if image_format == "BGR" else image
         self.set_embedding(self.model.encode(rgb))
+        self._image = rgb
 
     def set_embedding(self, embedding: ImageEmbedding) -> None:
         """Go on from an image that was encoded before."""
-        self._embedding = embedding
+        self._embedding, self._image = embedding, None
         self.original_size, self.input_size = embedding.original_size, embedding.resized_size
         self.is_image_set = True
 
@@ -74,6 +76,8 @@ class SamPredictor:
         mask_input: Any = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        refine: bool = False,
+        min_region_area: float = 0,
     ) -> tuple[NDArray[Any], Floats, Floats]:
         """Masks for one prompt on the image that was set.
 
@@ -84,18 +88,30 @@ class SamPredictor:
             mask_input: (1, h, w) low-resolution logits of an earlier prediction.
             multimask_output: three masks, or one.
             return_logits: logits instead of masks.
+            refine: take the best-scored mask only, C = 1, and refine it by a second pass on the crop around
+                it, for one more encoding; see `sam_edge.refine`.
+            min_region_area: holes and islands of masks with fewer pixels are filled and removed.
 
         Returns:
             masks (C, H, W) bool, or float32 logits; scores (C,), the predicted IoU of each; low-resolution
             logits (C, h, w).
 
         Raises:
-            PromptError: no image was set, or a prompt that makes no sense.
+            PromptError: no image was set, or a prompt that makes no sense; or `refine` is asked for and only
+                an embedding was set.
         """
+        if refine and self._embedding is not None and self._image is None:
+            raise PromptError(
+                "refine=True needs the image, not its embedding alone; give it to .set_image(...)"
+            )
         if point_coords is not None and point_labels is None:
             raise PromptError("point_coords were given without point_labels; give both")
         prompts = Prompts(point_coords, point_labels, box, mask_input, inside=False)
         found = self.model.predict_prompts(self._set(), prompts, multimask_output, return_logits)
+        if refine and self._image is not None:
+            found = self.model.refine(self._image, found.only_best(), point_coords, point_labels, box)
+        if min_region_area:
+            found = found.cleaned(min_region_area)
         return found.masks[0], found.scores[0], found.low_res_logits[0]
 
     def predict_torch(
@@ -142,7 +158,7 @@ class SamPredictor:
 
     def reset_image(self) -> None:
         """Forget the image."""
-        self._embedding = None
+        self._embedding = self._image = None
         self.original_size = self.input_size = None
         self.is_image_set = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +21,11 @@ from .files import write_atomically
 from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
 from .prompts import Prompts, by_point_count, encode_prompts
+from .regions import clean
 
 if TYPE_CHECKING:
     from .clip import Clip
+    from .refine import RefinedMasks
     from .text import TextMasks
 
 # Prompts in one run of the decoder. More only take memory: on a CPU the time per prompt stays the same, or
@@ -95,6 +97,23 @@ class Masks:
     def best(self) -> NDArray[Any]:
         """(N, H, W): the best-scored mask of each prompt."""
         return self.masks[np.arange(len(self.masks)), self.scores.argmax(1)]
+
+    def only_best(self) -> Masks:
+        """The best-scored mask of each prompt: M is 1."""
+        best = np.arange(len(self.scores)), self.scores.argmax(1)
+        return Masks(
+            self.masks[best][:, None], self.scores[best][:, None], self.low_res_logits[best][:, None]
+        )
+
+    def cleaned(self, min_area: float) -> Masks:
+        """Holes filled and islands removed that have fewer than `min_area` pixels; see `regions.clean`.
+
+        Raises:
+            PromptError: the masks are logits, or `min_area` is negative.
+        """
+        if self.masks.dtype != bool:
+            raise PromptError("min_region_area cleans masks, not logits; give one of it and return_logits")
+        return replace(self, masks=clean(self.masks, min_area))
 
 
 @dataclass(frozen=True)
@@ -244,6 +263,7 @@ class Sam:
         multimask_output: bool = True,
         return_logits: bool = False,
         text_embeddings: Any = None,
+        min_region_area: float = 0,
     ) -> Masks:
         """Masks for N prompts.
 
@@ -259,12 +279,31 @@ class Sam:
             return_logits: keep the logits at the original size instead of a threshold.
             text_embeddings: (T, dim) or (N, T, dim) tokens of a text, alone or with points and boxes, for
                 bundles exported with `--text-embeddings`; `dim` is that of the image embeddings.
+            min_region_area: holes and islands of masks with fewer pixels are filled and removed.
 
         Raises:
             PromptError: a prompt that makes no sense.
         """
         prompts = Prompts(point_coords, point_labels, boxes, mask_input, text_embeddings=text_embeddings)
-        return self.predict_prompts(embedding, prompts, multimask_output, return_logits)
+        found = self.predict_prompts(embedding, prompts, multimask_output, return_logits)
+        return found.cleaned(min_region_area) if min_region_area else found
+
+    def refine(
+        self,
+        image: NDArray[np.uint8],
+        found: Masks,
+        point_coords: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+    ) -> RefinedMasks:
+        """Masks after a second pass on the crop around each: crisper edges and thin parts, for one more
+        encoding a mask.
+
+        Arguments, result and errors are those of `sam_edge.refine.refine`.
+        """
+        from .refine import refine
+
+        return refine(self, image, found, point_coords, point_labels, boxes)
 
     def predict_prompts(
         self,

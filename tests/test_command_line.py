@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from sam_edge.cli import main
 from sam_edge.manifest import integrity
 from sam_edge.models.catalogue import CATALOGUE, HERE
+from sam_edge.regions import label
 
 
 def refused(capsys, arguments, says, code=2):
@@ -52,6 +53,21 @@ def test_predict_numbers_several_masks(exported, photo, tmp_path, capsys):
     arguments = ["predict", exported, photo, "--box", "10,10,200,200", "--box", "100,50,300,250"]
     assert main([str(a) for a in [*arguments, "--out", out]]) == 0
     assert sorted(os.listdir(tmp_path)) == ["m-0.png", "m-1.png"]
+
+
+def test_predict_refines_and_cleans(exported, photo, tmp_path, capsys):
+    arguments = ["predict", str(exported), str(photo), "--box", "130,60,230,160"]
+    found = {}
+    for options in ([], ["--refine"], ["--refine", "--min-region-area", "100000"]):
+        assert main([*arguments, *options, "--json"]) == 0
+        found[len(options)] = json.loads(capsys.readouterr().out)["masks"][0]
+    assert "refinement" not in found[0] and found[1]["refinement"] == "refined"
+    first, refined, cleaned = (coco.decode(one["rle"]).astype(bool) for one in found.values())
+    assert (first & refined).sum() > 0.2 * (first | refined).sum() and (first != refined).any()
+    assert label(cleaned)[1].size == 2  # background and one object
+    # A mask of nearly the whole image is not worth a second pass; a person is told.
+    assert main([*arguments[:3], "--box", "0,0,451,300", "--multimask", "--refine"]) == 0
+    assert "not refined: whole image" in capsys.readouterr().out
 
 
 def test_a_mask_can_be_the_prompt(exported, photo, tmp_path, capsys):

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
         parity = variant["parity"]
         print(
             f"{variant['id']:14} {size:8.1f} MB  mean IoU {parity['mean_iou']:.5f} "
-            f"(min {parity['min_iou']:.5f}, {parity['num_prompts']} prompts)"
+            f"(min {parity['min_iou']:.5f}, boundary {parity['boundary_iou']:.5f}, "
+            f"{parity['num_prompts']} prompts)"
         )
     for clip in [data["clip"]] if "clip" in data else []:
         print(

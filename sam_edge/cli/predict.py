@@ -64,6 +64,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="all three masks; otherwise the best one for a single point, the single mask elsewhere",
     )
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="a second pass on the crop around each mask: crisper edges, one more encoding a mask",
+    )
+    parser.add_argument(
+        "--min-region-area",
+        type=float,
+        default=0,
+        metavar="PIXELS",
+        help="fill smaller holes and remove smaller islands (default: 0, none)",
+    )
     add_load(parser)
 
 
@@ -77,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         return run_text(args)
     if args.top_k is not None or args.threshold is not None:
         raise PromptError("--top-k and --threshold go with --text; give a text, or leave them out")
+    if not args.min_region_area >= 0:
+        raise PromptError(f"--min-region-area is {args.min_region_area:g}; expected 0 pixels or more")
     points = [_numbers(p, "--point", (2, 3), "X,Y or X,Y,LABEL") for p in args.point]
     boxes = [_numbers(b, "--box", (4,), "X0,Y0,X1,Y1") for b in args.box]
     if points and len(boxes) > 1:
@@ -105,8 +119,15 @@ def run(args: argparse.Namespace) -> int:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None
         found = sam.predict(embedding, coords, labels, boxes or None, mask_input, args.multimask or ambiguous)
+        found = _best_first(found) if args.multimask else found.only_best()
+        outcomes = None
+        if args.refine:
+            found = refined = sam.refine(image, found, coords, labels, boxes or None)
+            outcomes = refined.outcomes
         backend, device = sam.backend, sam.device
-    kept = _kept(found, args.multimask)
+    if args.min_region_area:
+        found = found.cleaned(args.min_region_area)
+    kept = list(np.ndindex(found.scores.shape))
     masks = [found.masks[n, m] for n, m in kept]
     rows: list[dict[str, Any]] = [
         {
@@ -115,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
             "area": int(mask.sum()),
             "bbox": rle.bbox(mask),
             "rle": rle.encode(mask),
+            **({} if outcomes is None else {"refinement": outcomes[n][m]}),
         }
         for (n, m), mask in zip(kept, masks, strict=True)
     ]
@@ -131,7 +153,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'prompt':>6} {'score':>6} {'area':>9}  bbox x, y, w, h  ({backend}, {device})")
     for row in rows:
         box = ", ".join(str(v) for v in row["bbox"])
-        print(f"{row['prompt']:6} {row['score']:6.3f} {row['area']:9}  {box}")
+        outcome = row.get("refinement", "refined")
+        remark = "" if outcome == "refined" else f"  not refined: {outcome}"
+        print(f"{row['prompt']:6} {row['score']:6.3f} {row['area']:9}  {box}{remark}")
     return 0
 
 
@@ -150,11 +174,10 @@ def _check_outputs(masks: list[Path], overlay: Path | None, inputs: list[Path | 
         taken[path.resolve()] = "written by --out too"
 
 
-def _kept(found: Masks, all_of_them: bool) -> list[tuple[int, int]]:
-    """(prompt, mask) of every mask to report, best first."""
-    order = np.argsort(-found.scores, axis=1)
-    count = order.shape[1] if all_of_them else 1
-    return [(n, int(m)) for n in range(len(order)) for m in order[n, :count]]
+def _best_first(found: Masks) -> Masks:
+    """The masks of each prompt in the order of their scores."""
+    order = np.arange(len(found.scores))[:, None], np.argsort(-found.scores, axis=1)
+    return Masks(found.masks[order], found.scores[order], found.low_res_logits[order])
 
 
 def _mask_logits(
@@ -189,8 +212,5 @@ def _mask_logits(
             f"--mask {path} is {picture.shape[1]} x {picture.shape[0]}, the image is {original[1]} x "
             f"{original[0]}; expected the same size"
         )
-    logits = np.where(picture.mean(2) > 127, 10.0, -10.0).astype(np.float32)[None, None]
-    inside = Upscaling(original, original, original, resized).logits(logits)
-    canvas = np.full((1, 1, *padded), -10, np.float32)
-    canvas[..., : resized[0], : resized[1]] = inside
-    return Upscaling(padded, padded, padded, low_res).logits(canvas)[0]
+    logits = np.where(picture.mean(2) > 127, 10.0, -10.0).astype(np.float32)
+    return Upscaling(low_res, padded, resized, original).downscale(logits)[None]

@@ -19,6 +19,8 @@ def run_text(args: argparse.Namespace) -> int:
 
     if args.point or args.box or args.mask is not None or args.multimask:
         raise PromptError("--text goes without points, boxes, masks and --multimask; give one or the other")
+    if args.refine or args.min_region_area:
+        raise PromptError("--refine and --min-region-area go with points, boxes and masks; leave them out")
     count = 1 if args.top_k is None else args.top_k
     if count < 1:
         raise PromptError(f"--top-k is {count}; expected 1 or more")
