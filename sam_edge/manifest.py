@@ -253,6 +253,12 @@ def read_manifest(bundle: Path) -> Manifest:
         _check_path(bundle, name)
     for variant in data["variants"]:
         _check_graphs(path, variant, ("encoder", "decoder"))
+        # How many prompts a run takes is read from there.
+        inputs = variant["decoder"]["inputs"]
+        if not any(tensor["name"] == "point_coords" and tensor["shape"] for tensor in inputs):
+            raise BundleError(
+                f"{path}: the decoder of {variant['id']!r} takes no point_coords; export it again"
+            )
     for variant in _clip_variants(data):
         _check_graphs(path, variant, ("text_encoder", "image_encoder"))
     if integrity(data) != data["integrity"]:
@@ -288,10 +294,6 @@ def _paths(data: dict[str, Any]) -> list[str]:
 
 def _check_graphs(path: Path, variant: dict[str, Any], kinds: tuple[str, ...]) -> None:
     """Only files with a hash may be opened; a graph may be a directory of such files."""
-    # How many prompts a run takes is read from there.
-    inputs = variant["decoder"]["inputs"]
-    if not any(tensor["name"] == "point_coords" and tensor["shape"] for tensor in inputs):
-        raise BundleError(f"{path}: the decoder of {variant['id']!r} takes no point_coords; export it again")
     files = [file["path"] for file in variant["files"]]
     for kind in kinds:
         graph = variant[kind]["path"]
