@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Arrays, Session
-from .bicubic import resize_bicubic
 from .bundle import Bundle
 from .errors import BackendError, IntegrityError, PromptError
 from .manifest import ClipRules
 from .preprocess import check_image
+from .resample import resize_bicubic
 
 # Images in one call: more of them gain little on a CPU, and cost memory.
 BATCH = 8

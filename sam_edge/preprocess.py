@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,8 @@ from numpy.typing import NDArray
 
 from .errors import ImageError
 from .manifest import InputRules
-from .postprocess import ONE_THREAD, bilinear
-
-_PRECISION_BITS = 32 - 8 - 2
-# Input rows at a time: what is worked on stays in the processor's cache.
-_ROWS = 128
+from .postprocess import bilinear
+from .resample import resize_bilinear
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
@@ -58,97 +53,6 @@ def resized_size(original: tuple[int, int], rules: InputRules) -> tuple[int, int
     scale = max(rules.size) / max(original)
     height, width = (max(1, int(side * scale + 0.5)) for side in original)
     return height, width
-
-
-@dataclass(frozen=True)
-class _Band:
-    """Outputs [start, stop) are the inputs [first, last) times `weights` (inputs, outputs)."""
-
-    start: int
-    stop: int
-    first: int
-    last: int
-    weights: NDArray[np.floating]
-
-    def interleaved(self, channels: int) -> _Band:
-        """The same for pixels of several values, one after the other."""
-        edges = channels * np.array([self.start, self.stop, self.first, self.last])
-        start, stop, first, last = edges.tolist()
-        return _Band(start, stop, first, last, np.kron(self.weights, np.eye(channels)))
-
-
-def _taps(old: int, new: int, i: int) -> tuple[int, NDArray[np.int64]]:
-    """The first source index and the fixed-point weights of output `i` under Pillow's triangle filter.
-
-    After `precompute_coeffs` and `normalize_coeffs_8bpc` in Pillow's Resample.c.
-    """
-    scale = old / new
-    support = max(scale, 1.0)
-    centre = (i + 0.5) * scale
-    first = max(0, int(centre - support + 0.5))
-    last = min(old, int(centre + support + 0.5))
-    # Operation by operation as in C, so that the rounded weights are the same to the last bit.
-    distance = (np.arange(first, last) - centre + 0.5) * (1.0 / support)
-    triangle = np.maximum(0.0, 1.0 - np.abs(distance))
-    triangle /= np.cumsum(triangle)[-1]
-    return first, (triangle * (1 << _PRECISION_BITS) + 0.5).astype(np.int64)
-
-
-@lru_cache(maxsize=32)
-def _bands(old: int, new: int, channels: int, width: int) -> list[_Band]:
-    """One axis of `old` pixels of `channels` interleaved values, resampled to `new`, in bands of `width`."""
-    bands = []
-    for start in range(0, new, width):
-        taps = [_taps(old, new, i) for i in range(start, min(start + width, new))]
-        first = min(at for at, _ in taps)
-        last = max(at + len(weights) for at, weights in taps)
-        matrix = np.zeros((last - first, len(taps)))
-        for column, (at, weights) in enumerate(taps):
-            matrix[at - first : at - first + len(weights), column] = weights / (1 << _PRECISION_BITS)
-        bands.append(_Band(start, start + len(taps), first, last, matrix).interleaved(channels))
-    return bands
-
-
-def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize (H, W, C) uint8 to `size` (height, width) as Pillow's antialiased BILINEAR does.
-
-    To the bit for one axis, and for both in the order of the classic Pillow: columns first. Recent
-    releases sometimes take the rows first, which differs by at most one level.
-
-    Pillow sums integers of 8 by 22 bits; float64 holds those sums exactly, so they are matrix products here.
-    """
-    height, width = size
-    old_height, old_width, channels = image.shape
-    flat = image.reshape(old_height, -1)
-    if old_width != width:
-        bands = _bands(old_width, width, channels, _columns(old_width / width))
-        step = min(_ROWS, max(1, ONE_THREAD // max(band.weights.size for band in bands)))
-        wide = np.empty((old_height, width * channels), np.uint8)
-        buffer = np.empty((step, width * channels))
-        for top in range(0, old_height, step):
-            rows = flat[top : top + step].astype(np.float64)
-            here = buffer[: len(rows)]
-            for c in bands:
-                np.matmul(rows[:, c.first : c.last], c.weights, out=here[:, c.start : c.stop])
-            here += 0.5
-            wide[top : top + step] = here  # cut off: rounded half up
-        flat = wide
-    if old_height != height:
-        tall = np.empty((height, flat.shape[1]), np.uint8)
-        for r in _bands(old_height, height, 1, _columns(old_height / height)):
-            step = max(1, ONE_THREAD // r.weights.size)
-            for left in range(0, flat.shape[1], step):
-                columns = slice(left, left + step)
-                sums = r.weights.T @ flat[r.first : r.last, columns].astype(np.float64)
-                sums += 0.5
-                tall[r.start : r.stop, columns] = sums
-        flat = tall
-    return flat.reshape(height, width, channels)
-
-
-def _columns(scale: float) -> int:
-    """Outputs in a band: as many as share most of their inputs where `scale` inputs become one output."""
-    return max(2, min(16, round(16 / scale)))
 
 
 def preprocess(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.float32], tuple[int, int]]:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import rle
-from .bicubic import resize_bicubic
 from .clip import BATCH, Clip, normalise
 from .errors import PromptError
 from .preprocess import check_image
+from .resample import resize_bicubic
 
 if TYPE_CHECKING:
     from .sam import Sam

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .manifest import InputRules
-from .preprocess import check_image, resize_bilinear, resized_size
+from .preprocess import check_image, resized_size
+from .resample import resize_bilinear
 
 
 class ResizeLongestSide:

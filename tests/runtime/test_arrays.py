@@ -16,8 +16,9 @@ from sam_edge import rle
 from sam_edge.errors import ImageError, PromptError
 from sam_edge.manifest import InputRules, PromptRules
 from sam_edge.postprocess import Upscaling
-from sam_edge.preprocess import preprocess, resize_bilinear, resized_size
+from sam_edge.preprocess import preprocess, resized_size
 from sam_edge.prompts import Prompts, encode_prompts
+from sam_edge.resample import resize_bilinear
 
 RULES = InputRules((64, 64), "longest_side", True, (120.0, 110.0, 100.0), (58.0, 57.0, 56.0), 0.0)
 side = st.integers(1, 90)

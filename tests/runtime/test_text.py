@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sam_edge import BundleError, ImageError, PromptError
-from sam_edge.bicubic import resize_bicubic
 from sam_edge.clip import Clip, normalise, preprocess
 from sam_edge.manifest import ClipRules
 from sam_edge.models.photos import PHOTOS, read_photo
+from sam_edge.resample import resize_bicubic
 from sam_edge.text import mask_crop, mask_features, predict_text
 
 RULES = ClipRules(32, (100.0, 120.0, 140.0), (50.0, 60.0, 70.0), 8, 9, 3, 10.0)

@@ -1,0 +1,154 @@
+"""Pillow's antialiased resizing, which SAM and CLIP were trained with, in NumPy only.
+
+Pillow sums integers of 8 by 22 bits; float64 holds those sums exactly, so they are matrix products here, in
+bands: a few outputs depend on a few inputs only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .postprocess import ONE_THREAD
+
+Floats = NDArray[np.float64]
+
+_PRECISION_BITS = 32 - 8 - 2
+# Input rows at a time: what is worked on stays in the processor's cache.
+_ROWS = 128
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """A kernel, 0 beyond `support`; one that has negative weights can leave 0 to 255."""
+
+    kernel: Callable[[Floats], Floats]
+    support: float
+    overshoots: bool
+
+
+def _triangle(x: Floats) -> Floats:
+    return np.maximum(0.0, 1.0 - np.abs(x))
+
+
+def _cubic(x: Floats) -> Floats:
+    """Keys' cubic convolution, with Pillow's a = -0.5."""
+    a, x = -0.5, np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+_BILINEAR, _BICUBIC = _Filter(_triangle, 1.0, False), _Filter(_cubic, 2.0, True)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Outputs [start, stop) are the inputs [first, last) times `weights` (inputs, outputs)."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    weights: NDArray[np.floating]
+
+    def interleaved(self, channels: int) -> _Band:
+        """The same for pixels of several values, one after the other."""
+        edges = channels * np.array([self.start, self.stop, self.first, self.last])
+        start, stop, first, last = edges.tolist()
+        return _Band(start, stop, first, last, np.kron(self.weights, np.eye(channels)))
+
+
+def _taps(kind: _Filter, old: int, new: int, i: int) -> tuple[int, Floats]:
+    """The first source index and the fixed-point weights of output `i`.
+
+    After `precompute_coeffs` and `normalize_coeffs_8bpc` in Pillow's Resample.c.
+    """
+    scale = old / new
+    stretch = max(scale, 1.0)
+    support = kind.support * stretch
+    centre = (i + 0.5) * scale
+    first = max(0, int(centre - support + 0.5))
+    last = min(old, int(centre + support + 0.5))
+    # Operation by operation as in C, so that the rounded weights are the same to the last bit.
+    weights = kind.kernel((np.arange(first, last) - centre + 0.5) * (1.0 / stretch))
+    weights /= np.cumsum(weights)[-1]
+    # To the nearest whole number, halves away from 0.
+    return first, np.trunc(weights * (1 << _PRECISION_BITS) + np.copysign(0.5, weights))
+
+
+@lru_cache(maxsize=64)
+def _bands(kind: _Filter, old: int, new: int, start: int, stop: int, channels: int) -> list[_Band]:
+    """One axis of `old` pixels of `channels` interleaved values: outputs `start` to `stop` of `new`."""
+    # As many outputs in a band as share most of their inputs.
+    width = max(2, min(16, round(16 * new / old)))
+    bands = []
+    for low in range(start, stop, width):
+        taps = [_taps(kind, old, new, i) for i in range(low, min(low + width, stop))]
+        first = min(at for at, _ in taps)
+        last = max(at + len(weights) for at, weights in taps)
+        matrix = np.zeros((last - first, len(taps)))
+        for column, (at, weights) in enumerate(taps):
+            matrix[at - first : at - first + len(weights), column] = weights / (1 << _PRECISION_BITS)
+        at = low - start
+        bands.append(_Band(at, at + len(taps), first, last, matrix).interleaved(channels))
+    return bands
+
+
+def _rounded(sums: Floats, kind: _Filter) -> Floats:
+    """Ready to be cut off to whole numbers: half up, as Pillow's integers."""
+    sums += 0.5
+    return np.clip(sums, 0, 255, out=sums) if kind.overshoots else sums
+
+
+def _resized(
+    image: NDArray[np.uint8], size: tuple[int, int], window: tuple[int, int, int, int], kind: _Filter
+) -> NDArray[np.uint8]:
+    """Columns first, then rows, as the classic Pillow; recent releases sometimes take the rows first."""
+    (height, width), (top, left, rows, columns) = size, window
+    old_height, old_width, channels = image.shape
+    flat = image.reshape(old_height, -1)
+    if (old_width, 0, width) != (width, left, columns):
+        bands = _bands(kind, old_width, width, left, left + columns, channels)
+        step = min(_ROWS, max(1, ONE_THREAD // max(band.weights.size for band in bands)))
+        wide = np.empty((old_height, columns * channels), np.uint8)
+        buffer = np.empty((step, columns * channels))
+        for low in range(0, old_height, step):
+            part = flat[low : low + step].astype(np.float64)
+            sums = buffer[: len(part)]
+            for c in bands:
+                np.matmul(part[:, c.first : c.last], c.weights, out=sums[:, c.start : c.stop])
+            wide[low : low + step] = _rounded(sums, kind)
+        flat = wide
+    if (old_height, 0, height) != (height, top, rows):
+        tall = np.empty((rows, flat.shape[1]), np.uint8)
+        for r in _bands(kind, old_height, height, top, top + rows, 1):
+            step = max(1, ONE_THREAD // r.weights.size)
+            for low in range(0, flat.shape[1], step):
+                some = slice(low, low + step)
+                product = r.weights.T @ flat[r.first : r.last, some].astype(np.float64)
+                tall[r.start : r.stop, some] = _rounded(product, kind)
+        flat = tall
+    return flat.reshape(rows, columns, channels)
+
+
+def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize (H, W, C) uint8 to `size` (height, width) as Pillow's BILINEAR does.
+
+    To the bit, where Pillow takes the columns first; within one level where it takes the rows first.
+    """
+    return _resized(image, size, (0, 0, *size), _BILINEAR)
+
+
+def resize_bicubic(
+    image: NDArray[np.uint8], size: tuple[int, int], window: tuple[int, int, int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Resize (H, W, C) uint8 to `size` (height, width) as Pillow's BICUBIC does; exact as `resize_bilinear`.
+
+    With a `window` (top, left, height, width) of the result, only that part of it is made.
+    """
+    return _resized(image, size, window or (0, 0, *size), _BICUBIC)
