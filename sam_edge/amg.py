@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .rle import bbox
+
 Floats = NDArray[np.float64]
 
 
@@ -54,10 +56,8 @@ def is_box_near_crop_edge(
 
 def mask_to_box(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(H, W) bool -> (4,): the outermost pixels of the mask; zeros if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return np.zeros(4, np.int64)
-    return np.array([columns[0], rows[0], columns[-1], rows[-1]], np.int64)
+    x, y, width, height = bbox(mask)
+    return np.array([x, y, max(x, x + width - 1), max(y, y + height - 1)], np.int64)
 
 
 def box_areas(boxes: NDArray[np.int64]) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .postprocess import ONE_THREAD
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 _PRECISION_BITS = 32 - 8 - 2
 # Input rows at a time: what is worked on stays in the processor's cache.

@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
 
     manifest = open_bundle(args.bundle).manifest
     image = read_image(args.image)
-    _make_folder(args.out)
     if args.image.resolve() == (args.out / PICTURE).resolve():
         raise OutputError(f"cannot write {args.image}: it is read by this command; give another --out")
     with load_sam(args) as sam:
@@ -70,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             min_mask_region_area=args.min_mask_region_area,
             output_mode="uncompressed_rle",
         )
+        _make_folder(args.out)
         found = generator.generate(image, _progress if sys.stderr.isatty() else None)
         backend, device = sam.backend, sam.device
     found.sort(key=lambda record: record["area"], reverse=True)

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import rle
 from ..bundle import open_bundle
-from ..errors import OutputError, PromptError
-from ..files import check_writable
+from ..errors import PromptError
 from ..postprocess import Upscaling
 from ..preprocess import resized_size
 from ..prompts import Prompts, encode_prompts
 from ..sam import Masks
 from .options import add_bundle, add_load, load_sam
+from .outputs import check_outputs, check_png, mask_row, numbered
 
 
 def _numbers(text: str, option: str, counts: tuple[int, ...], form: str) -> list[float]:
@@ -97,11 +96,7 @@ def run(args: argparse.Namespace) -> int:
         raise PromptError("points go with at most one --box; give one box, or no points")
     coords = [p[:2] for p in points] or None
     labels = [p[2] if len(p) == 3 else 1 for p in points] or None
-    for path in (args.out, args.overlay):
-        if path is not None:
-            if path.suffix.lower() != ".png":
-                raise OutputError(f"cannot write {path}: pictures are written as PNG; name it .png")
-            check_writable(path)
+    check_png(args.out, args.overlay)
     manifest = open_bundle(args.bundle).manifest
     image = read_image(args.image)
     size = image.shape[0], image.shape[1]
@@ -113,8 +108,8 @@ def run(args: argparse.Namespace) -> int:
     prompts = Prompts(coords, labels, boxes or None, mask_input)
     checked, *_ = encode_prompts(prompts, size, resized, manifest.prompt, manifest.mask_size)
     count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
-    outputs = _numbered(args.out, len(checked) * count) if args.out else []
-    _check_outputs(outputs, args.overlay, [args.image, args.mask])
+    outputs = numbered(args.out, len(checked) * count)
+    check_outputs(outputs, args.overlay, [args.image, args.mask])
     with load_sam(args) as sam:
         embedding = sam.encode(image)
         ambiguous = len(points) == 1 and not boxes and args.mask is None
@@ -131,18 +126,13 @@ def run(args: argparse.Namespace) -> int:
     masks = [found.masks[n, m] for n, m in kept]
     rows: list[dict[str, Any]] = [
         {
-            "prompt": n,
-            "score": float(found.scores[n, m]),
-            "area": int(mask.sum()),
-            "bbox": rle.bbox(mask),
-            "rle": rle.encode(mask),
+            **mask_row(n, float(found.scores[n, m]), mask),
             **({} if outcomes is None else {"refinement": outcomes[n][m]}),
         }
         for (n, m), mask in zip(kept, masks, strict=True)
     ]
-    if outputs:
-        for path, mask in zip(outputs, masks, strict=True):
-            write_mask(path, mask)
+    for path, mask in zip(outputs, masks, strict=False):
+        write_mask(path, mask)
     if args.overlay is not None:
         dots = [(p[0], p[1], int(p[2]) if len(p) == 3 else 1) for p in points]
         write_overlay(args.overlay, image, masks, dots, boxes)
@@ -157,21 +147,6 @@ def run(args: argparse.Namespace) -> int:
         remark = "" if outcome == "refined" else f"  not refined: {outcome}"
         print(f"{row['prompt']:6} {row['score']:6.3f} {row['area']:9}  {box}{remark}")
     return 0
-
-
-def _numbered(out: Path, count: int) -> list[Path]:
-    """Where `count` masks go: `out` itself for one, numbered siblings for several."""
-    return [out] if count == 1 else [out.with_name(f"{out.stem}-{i}.png") for i in range(count)]
-
-
-def _check_outputs(masks: list[Path], overlay: Path | None, inputs: list[Path | None]) -> None:
-    """Raise `OutputError` unless each can be written, and is neither another output nor an input."""
-    taken = {path.resolve(): "read by this command" for path in inputs if path is not None}
-    for path in [*masks, *([] if overlay is None else [overlay])]:
-        check_writable(path)
-        if path.resolve() in taken:
-            raise OutputError(f"cannot write {path}: it is {taken[path.resolve()]}; give another name")
-        taken[path.resolve()] = "written by --out too"
 
 
 def _best_first(found: Masks) -> Masks:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from .. import rle
 from ..bundle import open_bundle
-from ..errors import OutputError, PromptError
-from ..files import check_writable
+from ..errors import PromptError
 from .options import load_sam
-from .predict import _check_outputs, _numbered
+from .outputs import check_outputs, check_png, mask_row, numbered
 
 
 def run_text(args: argparse.Namespace) -> int:
@@ -24,29 +22,16 @@ def run_text(args: argparse.Namespace) -> int:
     count = 1 if args.top_k is None else args.top_k
     if count < 1:
         raise PromptError(f"--top-k is {count}; expected 1 or more")
-    for path in (args.out, args.overlay):
-        if path is not None:
-            if path.suffix.lower() != ".png":
-                raise OutputError(f"cannot write {path}: pictures are written as PNG; name it .png")
-            check_writable(path)
-    outputs = _numbered(args.out, count) if args.out else []
-    _check_outputs(outputs, args.overlay, [args.image])
+    check_png(args.out, args.overlay)
+    outputs = numbered(args.out, count)
+    check_outputs(outputs, args.overlay, [args.image])
     # Before the encoder runs.
     open_bundle(args.bundle).clip()
     image = read_image(args.image)
     with load_sam(args) as sam:
         found = sam.predict_text(image, args.text, count, args.threshold)
         backend, device = sam.backend, sam.device
-    rows = [
-        {
-            "prompt": 0,
-            "score": float(score),
-            "area": int(mask.sum()),
-            "bbox": rle.bbox(mask),
-            "rle": rle.encode(mask),
-        }
-        for mask, score in zip(found.masks, found.scores, strict=True)
-    ]
+    rows = [mask_row(0, score, mask) for mask, score in zip(found.masks, found.scores, strict=True)]
     for path, mask in zip(outputs, found.masks, strict=False):
         write_mask(path, mask)
     if args.overlay is not None:
@@ -62,6 +47,6 @@ def run_text(args: argparse.Namespace) -> int:
         print(json.dumps(result))
         return 0
     print(f"{'score':>6} {'area':>9}  bbox x, y, w, h  ({args.text}; {backend}, {device})")
-    for mask, score in zip(found.masks, found.scores, strict=True):
-        print(f"{score:6.3f} {int(mask.sum()):9}  {', '.join(map(str, rle.bbox(mask)))}")
+    for row in rows:
+        print(f"{row['score']:6.3f} {row['area']:9}  {', '.join(map(str, row['bbox']))}")
     return 0
