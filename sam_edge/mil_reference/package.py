@@ -12,6 +12,7 @@ from ..errors import BackendError
 from ..quiet import quiet
 
 EXTRA = "pip install 'sam-edge[coreml]'"
+_WEIGHTS = "@model_path/weights/weight.bin"
 
 
 def import_coremltools() -> ModuleType:
@@ -38,6 +39,7 @@ def read_spec(path: Path) -> Any:
     ct = import_coremltools()
     if not path.is_dir():
         raise BackendError(f"{path} is not a Core ML package; expected a directory ending in .mlpackage")
+    _check_items(path)
     try:
         with quiet():
             spec = ct.models.utils.load_spec(str(path))
@@ -47,7 +49,36 @@ def read_spec(path: Path) -> Any:
         ) from error
     if spec.WhichOneof("Type") != "mlProgram":
         raise BackendError(f"{path} holds a {spec.WhichOneof('Type')}; expected an mlProgram")
+    for function in spec.mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            _check_weights(path, block)
     return spec
+
+
+def _check_items(path: Path) -> None:
+    """Before coremltools follows the package's own list of its parts wherever it leads."""
+    root = path.resolve()
+    try:
+        entries = json.loads((path / "Manifest.json").read_text())["itemInfoEntries"].values()
+        places = [str(entry["path"]) for entry in entries]
+        outside = [one for one in places if not (root / "Data" / one).resolve().is_relative_to(root)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise BackendError(
+            f"{path}/Manifest.json cannot be read ({line(error)}); copy the bundle or export it again"
+        ) from error
+    if outside:
+        raise BackendError(f"{path}/Manifest.json names {outside[0]!r}, which is outside the package")
+
+
+def _check_weights(path: Path, block: Any) -> None:
+    for operation in block.operations:
+        for value in operation.attributes.values():
+            if value.WhichOneof("value") == "blobFileValue" and value.blobFileValue.fileName != _WEIGHTS:
+                raise BackendError(
+                    f"{path} takes weights from {value.blobFileValue.fileName!r}; expected {_WEIGHTS}"
+                )
+        for inner in operation.blocks:
+            _check_weights(path, inner)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

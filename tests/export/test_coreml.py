@@ -1,11 +1,14 @@
 """Core ML packages, run from disk in NumPy, against the PyTorch reference; and that a wrong one is caught."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sam_edge.backends.coreml import BACKEND
@@ -27,6 +30,7 @@ SMALL_VIT = replace(
     encoder=VitEncoder(32, 2, 2, (1,), window_size=4),
     decoder=Decoder(dim=32, num_heads=2, mlp_dim=32, iou_head_hidden_dim=32, mask_in_chans=8),
 )
+MODEL = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 PORTRAIT, LANDSCAPE = (0, 1.0, 0.6), (1, 0.7, 1.0)
 ERRORS = {"fp32": 1e-3, "fp16": 2e-2, "int8": 5e-2}
@@ -148,6 +152,51 @@ def test_halves_and_quarters_the_size(packages):
     for path in packages.values():
         files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
         assert files == {"Manifest.json", "Data/com.apple.CoreML/model.mlmodel", WEIGHTS}
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_package_works_or_is_refused(packages, tmp_path, data):
+    """Cut short or with bytes changed."""
+    package = packages["int8", "decoder"]
+    name = data.draw(st.sampled_from(["Manifest.json", MODEL, WEIGHTS]))
+    content = bytearray((package / name).read_bytes())
+    at = data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4))
+    for place in at:
+        content[place] = data.draw(st.integers(0, 255))
+    if not at:
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    spoiled = shutil.copytree(package, tmp_path / "spoiled.mlpackage", dirs_exist_ok=True)
+    (spoiled / name).write_bytes(content)
+    embedding = np.zeros((1, TINY.decoder.dim, TINY.embedding_side, TINY.embedding_side), np.float32)
+    try:
+        with np.errstate(all="ignore"):
+            session = BACKEND.open(spoiled, "cpu", None)
+            session.run({"image_embeddings": embedding, **prompts(TINY, 2, 1)})
+    except BackendError as refused:
+        assert str(refused)
+
+
+@pytest.mark.parametrize("place", ["../../secret", "/{root}/secret", "com.apple.CoreML/../../../secret"])
+def test_a_package_cannot_name_a_model_outside(packages, tmp_path, place):
+    package = shutil.copytree(packages["fp16", "decoder"], tmp_path / "decoder.mlpackage")
+    (package / MODEL).rename(tmp_path / "secret")
+    listed = json.loads((package / "Manifest.json").read_text())
+    for entry in listed["itemInfoEntries"].values():
+        if entry["name"] == "model.mlmodel":
+            entry["path"] = place.format(root=str(tmp_path).lstrip("/"))
+    (package / "Manifest.json").write_text(json.dumps(listed))
+    with pytest.raises(BackendError, match="outside the package"):
+        BACKEND.open(package, "cpu", None)
+
+
+def test_a_package_cannot_take_weights_from_outside(packages, tmp_path):
+    package = shutil.copytree(packages["fp16", "decoder"], tmp_path / "decoder.mlpackage")
+    inside, outside = b"@model_path/weights/weight.bin", b"@model_path/weights/../../w.bi"
+    assert len(inside) == len(outside)
+    (package / MODEL).write_bytes((package / MODEL).read_bytes().replace(inside, outside))
+    with pytest.raises(BackendError, match="takes weights from"):
+        BACKEND.open(package, "cpu", None)
 
 
 def test_describes_itself(packages):

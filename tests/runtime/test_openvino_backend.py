@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import toy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sam_edge.backends import get_backend
 from sam_edge.backends.openvino import BACKEND, OpenVinoSession, no_telemetry
@@ -74,6 +76,29 @@ def test_any_number_of_prompts_and_points(graphs, name, kind):
                 np.testing.assert_allclose(ours[output], array, atol=1e-5)
 
 
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_file_works_or_is_refused(graphs, tmp_path, data):
+    """Cut short or with bytes changed."""
+    name = data.draw(st.sampled_from(["decoder", "static"]))
+    for ending in ("xml", "bin"):
+        (tmp_path / f"{name}.{ending}").write_bytes((graphs / f"{name}.{ending}").read_bytes())
+    spoiled = tmp_path / f"{name}.{data.draw(st.sampled_from(['xml', 'bin']))}"
+    content = bytearray(spoiled.read_bytes())
+    at = data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4))
+    for place in at:
+        content[place] = data.draw(st.integers(0, 255))
+    if not at:
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    spoiled.write_bytes(content)
+    try:
+        session = BACKEND.open(tmp_path / f"{name}.xml", "cpu", 1)
+        session.run(prompts(1, 2))
+        session.run(prompts(2, 3))
+    except BackendError as error:
+        assert str(error)
+
+
 def test_an_npu_keeps_a_few_graphs_only(graphs):
     session = as_npu(graphs / "decoder.xml")
     for k in (*range(1, 12), 1):
@@ -102,8 +127,8 @@ def test_several_threads(graphs, name):
     asked = [prompts(1 + i % 3, 1 + i % 4, seed=i) for i in range(64)]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(session.run, asked))
-    for given, ours in zip(asked, together, strict=True):
-        alone = session.run(given)
+    for one, ours in zip(asked, together, strict=True):
+        alone = session.run(one)
         np.testing.assert_array_equal(ours["low_res_masks"], alone["low_res_masks"])
 
 
