@@ -6,7 +6,7 @@ whole way from the image to the mask and not only the graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,20 +121,26 @@ def golden_images(model: Model) -> list[NDArray[np.uint8]]:
     return images
 
 
-def make_golden(sam: SamModel, model: Model, progress: Callable[[str], None] = lambda _: None) -> Golden:
-    """Run the reference on every golden image with clicks, boxes, both together and mask prompts.
+def make_golden(
+    sam: SamModel,
+    model: Model,
+    progress: Callable[[str], None] = lambda _: None,
+    images: Sequence[NDArray[np.uint8]] | None = None,
+) -> Golden:
+    """Run the reference on every image with clicks, boxes, both together and mask prompts.
 
-    The prompts are chosen so that the reference's mask is neither empty nor everything. A model with
-    random weights may have none such; its masks are then taken at the median of its logits.
+    Without images, on the packaged photographs. The prompts are chosen so that the reference's mask is
+    neither empty nor everything. A model with random weights may have none such; its masks are then taken at
+    the median of its logits.
 
     Raises:
         ParityError: the reference's logits are the same everywhere, or not finite.
     """
     reference = Reference(sam, model)
-    images = golden_images(model)
+    images = golden_images(model) if images is None else list(images)
     seen = []
     for index, image in enumerate(images):
-        progress(f"reference on golden image {index + 1} of {len(images)}")
+        progress(f"reference on image {index + 1} of {len(images)}")
         seen.append(reference.encode(image))
     prompts: list[GoldenPrompt] = []
     for threshold in (model.mask_threshold, None):

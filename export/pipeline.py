@@ -22,7 +22,7 @@ from sam_edge.manifest import (
     model_facts,
     write_manifest,
 )
-from sam_edge.models.catalogue import CATALOGUE, HERE, Model
+from sam_edge.models.catalogue import CATALOGUE, ENCODER_GMACS, HERE, Model
 from sam_edge.parity import GATES, OVERFLOWN, run_parity
 
 from .calibration import Calibration, packaged_calibration, read_calibration
@@ -303,6 +303,7 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
             "family": model.family,
             "name": model.name,
             "parameters": model.parameters,
+            **({"encoder_gmacs": ENCODER_GMACS[model.name]} if model.name in ENCODER_GMACS else {}),
             "checkpoint": {
                 "file": checkpoint.name,
                 "sha256": sha256_file(checkpoint),

@@ -18,13 +18,13 @@ from .catalogue import CATALOGUE, Model
 
 
 def encoder_gmacs(model: Model) -> float:
-    """Billions of multiply-accumulates of the convolutions and matrix products, to a tenth."""
+    """Billions of multiply-accumulates of the convolutions and matrix products, to four digits."""
     with torch.device("meta"):
         sam = fuse(build_model(model).eval())
         image = torch.zeros(1, 3, model.image_size, model.image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             sam.encode(image)
-    return round(counter.get_total_flops() / 2e9, 1)
+    return float(f"{counter.get_total_flops() / 2e9:.4g}")
 
 
 if __name__ == "__main__":

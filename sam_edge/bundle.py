@@ -38,6 +38,18 @@ class Bundle:
             f"it has: {there}"
         )
 
+    def variant(self, name: str) -> dict[str, Any]:
+        """The variant with that id.
+
+        Raises:
+            BundleError: there is none; lists those that there are.
+        """
+        for variant in self.manifest.variants:
+            if variant["id"] == name:
+                return variant
+        there = ", ".join(variant["id"] for variant in self.manifest.variants)
+        raise BundleError(f"{self.path} has no variant {name!r}; it has {there}")
+
     def check_files(self, variant: dict[str, Any]) -> None:
         """Raise `IntegrityError` unless every file of `variant` is the one exported."""
         for file in variant["files"]:

@@ -6,6 +6,7 @@ the mask that the reference itself picks: the best-scored of its three.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def iou(a: Mask, b: Mask) -> float:
     return np.count_nonzero(a & b) / union if union else 1.0
 
 
-def _eroded(mask: Mask, steps: int) -> Mask:
+def eroded(mask: Mask, steps: int) -> Mask:
     """`steps` erosions by a 3 x 3 square, with nothing beyond the image: one by a larger square."""
     for axis in (0, 1):
         padding = [(0, 0), (0, 0)]
@@ -54,7 +55,7 @@ def boundary_iou(a: Mask, b: Mask, dilation_ratio: float = 0.02) -> float:
     The band is `dilation_ratio` of the image diagonal wide.
     """
     steps = max(1, round(dilation_ratio * float(np.hypot(*a.shape))))
-    return iou(a & ~_eroded(a, steps), b & ~_eroded(b, steps))
+    return iou(a & ~eroded(a, steps), b & ~eroded(b, steps))
 
 
 def _finite(error: np.floating[Any]) -> float:
@@ -82,7 +83,13 @@ class ParityReport:
         return asdict(self)
 
 
-def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None = None) -> ParityReport:
+def run_parity(
+    sam: Sam,
+    golden: Golden,
+    precision: str,
+    min_iou: float | None = None,
+    seen: Callable[[int, Mask, float], None] = lambda *_: None,
+) -> ParityReport:
     """Run every golden prompt through `sam` and compare.
 
     Args:
@@ -90,6 +97,7 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
         golden: the reference's answers.
         precision: whose gate applies, a key of `GATES`.
         min_iou: replaces the gate on the mean.
+        seen: called with each prompt's number, the mask that the reference picks, and its IoU.
 
     Raises:
         ParityError: the reference picks no mask that is not empty; empty ones count for nothing.
@@ -102,7 +110,7 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
             with np.errstate(all="ignore"):  # an overflow is counted, not warned of
                 errors.append(_finite(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
     picked, boundary, every, score_differences = [], [], [], []
-    for prompt in golden.prompts:
+    for number, prompt in enumerate(golden.prompts):
         result = sam.predict_all(
             embeddings[prompt.image_index],
             point_coords=prompt.point_coords,
@@ -117,6 +125,7 @@ def run_parity(sam: Sam, golden: Golden, precision: str, min_iou: float | None =
         if prompt.masks[best].any():
             picked.append(iou(masks[best], prompt.masks[best]))
             boundary.append(boundary_iou(masks[best], prompt.masks[best]))
+            seen(number, masks[best], picked[-1])
         every += [
             iou(ours, reference)
             for ours, reference in zip(masks, prompt.masks, strict=True)

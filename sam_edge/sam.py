@@ -177,6 +177,11 @@ class Sam:
         """
         return {"encoder": self._encoder.placement, "decoder": self._decoder.placement}
 
+    @property
+    def compute_placement(self) -> dict[str, dict[str, int] | None]:
+        """`placement` of matrix products and convolutions only: where the work is done."""
+        return {"encoder": self._encoder.compute_placement, "decoder": self._decoder.compute_placement}
+
     @cached_property
     def choices(self) -> list[Choice]:
         """Why each backend, device and variant was taken or not: what `load(..., explain=True)` prints.

@@ -57,6 +57,7 @@ class Session:
         device: where it really runs: "cpu", "gpu", "npu", or a word of the backend's own such as
             "npu-simulated".
         placement: how many of the graph's nodes each part of the runtime took, where the runtime says.
+        compute_placement: the same of its matrix products and convolutions only.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Session:
         device: str,
         close: Callable[[], None] | None = None,
         placement: dict[str, int] | None = None,
+        compute_placement: dict[str, int] | None = None,
     ) -> None:
         """`run` takes and returns named arrays; `close` frees what garbage collection would not."""
         self._run: Callable[[Arrays], Arrays] | None = run
         self._close = close
         self.device = device
         self.placement = placement
+        self.compute_placement = compute_placement
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Named arrays in, named arrays out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ from .providers import CPU, Provider, cpu_provider, find_providers, packages_for
 _EXTERNAL_BYTES = 1024
 # Of a larger graph most is weights, and checking the hash of an entry takes as long as it saves.
 _WORTH_KEEPING = 64_000_000
+# Operators that multiply matrices: MatMul, QLinearConv, FusedGemm and the like.
+_PRODUCTS = re.compile("MatMul|Gemm|Conv|Attention")
 
 
 def _import() -> ModuleType:
@@ -120,31 +123,40 @@ def _start(
         raise BackendError(f"ONNX Runtime cannot load {path}{where}: {_line(error)}") from error
 
 
-def _placement(session: Any) -> dict[str, int] | None:
-    """How many nodes each provider took; None where this version of ONNX Runtime does not say."""
+Placement = tuple[dict[str, int] | None, dict[str, int] | None]
+
+
+def _placement(session: Any) -> Placement:
+    """How many nodes each provider took, and how many matrix products and convolutions.
+
+    None where this version of ONNX Runtime does not say.
+    """
     try:
         parts = session.get_provider_graph_assignment_info()
+        nodes: Counter[str] = Counter()
+        products: Counter[str] = Counter()
+        for part in parts:
+            taken = part.get_nodes()
+            nodes[part.ep_name] += len(taken)
+            products[part.ep_name] += sum(bool(_PRODUCTS.search(node.op_type)) for node in taken)
     except Exception:
-        return None
-    counts: Counter[str] = Counter()
-    for part in parts:
-        counts[part.ep_name] += len(part.get_nodes())
-    return dict(counts)
+        return None, None
+    return dict(nodes), dict(products)
 
 
-def _check(session: Any, placement: dict[str, int] | None, provider: Provider, path: Path) -> None:
+def _check(session: Any, placement: Placement, provider: Provider, path: Path) -> None:
     used = session.get_providers()
     if not used or used[0] != provider.name:
         raise DeviceError(
             f"{provider.name} did not start (it fell back to {', '.join(used)}); check its drivers, or "
             "ask for --device cpu"
         )
-    if provider.name != CPU and placement is not None and not placement.get(provider.name):
+    if provider.name != CPU and placement[0] is not None and not placement[0].get(provider.name):
         raise DeviceError(f"{provider.name} takes nothing of {path.name}; ask for --device cpu")
 
 
 def _session(
-    session: Any, device: str, placement: dict[str, int] | None, working: WorkingFolder | None = None
+    session: Any, device: str, placement: Placement, working: WorkingFolder | None = None
 ) -> Session:
     names = [output.name for output in session.get_outputs()]
 
@@ -154,7 +166,7 @@ def _session(
         except Exception as error:
             raise BackendError(f"ONNX Runtime cannot run the graph: {_line(error)}") from error
 
-    return Session(run, device, None if working is None else working.close, placement)
+    return Session(run, device, None if working is None else working.close, *placement)
 
 
 def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm: Warm | None) -> Session:

@@ -20,6 +20,7 @@ _COMMANDS = {
     "verify": ("sam_edge.cli.verify", "check a bundle's files and its masks"),
     "predict": ("sam_edge.cli.predict", "segment a picture"),
     "everything": ("sam_edge.cli.everything", "segment everything in a picture"),
+    "benchmark": ("sam_edge.benchmarks.cli", "measure every variant on every device here"),
     "info": ("sam_edge.cli.info", "say what a bundle holds"),
     "download": ("sam_edge.cli.download", "fetch a published checkpoint"),
     "models": ("sam_edge.cli.models", "list the models that can be exported"),
@@ -34,6 +35,7 @@ _EXTRAS = {
     "safetensors": "export",
     "requests": "export",
     "PIL": "cli",
+    "pycocotools": "bench",
 }
 
 

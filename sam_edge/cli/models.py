@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         where = " (embedded)" if row["embedded"] else ""
         print(
-            f"{row['name']:22} {row['parameters'] / 1e6:6.1f} M {row['encoder_gmacs']:7.1f} GMACs "
+            f"{row['name']:22} {row['parameters'] / 1e6:6.1f} M {row['encoder_gmacs']:>7} GMACs "
             f"{row['input_size']:5} px  {row['file']}{where}, {row['license']}"
         )
     return 0

@@ -1,0 +1,247 @@
+"""`sam-edge benchmark`: which variant should be shipped to the machine in hand?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_edge.bundle import PRECISIONS, Bundle, open_bundle
+from sam_edge.cli.options import add_bundle
+from sam_edge.errors import ImageError, OutputError, SamEdgeError
+from sam_edge.files import write_atomically
+from sam_edge.golden import read_golden
+from sam_edge.resample import resize_bilinear
+
+from .machine import default_threads, describe
+from .measure import Plan, Results, describe_row, measure, run_child
+from .report_html import render_html
+from .report_markdown import render_markdown
+from .report_table import render_table
+from .rows import KINDS, find_rows, pytorch_rows
+from .statistics import summarize
+
+SCHEMA = 1
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    add_bundle(parser)
+    parser.add_argument(
+        "--device", default=",".join(KINDS), help=f"some of {','.join(KINDS)}, or names (default: all three)"
+    )
+    parser.add_argument("--backend", default="auto", help="auto, or a name from `sam-edge devices`")
+    parser.add_argument("--precision", default="", help=f"some of {','.join(PRECISIONS)} (default: all)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to compare masks on")
+    parser.add_argument(
+        "--reference", type=Path, metavar="CHECKPOINT", help="measure the PyTorch reference as well"
+    )
+    parser.add_argument(
+        "--ground-truth", type=Path, metavar="COCO", help="COCO JSON with masks of the pictures in --images"
+    )
+    parser.add_argument(
+        "--duration", type=float, default=10, metavar="S", help="seconds of each row's steady state (10)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="in so many turns (5)")
+    parser.add_argument("--threads", type=int, default=default_threads(), help="within one operator")
+    parser.add_argument(
+        "--image-size", default="1920x1080", metavar="WxH", help="what latency is measured on (1920x1080)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order of rows in each round")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (./NAME-report)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every row that is here was measured, 1 when one failed, 130 when interrupted."""
+    bundle = open_bundle(args.bundle)
+    plan = _plan(args, bundle)
+    out = args.out or Path(f"{bundle.path.resolve().name}-report")
+    out = _folder(out)
+    plan = _with_golden(args, bundle, plan, out)
+    say = _Progress()
+    results = measure(plan, run_child, say)
+    say.end()
+    report = _report(args, bundle, plan, results, out)
+    written = _write(report, out)
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print(render_table(report))
+        print("\n".join(written))
+    if results.partial:
+        print("interrupted: the report is partial", file=sys.stderr)
+        return 130
+    return 1 if any(found.failed for found in results.rows) else 0
+
+
+class _Progress:
+    """One live line on a terminal's stderr, else nothing."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, step: str) -> None:
+        if self.live:
+            print(f"\r\x1b[K{step} ...", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self.live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _plan(args: argparse.Namespace, bundle: Bundle) -> Plan:
+    """What is asked for, everything checked that can be before anything is run."""
+    if args.rounds < 1 or args.threads < 1 or not 0 < args.duration < 1e6:
+        raise SamEdgeError("--rounds and --threads are 1 or more, and --duration more than 0 seconds")
+    if args.ground_truth is not None and args.images is None:
+        raise SamEdgeError("--ground-truth has masks of the pictures in --images DIR; give that, too")
+    if args.images is not None and args.reference is None and args.ground_truth is None:
+        raise SamEdgeError(
+            "--images needs something to compare masks with: --reference CHECKPOINT or --ground-truth COCO"
+        )
+    devices = list(dict.fromkeys(filter(None, args.device.split(","))))
+    precisions = list(filter(None, args.precision.split(",")))
+    rows = find_rows(bundle, args.backend, devices or list(KINDS), precisions)
+    for row in rows:
+        if not row.absent:
+            bundle.check_files(bundle.variant(row.id))
+    if args.reference is not None:
+        from .reference import check_reference
+
+        check_reference(bundle, args.reference)
+        rows += pytorch_rows(bundle, devices)
+    if args.ground_truth is not None:
+        from .ground_truth import read_annotations
+
+        read_annotations(args.ground_truth, args.images)
+    golden = bundle.check_golden()
+    first = read_golden(golden).images[0]
+    return Plan(
+        bundle=bundle.path.resolve(),
+        rows=rows,
+        golden=golden.resolve(),
+        image=resize_bilinear(first, _size(args.image_size)),
+        seconds=args.duration,
+        rounds=args.rounds,
+        threads=args.threads,
+        seed=args.seed,
+        reference=None if args.reference is None else args.reference.resolve(),
+        annotations=None if args.ground_truth is None else args.ground_truth.resolve(),
+        images=None if args.images is None else args.images.resolve(),
+    )
+
+
+def _with_golden(args: argparse.Namespace, bundle: Bundle, plan: Plan, out: Path) -> Plan:
+    """The plan with the reference's masks of the user's pictures, and a place for pictures of the worst."""
+    from dataclasses import replace
+
+    pictures = out / "worst" if _has_pillow() else None
+    if pictures is not None:
+        pictures.mkdir(exist_ok=True)
+    golden = plan.golden
+    if args.images is not None and args.reference is not None:
+        from .reference import reference_golden
+
+        images = read_images(args.images)
+        sha256 = str(bundle.manifest.model["checkpoint"]["sha256"])
+        golden = reference_golden(args.reference, sha256, images, out, _Progress()).resolve()
+    return replace(plan, golden=golden, pictures=None if pictures is None else pictures.resolve())
+
+
+def read_images(folder: Path) -> list[NDArray[np.uint8]]:
+    """Every picture of a folder, by name.
+
+    Raises:
+        ImageError: no folder, none in it, or one that cannot be read.
+    """
+    from sam_edge.cli.pictures import read_image
+
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a directory; --images takes one with pictures")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    if not paths:
+        raise ImageError(f"there is no picture in {folder}; expected {', '.join(_PICTURES)}")
+    return [read_image(path) for path in paths]
+
+
+def _has_pillow() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("PIL") is not None
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and 0 < int(width) < 1e5 and 0 < int(height) < 1e5):
+        raise SamEdgeError(f"--image-size is {text!r}; expected WIDTHxHEIGHT, 1920x1080 say")
+    return int(height), int(width)
+
+
+def _folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the directory {out}: {error.strerror}; choose another") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write in {out}; choose another directory")
+    return out
+
+
+def _report(
+    args: argparse.Namespace, bundle: Bundle, plan: Plan, results: Results, out: Path
+) -> dict[str, Any]:
+    gflops = summarize(results.gflops)
+    gmacs = bundle.manifest.model.get("encoder_gmacs")
+    flops = None if gmacs is None else 2e9 * gmacs
+    # The fastest that the machine was seen to be.
+    peak = None if gflops is None else max(gflops["rounds"])
+    source = "golden" if args.images is None or args.reference is None else "images"
+    rows = [describe_row(found, source, flops, peak) for found in results.rows]
+    for row in rows:
+        for worst in row["worst"]:
+            if worst["image"] is not None:
+                worst["image"] = Path(worst["image"]).relative_to(out.resolve()).as_posix()
+    return {
+        "schema": SCHEMA,
+        "partial": results.partial,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe(args.threads) | {"matmul_gflops": gflops},
+        "bundle": {
+            "path": str(args.bundle),
+            "family": bundle.manifest.model["family"],
+            "name": bundle.manifest.model["name"],
+            "checkpoint_sha256": bundle.manifest.model["checkpoint"]["sha256"],
+            "input_size": list(bundle.manifest.square.size),
+            "encoder_flops": flops,
+        },
+        "settings": {
+            "duration_s": args.duration,
+            "rounds": args.rounds,
+            "seed": args.seed,
+            "image_size": list(plan.image.shape[:2]),
+            "parity": source,
+        },
+        "rows": rows,
+    }
+
+
+def _write(report: dict[str, Any], out: Path) -> Sequence[str]:
+    """report.json, report.md and, where the plots' packages are, report.html; the lines that say so."""
+    write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_atomically(out / "report.md", render_markdown(report).encode())
+    written = [f"  {out / 'report.json'}", f"  {out / 'report.md'}"]
+    try:
+        write_atomically(out / "report.html", render_html(report, out).encode())
+        written.append(f"  {out / 'report.html'}")
+    except SamEdgeError as error:
+        written.append(f"  no report.html: {error}")
+    return written
