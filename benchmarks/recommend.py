@@ -99,9 +99,9 @@ def recommend(report: Report) -> dict[str, Any]:
         "" if (best.get("parity") or {}).get("source", "golden") != "golden" else f", gate {gate(best)[0]:g}"
     )
     said = [
-        f"Ship {best['id']} with {best['backend']} on {best['device']}: at {milliseconds(_time(best))} ms end to end "
-        f"the fastest of the {len(good)} measured here whose masks are right (mean IoU {iou(best['mean_iou'])}"
-        f"{mean_gate})."
+        f"Ship {best['id']} with {best['backend']} on {best['device']}: at {milliseconds(_time(best))} ms "
+        f"end to end the fastest of the {len(good)} measured here whose masks are right "
+        f"(mean IoU {iou(best['mean_iou'])}{mean_gate})."
     ]
     equal = [r for r in others if tied(r, best)]
     if equal:

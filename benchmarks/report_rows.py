@@ -27,7 +27,8 @@ PHASES = {
 }
 SIMULATED_MARK = "*"
 SIMULATED_NOTE = "* simulated: says what the masks are, and nothing about the chip's speed or memory"
-# A run whose last fifth takes this much longer than its first, or whose machine varies so much, is worth a word.
+# How much longer the last fifth of a run may take than its first, and how much the machine may vary between
+# rounds, before a reader is told.
 DRIFT = 1.10
 VARIATION = 1.20
 
@@ -50,6 +51,7 @@ HEADERS = (
 )
 
 _NUMBER = {"type": ["number", "null"], "minimum": -1e15, "maximum": 1e15}
+_TEXT = {"type": "string"}
 _STATS = {
     "type": ["object", "null"],
     "required": ["p50"],
@@ -83,7 +85,7 @@ _SHAPE = {
                 "type": "object",
                 "required": ["id", "backend", "device", "status"],
                 "properties": {
-                    **dict.fromkeys(("id", "backend", "device"), {"type": "string"}),
+                    **dict.fromkeys(("id", "backend", "device"), _TEXT),
                     "status": {"enum": ["measured", "simulated", "absent", "failed"]},
                     "reason": {"type": ["string", "null"]},
                     "placement": {"type": ["object", "null"]},
@@ -246,7 +248,8 @@ def warnings(report: Report) -> list[str]:
     if speeds and max(speeds) > VARIATION * min(speeds):
         found.append(
             f"the machine's own speed varied by {max(speeds) / min(speeds):.2f} between rounds "
-            f"({min(speeds):.0f} to {max(speeds):.0f} GFLOP/s of matrix products): small differences are noise"
+            f"({min(speeds):.0f} to {max(speeds):.0f} GFLOP/s of matrix products): "
+            "small differences are noise"
         )
     return found
 
