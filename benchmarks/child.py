@@ -62,7 +62,7 @@ def main() -> int:
     answer_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        answer = {"ok": _WORK[task["work"]](task)}
+        answer: dict[str, Any] = {"ok": _WORK[task["work"]](task)}
     except SamEdgeError as error:
         answer = {"error": str(error), "kind": type(error).__name__}
     except MemoryError as error:
