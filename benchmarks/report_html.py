@@ -47,7 +47,7 @@ p, ul, ol { margin: .5rem 0; } .soft { color: var(--soft); font-size: .9rem; }
 svg { display: block; width: 100%; max-width: 34rem; height: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  white-space: nowrap; } td.long { white-space: normal; min-width: 16rem; }
+  white-space: nowrap; } td.long, td[colspan] { white-space: normal; min-width: 16rem; }
 thead th { white-space: normal; vertical-align: bottom; overflow-wrap: normal; }
 td.number, th.number { text-align: right; } tbody th { font-weight: 600; position: sticky; left: 0;
   background: var(--back); }
