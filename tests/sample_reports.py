@@ -45,16 +45,41 @@ def stats(medians):
 
 def row_of(identity, backend, device, asked="cpu", status="measured", reason="", **more):
     form, _, precision = identity.partition("-")
-    row = {"id": identity, "format": form, "precision": precision, "backend": backend, "device": device,
-           "asked": asked, "status": status, "reason": reason, "drift": None, "peak_rss_mb": None,
-           "device_memory_mb": None, "energy_j": None, "bytes": None, "placement": None, "on_device": None,
-           "matmul_peak_share": None, "parity": None, "mean_iou": None, "min_iou": None, "worst": []}  # fmt: skip
+    row = {
+        "id": identity,
+        "format": form,
+        "precision": precision,
+        "backend": backend,
+        "device": device,
+        "asked": asked,
+        "status": status,
+        "reason": reason,
+        "drift": None,
+        "peak_rss_mb": None,
+        "device_memory_mb": None,
+        "energy_j": None,
+        "bytes": None,
+        "placement": None,
+        "on_device": None,
+        "matmul_peak_share": None,
+        "parity": None,
+        "mean_iou": None,
+        "min_iou": None,
+        "worst": [],
+    }
     return row | dict.fromkeys(STATS) | more
 
 
 def parity(mean, low, boundary):
-    found = {"source": "golden", "prompts": 50, "mean_iou": mean, "p5_iou": (mean + low) / 2, "min_iou": low,
-             "boundary_iou": boundary, "max_iou_prediction_difference": 0.02}  # fmt: skip
+    found = {
+        "source": "golden",
+        "prompts": 50,
+        "mean_iou": mean,
+        "p5_iou": (mean + low) / 2,
+        "min_iou": low,
+        "boundary_iou": boundary,
+        "max_iou_prediction_difference": 0.02,
+    }
     return {"parity": found, "mean_iou": mean, "min_iou": low}
 
 
@@ -83,10 +108,17 @@ def sample_report(
     def timed(identity, encoder, decoder, load=60.0):
         # What disturbs a row in a round disturbs every phase of it, nearly.
         shared = noisy(1.0, identity)
-        base = {"load_ms": load, "compile_ms": load / 2, "first_ms": 1.4 * (encoder + decoder),
-                "preprocess_ms": 4.1, "encoder_ms": encoder, "decoder_ms": decoder,
-                "decoder_64_ms": 52 * decoder, "postprocess_ms": 2.2,
-                "end_to_end_ms": encoder + decoder + 6.5}  # fmt: skip
+        base = {
+            "load_ms": load,
+            "compile_ms": load / 2,
+            "first_ms": 1.4 * (encoder + decoder),
+            "preprocess_ms": 4.1,
+            "encoder_ms": encoder,
+            "decoder_ms": decoder,
+            "decoder_64_ms": 52 * decoder,
+            "postprocess_ms": 2.2,
+            "end_to_end_ms": encoder + decoder + 6.5,
+        }
         own_noise = 0.3 * noise * rng.standard_normal((len(base), rounds))
         return {
             name: stats(value * shared * np.exp(extra))
@@ -114,19 +146,52 @@ def sample_report(
                 matmul_peak_share=0.61,
                 placement={"encoder": {provider: 150}, "decoder": {provider: 90}},
                 worst=[{"prompt": "cat: box 1", "iou": low, "image": f"worst/{identity}-0.png"}],
-            )  # fmt: skip
+            )
         )
     rows += [
-        row_of("pytorch-fp32", "pytorch", "cpu", **timed("pytorch-fp32", 88.0, 61.0), **parity(1.0, 1.0, 1.0),
-               drift=1.0, peak_rss_mb=421.0, bytes=13_300_000),
-        row_of("onnx-hexagon", "onnxruntime", "npu-simulated", "npu", "simulated", "Qualcomm's simulator",
-               **timed("onnx-hexagon", 5100.0, 900.0), **parity(0.962, 0.9, 0.94), bytes=4_500_000,
-               peak_rss_mb=910.0, on_device=1.0,
-               placement={"encoder": {"QNNExecutionProvider": 1}, "decoder": {"QNNExecutionProvider": 1}}),
-        row_of("onnx-fp32", "onnxruntime", "gpu", "gpu", "absent", "pip install onnxruntime-gpu", bytes=13_400_000),
-        row_of("openvino-int8", "openvino", "gpu", "gpu", "failed", "the device disappeared in round 3",
-               bytes=4_200_000),
-    ]  # fmt: skip
+        row_of(
+            "pytorch-fp32",
+            "pytorch",
+            "cpu",
+            **timed("pytorch-fp32", 88.0, 61.0),
+            **parity(1.0, 1.0, 1.0),
+            drift=1.0,
+            peak_rss_mb=421.0,
+            bytes=13_300_000,
+        ),
+        row_of(
+            "onnx-hexagon",
+            "onnxruntime",
+            "npu-simulated",
+            "npu",
+            "simulated",
+            "Qualcomm's simulator",
+            **timed("onnx-hexagon", 5100.0, 900.0),
+            **parity(0.962, 0.9, 0.94),
+            bytes=4_500_000,
+            peak_rss_mb=910.0,
+            on_device=1.0,
+            placement={"encoder": {"QNNExecutionProvider": 1}, "decoder": {"QNNExecutionProvider": 1}},
+        ),
+        row_of(
+            "onnx-fp32",
+            "onnxruntime",
+            "gpu",
+            "gpu",
+            "absent",
+            "pip install onnxruntime-gpu",
+            bytes=13_400_000,
+        ),
+        row_of(
+            "openvino-int8",
+            "openvino",
+            "gpu",
+            "gpu",
+            "failed",
+            "the device disappeared in round 3",
+            bytes=4_200_000,
+        ),
+    ]
     fixed = 0.3 * noise if calibration_noise is None else calibration_noise
     gflops = 130.0 / (common * np.exp(fixed * rng.standard_normal(rounds)))
     return {
@@ -134,21 +199,47 @@ def sample_report(
         "partial": False,
         "created": "2026-11-24T20:40:00+00:00",
         "machine": {
-            "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "isa": ["avx2", "avx512f", "avx512_vnni"],
-            "cores": 2, "threads": 2, "governor": "unknown", "memory_mb": 24000, "os": "Linux-6.1-x86_64",
-            "python": "3.11.9", "drivers": {}, "revision": "cf1a017",
-            "packages": {"sam-edge": "0.1.0", "numpy": "2.4.6", "onnxruntime": "1.32.0", "openvino": "2026.4.1"},
-            "matmul_gflops": {"p50": float(np.median(gflops)), "p90": float(gflops.max()),
-                              "p99": float(gflops.max()), "n": 2 * rounds,
-                              "rounds": [float(g) for g in gflops]},
+            "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
+            "isa": ["avx2", "avx512f", "avx512_vnni"],
+            "cores": 2,
+            "threads": 2,
+            "governor": "unknown",
+            "memory_mb": 24000,
+            "os": "Linux-6.1-x86_64",
+            "python": "3.11.9",
+            "drivers": {},
+            "revision": "cf1a017",
+            "packages": {
+                "sam-edge": "0.1.0",
+                "numpy": "2.4.6",
+                "onnxruntime": "1.32.0",
+                "openvino": "2026.4.1",
+            },
+            "matmul_gflops": {
+                "p50": float(np.median(gflops)),
+                "p90": float(gflops.max()),
+                "p99": float(gflops.max()),
+                "n": 2 * rounds,
+                "rounds": [float(g) for g in gflops],
+            },
         },
-        "bundle": {"path": "out/sam_edge_tiny", "family": "sam", "name": "sam_edge_tiny",
-                   "checkpoint_sha256": f"{zlib.crc32(b'tiny'):064x}", "input_size": [512, 512],
-                   "encoder_flops": 1.2e9},
-        "settings": {"duration_s": 10.0, "rounds": rounds, "seed": seed, "image_size": [1080, 1920],
-                     "parity": "golden"},
+        "bundle": {
+            "path": "out/sam_edge_tiny",
+            "family": "sam",
+            "name": "sam_edge_tiny",
+            "checkpoint_sha256": f"{zlib.crc32(b'tiny'):064x}",
+            "input_size": [512, 512],
+            "encoder_flops": 1.2e9,
+        },
+        "settings": {
+            "duration_s": 10.0,
+            "rounds": rounds,
+            "seed": seed,
+            "image_size": [1080, 1920],
+            "parity": "golden",
+        },
         "rows": rows,
-    }  # fmt: skip
+    }
 
 
 def find(report, identity, device="cpu"):

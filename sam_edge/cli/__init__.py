@@ -21,6 +21,7 @@ _COMMANDS = {
     "predict": ("sam_edge.cli.predict", "segment a picture"),
     "everything": ("sam_edge.cli.everything", "segment everything in a picture"),
     "benchmark": ("sam_edge.benchmarks.cli", "measure every variant on every device here"),
+    "compare": ("sam_edge.benchmarks.compare_cli", "say what changed between two benchmarks"),
     "info": ("sam_edge.cli.info", "say what a bundle holds"),
     "download": ("sam_edge.cli.download", "fetch a published checkpoint"),
     "models": ("sam_edge.cli.models", "list the models that can be exported"),
