@@ -1,24 +1,18 @@
-"""`segment_anything` 1.0 as it is published, with stand-ins for the few things it takes from torchvision.
-
-What they do is written anew here: Pillow's resize, and non-maximal suppression. The package and Pillow are
-in the `dev` extra.
+"""`segment_anything` 1.0 as it is published, with stand-ins for what it takes from a torchvision that is not
+there. The package and Pillow are in the `dev` extra.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from sam_edge.errors import CheckpointError
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
@@ -26,47 +20,12 @@ from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE, Model
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
 
-
-def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    assert not idxs.any()
-    order = torch.argsort(scores, descending=True, stable=True)
-    areas = _box_area(boxes)
-    kept = []
-    while len(order):
-        first, order = order[0], order[1:]
-        kept.append(first)
-        corners = torch.cat(
-            [boxes[order, :2].maximum(boxes[first, :2]), boxes[order, 2:].minimum(boxes[first, 2:])], 1
-        )
-        overlap = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1)
-        # A box without an area gives 0 / 0, which is above no threshold.
-        order = order[~(overlap / (areas[order] + areas[first] - overlap) > iou_threshold)]
-    return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.long)
-
-
-def _box_area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+from .torchvision_parts import torchvision_here
 
 
 def published(name: str = "") -> Any:
     """A module of the package, "utils.onnx" say; or the package itself."""
-    contents: dict[str, dict[str, Any]] = {
-        "": {},
-        ".ops": {},
-        ".ops.boxes": {"batched_nms": _batched_nms, "box_area": _box_area},
-        ".transforms": {},
-        ".transforms.functional": {"resize": _resize, "to_pil_image": Image.fromarray},
-    }
-    stand_ins = {}
-    for key, functions in contents.items():
-        module = ModuleType(f"torchvision{key}")
-        vars(module).update(functions)
-        stand_ins[module.__name__] = module
-    with patch.dict(sys.modules, stand_ins):
+    with torchvision_here():
         return importlib.import_module(f"segment_anything.{name}" if name else "segment_anything")
 
 
