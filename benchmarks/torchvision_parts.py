@@ -86,7 +86,7 @@ def load_torchvision() -> str:
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
     # Kept by the function: operators go with the library that declared them.
-    _DECLARED.append(torch.library.Library("torchvision", "DEF"))
+    _DECLARED.append(torch.library.Library("torchvision", "DEF"))  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         _DECLARED[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _DECLARED[0].impl("nms", nms, "CPU")

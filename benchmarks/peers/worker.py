@@ -35,7 +35,8 @@ class Worker:
     def load(self, peer: str, model: dict[str, Any], threads: int) -> dict[str, Any]:
         """Load a peer's model."""
         start = time.perf_counter()
-        self._adapter = ADAPTERS[peer](model, threads)
+        adapter: Any = ADAPTERS[peer]
+        self._adapter = adapter(model, threads)
         return {"load_ms": 1e3 * (time.perf_counter() - start), "versions": self._loaded.versions()}
 
     def image(self, path: str) -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""The peers' session, with environments that are this interpreter."""
+
+import json
+import sys
+
+import pytest
+
+from sam_edge.benchmarks.peers.__main__ import main
+from sam_edge.benchmarks.peers.table import markdown
+from sam_edge.benchmarks.peers.worker import megabytes
+
+
+@pytest.fixture
+def environments(tmp_path):
+    """A Python for each environment that the embedded model's peers need."""
+    for name in ("segment_anything", "sam_edge"):
+        python = tmp_path / "envs" / name / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+    return tmp_path / "envs"
+
+
+def test_one_session(exported, environments, tmp_path, capsys):
+    arguments = ["--environments", str(environments), "--repeats", "2", "--seconds", "0.01", "--threads", "1"]
+    # Not imports: these environments have no torchvision.
+    arguments += ["--measure", "images,masks,everything"]
+    more = ["--points-per-side", "2", "--out", str(tmp_path / "peers.json"), "--json"]
+    assert main([str(exported), *arguments, *more]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "peers.json").read_text()) and not report["partial"]
+    theirs, ours = report["rows"]["segment_anything"], report["rows"]["sam-edge onnx-fp32"]
+    for row in (theirs, ours):
+        for name in ("encode_ms", "click_ms", "load_ms", "peak_mb"):
+            assert len(row[name]) == 2 and all(value > 0 for one in row[name] for value in one)
+    assert ours["parity"]["mean_iou"] > 0.999 and ours["parity"]["min_iou"] > 0.99
+    assert ours["everything_count"] == theirs["everything_count"]
+    assert "torch" in theirs["loaded_mb"] and "torch" not in ours["loaded_mb"]
+    assert "samexporter exports vit_b" in report["absent"]["samexporter"]
+    table = markdown(report)
+    assert "| sam-edge onnx-fp32 |" in table and "(x " in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--install makes what is missing"),
+        (["--peers", "nobody"], "no peer nobody"),
+        (["--measure", "beauty"], "--measure beauty"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--checkpoint", "none.pth"], "none.pth is not a file"),
+        (["--checkpoint", __file__], "was not made from"),
+        (["--out", "/nowhere/x.json"], "/nowhere is not a directory"),
+        (["--install", "--sam-edge", "/nowhere"], "no wheel and no source tree"),
+    ],
+)
+def test_wrong_input(exported, tmp_path, capsys, arguments, says):
+    assert main([str(exported), "--environments", str(tmp_path / "none"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and says in error
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_peer_that_fails_is_named(exported, environments, capsys):
+    (environments / "sam_edge" / "bin" / "python").write_text("#!/bin/sh\nexit 3\n")
+    assert main([str(exported), "--environments", str(environments)]) == 2
+    assert "the environment sam_edge does not run" in capsys.readouterr().err
+
+
+def test_sizes_are_of_files():
+    sizes = megabytes(["numpy", "no such package"])
+    assert list(sizes) == ["numpy"] and 10 < sizes["numpy"] < 500
