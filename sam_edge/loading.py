@@ -239,7 +239,9 @@ def _not_this_variant(variant: dict[str, Any], taken: dict[str, Any], precision:
     if precision != "auto" and variant["precision"] != precision:
         return f"{precision} was asked for"
     if variant.get("target") != taken.get("target"):
-        return f"{taken['id']} is made for this device" if "target" in taken else f"made for {variant['target']}"
+        return (
+            f"{taken['id']} is made for this device" if "target" in taken else f"made for {variant['target']}"
+        )
     if PRECISIONS.index(variant["precision"]) > PRECISIONS.index(taken["precision"]):
         return f"less exact than {taken['id']}"
     return f"{taken['id']} was asked for"
