@@ -3,7 +3,7 @@
 The chip has no FP32 and its compiler takes static shapes only. So the encoder and decoder are traced anew:
 
 - the decoder takes one prompt of up to `MAX_POINTS` points. Further padding points would change its masks, so
-  what is missing has a label of its own, and attention is kept from it: the masks are those of the points given;
+  what is missing has a label of its own, which attention does not see: the masks are those of the points given;
 - LayerNorm2d is written as the norm over the last axis that the chip has an operator for. As the published
   mean of squares it overflows FP16 beyond 255, which costs the embedded model 2% of its embedding.
 
@@ -46,12 +46,12 @@ from .reference.mask_decoder import Attention
 from .reference.model import PromptAndMaskDecoder, SamModel, decoder_example
 
 PACKAGE = "onnxruntime_qnn"
-# The mean IoU that each precision must reach: FP16 all through the encoder and decoder costs more than the FP16
-# that other formats have, which is a matter of storage.
+# The mean IoU that each precision must reach. FP16 through and through costs more than that of other formats,
+# which keep norms and coordinates in FP32.
 GATES = {"fp16": 0.99, "int8": 0.95}
 MAX_POINTS = 16
-# Added to what an absent point would score in attention. As far as a softmax goes it is minus infinity, and it
-# leaves 16 bits enough of their range.
+# Added to what an absent point would score in attention: to a softmax as good as minus infinity, and 16 bits
+# still have digits for the other scores.
 NEVER = -100.0
 
 
@@ -82,6 +82,7 @@ class BiasedAttention(nn.Module):
         self.attention, self.scores = attention, scores
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `Attention.forward`."""
         inner = self.attention
         q, k, v = (inner._heads(f(x)) for f, x in ((inner.q_proj, q), (inner.k_proj, k), (inner.v_proj, v)))
         scores = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[3])
@@ -117,7 +118,7 @@ class FixedPointsDecoder(nn.Module):
 
 
 def has_absent_points(model: Model) -> bool:
-    """Whether the decoder knows `ABSENT`; a model of a fixed number of points fills up with padding points."""
+    """Whether the decoder knows `ABSENT`; models of a fixed number of points fill up with padding points."""
     return model.prompt.num_points is None
 
 

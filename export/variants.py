@@ -75,7 +75,7 @@ class Options:
     text_embeddings: bool = False
 
     def variants(self) -> list[tuple[str, str, str | None]]:
-        """Format, precision and target of each variant: a target is None for those of CPUs and whatever else."""
+        """Format, precision and target of each variant; the target is None of those for whatever device."""
         found: list[tuple[str, str, str | None]] = []
         if set(self.targets) != {HEXAGON}:
             found += [(kind, precision, None) for kind in self.formats for precision in self.precisions]
@@ -89,8 +89,8 @@ HEXAGON_PRECISIONS = ("fp16", "int8")
 
 @dataclass(frozen=True)
 class Written:
-    """What a variant's writer has to say of it: the operators kept in higher precision, and why; and facts for
-    the manifest that only this format and target have."""
+    """What a variant's writer has to say of it: the operators kept in higher precision, and why; and facts
+    for the manifest that other variants do not have."""
 
     higher_precision_ops: list[str]
     remark: str = ""
@@ -245,7 +245,7 @@ Search = Callable[[Path, Quantise], tuple[list[str], str]]
 def _search(
     shop: Workshop, source: Path, quantise: Quantise, measure: Measure, enough: Enough
 ) -> tuple[list[str], str]:
-    """Quantise the FP32 encoder `source` with as little in float as is enough; the names kept, and a remark."""
+    """Quantise the FP32 encoder `source`, as little in float as is enough; the names kept, and a remark."""
 
     def tried(kept: Sequence[str]) -> Parity:
         quantise(kept)

@@ -140,7 +140,7 @@ def is_whole(variant: dict[str, Any], device: str) -> bool:
 def open_graph(
     bundle: Bundle, variant: dict[str, Any], graph: str, backend: Backend, device: str, threads: int | None
 ) -> Session:
-    """Open one of the variant's graphs, given by its path in the bundle; errors as those of `Backend.open`."""
+    """Open one of the variant's graphs, whose path is in the bundle; errors as those of `Backend.open`."""
     start = backend.open_whole if is_whole(variant, device) else backend.open
     return start(bundle.path / graph, device, threads)
 

@@ -317,8 +317,8 @@ def _check_target(path: Path, variant: dict[str, Any]) -> None:
     for part in ("encoder", "decoder") if "context" in variant else ():
         if variant["context"][part] not in files:
             raise BundleError(
-                f"{path} names {variant['context'][part]!r} as the compiled {part} of {name!r}, but not among "
-                "its files; export the bundle again"
+                f"{path} names {variant['context'][part]!r} as the compiled {part} of {name!r}, but not "
+                "among its files; export the bundle again"
             )
     if "absent_label" in variant:
         for tensor in variant["decoder"]["inputs"]:

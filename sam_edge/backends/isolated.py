@@ -28,7 +28,7 @@ class _Child:
     def __init__(self, what: str) -> None:
         self._what = what
         self._turn = threading.Lock()
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         # With this process's path, so that it is the same sam-edge.
         code = f"import sys; sys.path[:] = {sys.path!r}\nfrom {__name__} import main\nmain()"
         self._process = subprocess.Popen(
