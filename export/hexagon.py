@@ -3,7 +3,7 @@
 The chip has no FP32 and its compiler takes static shapes only. So the encoder and decoder are traced anew:
 
 - the decoder takes one prompt of up to `MAX_POINTS` points. Further padding points would change its masks, so
-  what is missing has a label of its own, which attention does not see: the masks are those of the points given;
+  what is missing has a label of its own, which attention does not see: masks are those of the points given;
 - LayerNorm2d is written as the norm over the last axis that the chip has an operator for. As the published
   mean of squares it overflows FP16 beyond 255, which costs the embedded model 2% of its embedding.
 

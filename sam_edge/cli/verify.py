@@ -75,22 +75,16 @@ def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse
         return row | {"reason": f"{args.backend} does not read {variant['format']}"}
     if not is_here(readers[0]):
         return row | {"reason": devices_of(readers[0])[0].reason}
-    device = next((d for d in devices_of(readers[0]) if d.available and d.is_meant_by(args.device)), None)
-    if args.device.casefold() not in ("auto", "cpu") and variant not in meant_for(
-        _of(bundle, variant), device
-    ):
-        return row | {"reason": f"not made for {args.device}; other variants are"}
+    there = [one for one in devices_of(readers[0]) if one.available and one.is_meant_by(args.device)]
+    alike = [one for one in bundle.manifest.variants if one["format"] == variant["format"]]
+    if args.device.casefold() not in ("auto", "cpu") and there and variant not in meant_for(alike, there[0]):
+        return row | {"reason": f"not made for {there[0].name}; other variants are"}
     try:
         return row | _measured(bundle, golden, variant, args, readers[0].name)
     except CrashError as error:
         return row | {"passed": False, "reason": str(error)}
     except DeviceError as error:
         return row | {"reason": str(error), "missing": True}
-
-
-def _of(bundle: Bundle, variant: dict[str, Any]) -> list[dict[str, Any]]:
-    """The variants of the same format."""
-    return [one for one in bundle.manifest.variants if one["format"] == variant["format"]]
 
 
 def _measured(
