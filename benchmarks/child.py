@@ -41,12 +41,12 @@ class Timed:
 
     def __init__(self, session: Session) -> None:
         self.times: list[float] = []
-        self._inner = session
-        self.session = Session(self._run, session.device, session.close, session.placement)
+        self.inner = session
+        self.session = Session(self._run, session.device, session.close)
 
     def _run(self, inputs: Arrays) -> Arrays:
         start = time.perf_counter()
-        outputs = self._inner.run(inputs)
+        outputs = self.inner.run(inputs)
         self.times.append(1e3 * (time.perf_counter() - start))
         return outputs
 
@@ -63,7 +63,7 @@ def main() -> int:
     answer_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        answer = {"ok": _WORK[task["work"]](task)}
+        answer: dict[str, Any] = {"ok": _WORK[task["work"]](task)}
     except SamEdgeError as error:
         answer = {"error": str(error), "kind": type(error).__name__}
     except MemoryError as error:
@@ -155,14 +155,15 @@ def latency(task: dict[str, Any]) -> dict[str, Any]:
     energy_to = energy_j()
     _repeat(one_click, _SHARES[1] * task["seconds"])
     _repeat(many_clicks, _SHARES[2] * task["seconds"])
+    parts = {"encoder": encoder, "decoder": decoder}
     joules = None
     if energy_from is not None and energy_to is not None and energy_to > energy_from:
         joules = (energy_to - energy_from) / used
     return {
         "device": sam.device,
         "samples": samples,
-        "placement": sam.placement,
-        "compute_placement": sam.compute_placement,
+        "placement": {name: one.inner.placement for name, one in parts.items()},
+        "compute_placement": {name: one.inner.compute_placement for name, one in parts.items()},
         "peak_rss_mb": peak_rss_mb(),
         "device_memory_mb": device_memory_mb() if sam.device == "gpu" else None,
         "energy_j": joules,

@@ -14,6 +14,8 @@ from sam_edge.golden import GoldenPrompt
 
 _MASK, _ONLY_REFERENCE, _ONLY_VARIANT = (30, 144, 255), (0, 114, 178), (230, 159, 0)
 
+_LONGEST = 1200
+
 
 def write_comparison(
     path: Path,
@@ -34,8 +36,10 @@ def write_comparison(
     picture = Image.fromarray(
         np.concatenate([part for panel in panels for part in (_prompted(panel, prompt), gap)][:-1], axis=1)
     )
+    # 27 of them are in one page.
+    picture.thumbnail((_LONGEST, _LONGEST))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.quantize(256).save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())
 
 

@@ -28,7 +28,10 @@ def variant_of(bundle: Bundle, name: str) -> dict[str, Any]:
     """A variant for `Sam` as the manifest's are, with the inputs of the published graphs and no files."""
     size = list(bundle.manifest.square.size)
     inputs = [{"name": "images", "dtype": "float32", "shape": [1, 3, *size]}]
-    prompt = [{"name": one, "dtype": "float32", "shape": []} for one in ("image_embeddings", *_PROMPT)]
+    # Any number of prompts at once.
+    prompt = [
+        {"name": one, "dtype": "float32", "shape": ["num_prompts"]} for one in ("image_embeddings", *_PROMPT)
+    ]
     extra = next(
         (
             [one for one in variant["decoder"]["inputs"] if one["name"] not in ("image_embeddings", *_PROMPT)]

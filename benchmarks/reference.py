@@ -47,7 +47,7 @@ def reference_golden(
     key = hashlib.sha256(sha256.encode())
     for image in images:
         key.update(f"{image.shape}".encode())
-        key.update(np.ascontiguousarray(image))
+        key.update(np.ascontiguousarray(image).data)
     path = folder / f"reference-{key.hexdigest()[:16]}.npz"
     if path.is_file():
         try:

@@ -43,10 +43,11 @@ p, ul, ol { margin: .5rem 0; } .soft { color: var(--soft); font-size: .9rem; }
 .panel { background: var(--panel); border-left: 4px solid var(--mark); padding: .75rem 1rem; margin: 1rem 0; }
 .warn { background: var(--warn); border-left: 4px solid #e69f00; padding: .5rem 1rem; margin: 1rem 0; }
 .wide { overflow-x: auto; } .plots { columns: 2 24rem; column-gap: 2rem; }
-.plots > section { break-inside: avoid; overflow: hidden; } svg { display: block; width: 100%; height: auto; }
+.plots > section { break-inside: avoid; overflow: hidden; }
+svg { display: block; width: 100%; max-width: 34rem; height: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  white-space: nowrap; } td.long { white-space: normal; min-width: 16rem; }
+  white-space: nowrap; } td.long, td[colspan] { white-space: normal; min-width: 16rem; }
 thead th { white-space: normal; vertical-align: bottom; overflow-wrap: normal; }
 td.number, th.number { text-align: right; } tbody th { font-weight: 600; position: sticky; left: 0;
   background: var(--back); }
@@ -132,7 +133,8 @@ def _plots(report: Report) -> list[str]:
         out.append(
             f"<section><h2>Latency against masks</h2>{points_plot}"
             '<p class="soft">Up and left is better; dashed: the Pareto front, beyond which no variant is '
-            f"both faster and more exact. {legend}; circle FP32, square FP16, diamond BF16, triangle INT8.</p>"
+            f"both faster and more exact. {legend}; circle FP32, square FP16, diamond BF16, "
+            "triangle INT8.</p>"
             f'<ol class="key">{listed}</ol></section>'
         )
     else:

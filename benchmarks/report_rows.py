@@ -58,7 +58,7 @@ _STATS = {
     "properties": {
         "p50": _NUMBER,
         "p90": _NUMBER,
-        "rounds": {"type": ["array", "null"], "items": _NUMBER},
+        "rounds": {"type": ["array", "null"], "items": {**_NUMBER, "minimum": 0}},
     },
 }
 # What these modules read, so that any other file is refused in one line instead of with a KeyError.

@@ -56,8 +56,6 @@ class Session:
     Attributes:
         device: where it really runs: "cpu", "gpu", "npu", or a word of the backend's own such as
             "npu-simulated".
-        placement: how many of the graph's nodes each part of the runtime took, where the runtime says.
-        compute_placement: the same of its matrix products and convolutions only.
     """
 
     def __init__(
@@ -72,8 +70,18 @@ class Session:
         self._run: Callable[[Arrays], Arrays] | None = run
         self._close = close
         self.device = device
-        self.placement = placement
-        self.compute_placement = compute_placement
+        self._placement = placement
+        self._compute_placement = compute_placement
+
+    @property
+    def placement(self) -> dict[str, int] | None:
+        """How many of the graph's nodes each part of the runtime took; None where it does not say."""
+        return self._placement
+
+    @property
+    def compute_placement(self) -> dict[str, int] | None:
+        """`placement` of matrix products and convolutions only."""
+        return self._compute_placement
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Named arrays in, named arrays out.

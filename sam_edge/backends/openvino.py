@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +34,9 @@ _DEVICES = {
 _KEPT = 8
 _THREADS = "INFERENCE_NUM_THREADS"
 _BLOB = "compiled.blob"
+# OpenVINO's names of nodes that do nothing, and of those that multiply matrices.
+_NO_WORK = {"Const", "Input", "Output"}
+_PRODUCTS = {"FullyConnected", "MatMul", "Convolution", "Deconvolution", "ScaledDotProductAttention"}
 # Axes of prompts (0) and points (1): the only ones that a caller may choose.
 _FREE_AXES: dict[str, tuple[int, ...]] = {
     "point_coords": (0, 1),
@@ -83,6 +86,11 @@ class _Compiled:
         # Mapped memory, to be let go of last.
         self._weights = weights
 
+    def layers(self) -> list[str]:
+        """The kind of each node, fused as OpenVINO runs them."""
+        nodes = self._compiled.get_runtime_model().get_ops()
+        return [node.get_rt_info()["layerType"].astype(str) for node in nodes]
+
     def run(self, inputs: Arrays) -> Arrays:
         try:
             request = self._idle.pop()
@@ -108,6 +116,26 @@ class OpenVinoSession(Session):
         self._reshaped: dict[int, _Compiled] = {}
         as_written = not (kind == "npu" and model.is_dynamic())
         self._as_written = self._compile(model) if as_written else None
+
+    @property
+    def placement(self) -> dict[str, int] | None:
+        """All of the graph on the one device: OpenVINO compiles it whole or refuses. None where prompts of
+        other shapes have to come first."""
+        return self._count(lambda kind: kind not in _NO_WORK)
+
+    @property
+    def compute_placement(self) -> dict[str, int] | None:
+        """Matrix products and convolutions."""
+        return self._count(lambda kind: kind in _PRODUCTS)
+
+    def _count(self, counts: Callable[[str], bool]) -> dict[str, int] | None:
+        as_written = self._as_written
+        if as_written is None:
+            return None
+        try:
+            return {self._name: sum(map(counts, as_written.layers()))}
+        except Exception:  # a graph that was compiled before may have lost its names
+            return None
 
     def close(self) -> None:
         """Free the graph's memory."""

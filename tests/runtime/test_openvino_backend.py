@@ -99,6 +99,17 @@ def test_any_file_works_or_is_refused(graphs, tmp_path, data):
         assert str(error)
 
 
+def test_says_how_many_nodes_it_runs(tmp_path):
+    x, weights = np.zeros((1, 4, 8), np.float32), np.ones((8, 3), np.float32)
+    given = ov.opset8.parameter(x.shape, np.float32, name="x")
+    product = ov.opset8.matmul(given, ov.opset8.constant(weights), False, False)
+    model = ov.Model([ov.opset8.result(ov.opset8.softmax(product, 2))], [given])
+    ov.save_model(model, tmp_path / "x.xml", compress_to_fp16=False)
+    session = BACKEND.open(tmp_path / "x.xml", "cpu", None)
+    assert session.compute_placement == {"CPU": 1}
+    assert session.placement["CPU"] >= 2
+
+
 def test_an_npu_keeps_a_few_graphs_only(graphs):
     session = as_npu(graphs / "decoder.xml")
     for k in (*range(1, 12), 1):

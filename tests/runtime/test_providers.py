@@ -41,8 +41,10 @@ class FakeSession:
 
     def get_provider_graph_assignment_info(self):
         taken = FakeSession.taken or {self._providers[0]: 2}
+        kinds = ["QLinearConv", "Add", "MatMul", "Reshape", "Softmax"]
+        nodes = [types.SimpleNamespace(op_type=kind) for kind in kinds]
         return [
-            types.SimpleNamespace(ep_name=name, get_nodes=lambda n=n: [None] * n) for name, n in taken.items()
+            types.SimpleNamespace(ep_name=name, get_nodes=lambda n=n: nodes[:n]) for name, n in taken.items()
         ]
 
 
@@ -158,6 +160,7 @@ def test_some_nodes_are_told(machine, toy_bundle):
     FakeSession.taken = {"CUDAExecutionProvider": 3, "CPUExecutionProvider": 5}
     with load(toy_bundle, device="gpu") as sam:
         assert sam.placement["decoder"] == {"CUDAExecutionProvider": 3, "CPUExecutionProvider": 5}
+        assert sam.compute_placement["decoder"] == {"CUDAExecutionProvider": 2, "CPUExecutionProvider": 2}
 
 
 def test_an_older_onnx_runtime_without_plugins_or_placement(toy_bundle, monkeypatch):
