@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
             f"{row['min_iou']:8.5f} {row['boundary_iou']:9.5f}  {verdict}"
         )
         if "clip" in row:
-            found = row["clip"]
+            found, name = row["clip"], "  its CLIP"
             print(
-                f"{'  its CLIP':{width + 14}} least cosine {found['min_text_cosine']:.5f} of {found['num_texts']} "
-                f"texts, {found['min_image_cosine']:.5f} of {found['num_images']} images  "
+                f"{name:{width + 14}} least cosine {found['min_text_cosine']:.5f} of "
+                f"{found['num_texts']} texts, {found['min_image_cosine']:.5f} of {found['num_images']} images  "
                 f"{'ok' if found['passed'] else 'BELOW ITS GATE'}"
             )
     return 0 if passed else 1
