@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam_edge.backends.isolated import open_isolated
-from sam_edge.errors import DeviceError
+from sam_edge.errors import DeviceError, ExportError
 from sam_edge.models.catalogue import Model
 from sam_edge.prompts import ABSENT
 from sam_edge.quiet import quiet
@@ -127,15 +127,16 @@ def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
     images = torch.zeros(1, 3, model.image_size, model.image_size)
     encoder = _with_last_axis_norms(copy.deepcopy(sam.image_encoder))
     trace(encoder, (images,), ["images"], list(model.embedding_names), None, path)
+    _check(path)
 
 
 def write_decoder(sam: SamModel, model: Model, path: Path) -> None:
     """As `onnx.write_decoder` for one prompt and as many points as there may be, in FP32."""
     example = decoder_example(model, 1, model.prompt.num_points or MAX_POINTS)
-    decoder = (
-        FixedPointsDecoder(sam) if has_absent_points(model) else PromptAndMaskDecoder(copy.deepcopy(sam))
-    )
-    trace(_with_last_axis_norms(decoder), tuple(example.values()), list(example), DECODER_OUTPUTS, None, path)
+    # Also for a model that needs no absent points: without the sum, its attention would be fused.
+    decoder = _with_last_axis_norms(FixedPointsDecoder(sam))
+    trace(decoder, tuple(example.values()), list(example), DECODER_OUTPUTS, None, path)
+    _check(path)
 
 
 def _with_last_axis_norms(module: nn.Module) -> nn.Module:
@@ -145,6 +146,21 @@ def _with_last_axis_norms(module: nn.Module) -> nn.Module:
         else:
             _with_last_axis_norms(child)
     return module
+
+
+# The compiler ends its process at the first, and refuses the second.
+_REFUSED = ("Tile", "Einsum")
+
+
+def _check(path: Path) -> None:
+    """Raise `ExportError` for a graph that the compiler does not take."""
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    refused = {node.op_type for node in nodes if node.op_type in _REFUSED or node.domain}
+    if refused:
+        raise ExportError(
+            f"{path.name} holds {', '.join(sorted(refused))}, which Qualcomm's compiler does not take; this "
+            "model cannot be exported for the NPU yet"
+        )
 
 
 def to_fp16(source: Path, target: Path) -> None:

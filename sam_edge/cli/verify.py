@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
             found, name = row["clip"], "  its CLIP"
             print(
                 f"{name:{width + 14}} least cosine {found['min_text_cosine']:.5f} of "
-                f"{found['num_texts']} texts, {found['min_image_cosine']:.5f} of {found['num_images']} images  "
+                f"{found['num_texts']} texts, {found['min_image_cosine']:.5f} of {found['num_images']} "
+                "images  "
                 f"{'ok' if found['passed'] else 'BELOW ITS GATE'}"
             )
     return 0 if passed else 1
