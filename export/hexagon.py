@@ -83,10 +83,11 @@ class BiasedAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `Attention.forward`."""
-        inner = self.attention
+        inner, bias = self.attention, self.scores.bias
+        assert bias is not None
         q, k, v = (inner._heads(f(x)) for f, x in ((inner.q_proj, q), (inner.k_proj, k), (inner.v_proj, v)))
         scores = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[3])
-        weights = torch.softmax(scores + self.scores.bias, dim=-1)
+        weights = torch.softmax(scores + bias, dim=-1)
         return inner.out_proj((weights @ v).transpose(1, 2).flatten(2))
 
 
