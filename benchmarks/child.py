@@ -23,6 +23,7 @@ from sam_edge.backends.base import Arrays
 from sam_edge.bundle import Bundle, open_bundle
 from sam_edge.errors import SamEdgeError
 from sam_edge.golden import read_golden
+from sam_edge.loading import open_graph
 from sam_edge.parity import run_parity
 from sam_edge.prompts import Prompts
 from sam_edge.sam import ImageEmbedding, Sam
@@ -90,8 +91,10 @@ def load_timed(task: dict[str, Any]) -> tuple[Sam, Timed, Timed, float, float]:
     bundle.check_files(variant)
     backend.devices()  # imports the runtime
     before = time.perf_counter()
-    encoder = Timed(backend.open(bundle.path / variant["encoder"]["path"], task["device"], task["threads"]))
-    decoder = Timed(backend.open(bundle.path / variant["decoder"]["path"], task["device"], task["threads"]))
+    encoder, decoder = (
+        Timed(open_graph(bundle, variant, variant[part]["path"], backend, task["device"], task["threads"]))
+        for part in ("encoder", "decoder")
+    )
     end = time.perf_counter()
     sam = Sam(bundle, variant, backend.name, encoder.session, decoder.session)
     return sam, encoder, decoder, 1e3 * (end - start), 1e3 * (end - before)

@@ -10,6 +10,7 @@ from sam_edge.backends import Backend, DeviceInfo, devices_of, find_backends
 from sam_edge.backends.base import DEVICES
 from sam_edge.bundle import PRECISIONS, Bundle
 from sam_edge.errors import SamEdgeError
+from sam_edge.targets import meant_for
 
 KINDS = ("cpu", "gpu", "npu")
 
@@ -82,7 +83,7 @@ def _rows(bundle: Bundle, backend: Backend, device: str, precisions: Sequence[st
         reason = "; ".join(f"{one.name}: {one.reason}" for one in meant)
         form = variants[0]["format"]
         return [Row(f"{form}-*", form, "", backend.name, device, _kind(meant[0], device), absent=reason)]
-    return [_row(variant, backend, device, one) for one in there for variant in variants]
+    return [_row(variant, backend, device, one) for one in there for variant in meant_for(variants, one)]
 
 
 def _kind(one: DeviceInfo, device: str) -> str:

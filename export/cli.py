@@ -9,9 +9,10 @@ from pathlib import Path
 
 from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
+from sam_edge.targets import HEXAGON
 
 from .pipeline import Progress, export_bundle, find_checkpoint
-from .variants import FORMATS, PRECISIONS, TARGETS, Options
+from .variants import FORMATS, HEXAGON_PRECISIONS, PRECISIONS, TARGETS, Options
 
 
 class _Lines(Progress):
@@ -54,7 +55,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--format", default="onnx", help=f"one or more of {','.join(FORMATS)} (default: onnx)"
     )
     parser.add_argument(
-        "--precision", default="fp32", help=f"one or more of {','.join(PRECISIONS)} (default: fp32)"
+        "--precision",
+        help=f"one or more of {','.join(PRECISIONS)} (default: fp32; fp16,int8 with --target {HEXAGON})",
     )
     parser.add_argument("--out", type=Path, help="the bundle's directory (default: ./MODEL-bundle)")
     parser.add_argument(
@@ -62,7 +64,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--calib", type=Path, help="a folder of pictures to calibrate INT8 with")
     parser.add_argument(
-        "--target", choices=TARGETS, default="any", help="CPUs that INT8 weights are made for (default: any)"
+        "--target",
+        default="any",
+        help=f"one or more of {','.join(TARGETS)}: CPUs that INT8 weights are made for, and Qualcomm's NPU, "
+        "which has variants of its own (default: any)",
     )
     parser.add_argument("--dynamic", action="store_true", help="OpenVINO: any number of prompts and points")
     parser.add_argument("--ios", type=int, choices=(16, 17, 18), default=17, help="Core ML: the oldest iOS")
@@ -99,15 +104,40 @@ def _check_pairs(args: argparse.Namespace, options: Options) -> None:
         raise SamEdgeError(f"--compat {args.compat} is an ONNX decoder; add onnx to --format")
     if args.dynamic and "openvino" not in options.formats:
         raise SamEdgeError("--dynamic is for OpenVINO decoders; add openvino to --format")
+    if {"any", "vnni"} <= set(options.targets):
+        raise SamEdgeError("--target any and vnni are both of CPUs; give one of the two")
+    if HEXAGON in options.targets:
+        _check_hexagon(args, options)
+
+
+def _check_hexagon(args: argparse.Namespace, options: Options) -> None:
+    """Refuse what the NPU's variants do not have."""
+    alone = options.targets == (HEXAGON,)
+    if "onnx" not in options.formats or (alone and options.formats != ("onnx",)):
+        raise SamEdgeError(
+            f"--target {HEXAGON} makes ONNX graphs; give --format onnx, and --target any,{HEXAGON} for the "
+            "variants of other devices beside them"
+        )
+    if not set(HEXAGON_PRECISIONS) & set(options.precisions) or (alone and "fp32" in options.precisions):
+        raise SamEdgeError(
+            f"--target {HEXAGON}: the NPU has no FP32; give --precision {','.join(HEXAGON_PRECISIONS)}"
+        )
+    if args.clip is not None:
+        raise SamEdgeError(f"--clip has no form for {HEXAGON}; leave one of the two out")
+    if alone and args.compat:
+        raise SamEdgeError(f"--compat {args.compat} has no form for {HEXAGON}; give --target any,{HEXAGON}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 when the bundle is published."""
+    targets = _choose("target", args.target, TARGETS)
+    if args.precision is None:
+        args.precision = ",".join(HEXAGON_PRECISIONS) if HEXAGON in targets else "fp32"
     options = Options(
         formats=_choose("format", args.format, FORMATS),
         precisions=_choose("precision", args.precision, PRECISIONS),
         min_iou=args.min_iou,
-        target=args.target,
+        targets=targets,
         dynamic=args.dynamic,
         ios=args.ios,
         w8a8=args.w8a8,
@@ -128,6 +158,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"bundle {out}")
     print(f"  sam-edge verify {out}")
+    if any("context" in variant for variant in data["variants"]):
+        print(f"  sam-edge verify {out} --device npu")
     print(f"  sam-edge predict {out} IMAGE --point X,Y --overlay overlay.png")
     if args.clip is not None:
         print(f"  sam-edge predict {out} IMAGE --text 'a dog' --overlay overlay.png")

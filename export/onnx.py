@@ -60,6 +60,18 @@ def write_batched(
     _finish(_trace(module, (example,), [name], [output], (rows,)), path)
 
 
+def trace(
+    module: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: tuple[Any, ...] | None,
+    path: Path,
+) -> None:
+    """Trace `module`, with static shapes where `dynamic` is None, simplify and write it."""
+    _finish(_trace(module, example, inputs, outputs, dynamic), path)
+
+
 def stamp(source: Path, target: Path, facts: Mapping[str, Any]) -> None:
     """Write `source` to `target` with the model's facts in its `metadata_props`."""
     proto = onnx.load(source)

@@ -24,6 +24,7 @@ from sam_edge.manifest import (
 )
 from sam_edge.models.catalogue import CATALOGUE, ENCODER_GMACS, HERE, Model
 from sam_edge.parity import GATES, OVERFLOWN, run_parity
+from sam_edge.targets import HEXAGON
 
 from .calibration import Calibration, packaged_calibration, read_calibration
 from .checkpoint import Loaded, build_reference, load_checkpoint
@@ -121,6 +122,7 @@ def export_bundle(
         data = _describe(loaded, checkpoint)
         if options.text_embeddings:
             data["prompt"]["text_embeddings"] = True
+        _warn_of_hexagon(options, progress)
         calibration = _calibration(options, calib, Manifest(data).input, progress)
         with _step(progress, "golden data from the reference") as detail:
             golden = make_golden(sam, loaded.model, progress.begin)
@@ -135,14 +137,25 @@ def export_bundle(
         shop = Workshop(
             fuse(sam), loaded.model, options, model_facts(data), calibration, work, progress.begin
         )
-        for kind in options.formats:
-            for precision in options.precisions:
-                data["variants"].append(_variant(shop, kind, precision, stage, data, golden, progress))
+        for one in options.variants():
+            data["variants"].append(_variant(shop, one, stage, data, golden, progress))
         if source is not None:
             data["clip"] = _clip(source, options, stage, data, golden, work, progress)
         shutil.rmtree(work)
         write_manifest(stage, data)
     return data
+
+
+def _warn_of_hexagon(options: Options, progress: Progress) -> None:
+    if HEXAGON not in options.targets:
+        return
+    from .hexagon import can_compile
+
+    if not can_compile():
+        progress.warn(
+            "Qualcomm's compiler is not here, so the Hexagon variants get no context binary and are compared "
+            "on the CPU; pip install 'sam-edge[qnn]' on x86-64 Linux or Windows on Arm has it"
+        )
 
 
 def _calibration(options: Options, folder: Path | None, rules: InputRules, progress: Progress) -> Calibration:
@@ -163,8 +176,7 @@ def _calibration(options: Options, folder: Path | None, rules: InputRules, progr
 
 def _variant(
     shop: Workshop,
-    kind: str,
-    precision: str,
+    which: tuple[str, str, str | None],
     stage: Path,
     data: dict[str, Any],
     golden: Golden,
@@ -176,21 +188,23 @@ def _variant(
         ExportError: the conversion failed.
         ParityError: the variant is below its gate.
     """
-    options, name = shop.options, f"{kind}-{precision}"
+    kind, precision, target = which
+    options, name = shop.options, "-".join(part for part in which if part is not None)
     directory = stage / name
     directory.mkdir()
     bundle = Bundle(stage, Manifest(data))
+    fixed = shop.model.prompt.num_points is not None
+    gate = _gate(precision, target) if options.min_iou is None else options.min_iou
 
-    def measure() -> Parity:
+    def measure(device: str = "auto") -> Parity:
         # The staged files, through the runtime that users run.
-        entry = {"id": name, "format": kind, **describe(kind, directory, stage, options)}
-        with load_variant(bundle, entry) as exported:
-            report = run_parity(exported, golden, precision, options.min_iou).to_dict()
+        entry = {"id": name, "format": kind, **describe(kind, directory, stage, options, target, fixed)}
+        with load_variant(bundle, entry, device=device) as exported:
+            report = run_parity(exported, golden, precision, gate).to_dict()
             return {**report, "device": exported.device}
 
     # INT8's search aims half way from the gate to agreement, since other pictures will be worse; with a gate
     # of 0 nobody asks for masks, and there is nothing to search for.
-    gate = GATES[precision][0] if options.min_iou is None else options.min_iou
     goal = (1 + gate) / 2 if gate else 0
 
     def enough(parity: Parity) -> bool:
@@ -198,7 +212,7 @@ def _variant(
 
     with _step(progress, name) as detail:
         try:
-            written = write_variant(shop, kind, precision, directory, measure, enough)
+            written = write_variant(shop, kind, precision, directory, measure, enough, target)
         except (SamEdgeError, OSError):
             raise
         except Exception as error:
@@ -208,11 +222,14 @@ def _variant(
         if written.remark:
             detail.append(written.remark)
     with _step(progress, f"{name} parity") as detail:
-        parity = measure()
+        # On the chip's simulator where it is here: its FP16 is not a CPU's.
+        parity = measure("npu" if "context" in written.facts else "auto")
         detail.append(
             f"mean IoU {parity['mean_iou']:.5f}, min {parity['min_iou']:.5f}, "
             f"boundary {parity['boundary_iou']:.5f}"
         )
+        if parity["device"] != "cpu":
+            detail.append(f"on {parity['device']}")
     if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= OVERFLOWN:
         raise ParityError(
             f"{name} overflows: its embeddings or scores hold infinities or NaN; leave {precision} out for "
@@ -236,8 +253,18 @@ def _variant(
         "higher_precision_ops": written.higher_precision_ops,
         "calibration_sha256": shop.calibration.sha256 if precision == "int8" else None,
         "parity": parity,
-        **describe(kind, directory, stage, options),
+        **written.facts,
+        **describe(kind, directory, stage, options, target, fixed),
     }
+
+
+def _gate(precision: str, target: str | None) -> float:
+    """The mean IoU that a variant must reach."""
+    if target is None:
+        return GATES[precision][0]
+    from .hexagon import GATES as OF_HEXAGON
+
+    return OF_HEXAGON[precision]
 
 
 def _read_clip(folder: Path, progress: Progress) -> ClipSource:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from sam_edge.backends.providers import SIMULATED_QNN
 from sam_edge.errors import BackendError, SamEdgeError
 from sam_edge.files import sha256_file
 from sam_edge.models.catalogue import Model
+from sam_edge.prompts import ABSENT
+from sam_edge.targets import HEXAGON
 
 from . import onnx
 from .calibration import Calibration
@@ -29,14 +32,16 @@ from .search import Parity, keep_few
 
 FORMATS = ("onnx", "openvino", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8")
-# What --target names: CPUs on which 8-bit weights do not overflow (VNNI, AMX, Arm's dot product), or any.
-TARGETS = ("any", "vnni")
+# What --target names: CPUs on which 8-bit weights do not overflow (VNNI, AMX, Arm's dot product), or any; and
+# Qualcomm's NPU, which has variants of its own.
+TARGETS = ("any", "vnni", HEXAGON)
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "coreml": ".mlpackage"}
 _TOOLS = {
     "onnx": ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy"),
     "openvino": ("torch", "onnx", "onnxsim", "openvino", "numpy"),
     "coreml": ("torch", "coremltools", "numpy"),
 }
+_PACKAGE_OF_COMPILER = "onnxruntime-qnn"
 # The share of the weights that INT8 may leave in float for masks better than its gate asks for. To reach
 # the gate itself, half of the products may stay.
 LIGHT = 0.02
@@ -50,7 +55,8 @@ class Options:
         formats: of `FORMATS`.
         precisions: of `PRECISIONS`.
         min_iou: replaces every precision's gate on the mean IoU.
-        target: of `TARGETS`: for which CPUs INT8 weights are made.
+        targets: of `TARGETS`: for which CPUs INT8 weights are made, and "hexagon" for that NPU's variants,
+            alone or beside the others.
         dynamic: OpenVINO decoders with prompt and point counts as dynamic axes.
         ios: the oldest iOS of Core ML packages.
         w8a8: Core ML's INT8 with activations in INT8 too.
@@ -61,28 +67,42 @@ class Options:
     formats: tuple[str, ...] = ("onnx",)
     precisions: tuple[str, ...] = ("fp32",)
     min_iou: float | None = None
-    target: str = "any"
+    targets: tuple[str, ...] = ("any",)
     dynamic: bool = False
     ios: int = 17
     w8a8: bool = False
     compat: str | None = None
     text_embeddings: bool = False
 
+    def variants(self) -> list[tuple[str, str, str | None]]:
+        """Format, precision and target of each variant; the target is None of those for whatever device."""
+        found: list[tuple[str, str, str | None]] = []
+        if set(self.targets) != {HEXAGON}:
+            found += [(kind, precision, None) for kind in self.formats for precision in self.precisions]
+        if HEXAGON in self.targets:
+            found += [("onnx", one, HEXAGON) for one in self.precisions if one in HEXAGON_PRECISIONS]
+        return found
+
+
+HEXAGON_PRECISIONS = ("fp16", "int8")
+
 
 @dataclass(frozen=True)
 class Written:
-    """What a variant's writer has to say of it: the operators kept in higher precision, and why."""
+    """What a variant's writer has to say of it: the operators kept in higher precision, and why; and facts
+    for the manifest that other variants do not have."""
 
     higher_precision_ops: list[str]
     remark: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Workshop:
     """What the writers of one export share; each thing is made when it is first asked for.
 
-    `work` is a directory for intermediate files; `kept` the encoder's products that INT8 left in float
-    in the variant before.
+    `work` is a directory for intermediate files; `kept` the products that INT8 left in float in the variant
+    before that came from the same encoder.
     """
 
     sam: SamModel
@@ -92,7 +112,8 @@ class Workshop:
     calibration: Calibration
     work: Path
     progress: Callable[[str], None]
-    kept: list[str] | None = None
+    kept: dict[Path, list[str]] = field(default_factory=dict)
+    rankings: dict[Path, list[str]] = field(default_factory=dict)
 
     @cached_property
     def encoder(self) -> Path:
@@ -119,13 +140,35 @@ class Workshop:
         return self._traced("rewritten.onnx", onnx.write_encoder, self.rewritten)
 
     @cached_property
-    def ranking(self) -> list[str]:
-        """The encoder's products, the one that suffers most from INT8 first."""
+    def hexagon_encoder(self) -> Path:
+        """FP32 encoder of the reference as the Hexagon NPU wants it."""
+        from .hexagon import write_encoder
+
+        return self._traced("hexagon-encoder.onnx", write_encoder, self.sam)
+
+    @cached_property
+    def hexagon_rewritten_encoder(self) -> Path:
+        """`hexagon_encoder` of `rewritten`."""
+        from .hexagon import write_encoder
+
+        return self._traced("hexagon-rewritten.onnx", write_encoder, self.rewritten)
+
+    @cached_property
+    def hexagon_decoder(self) -> Path:
+        """FP32 decoder of the reference as the Hexagon NPU wants it."""
+        from .hexagon import write_decoder
+
+        return self._traced("hexagon-decoder.onnx", write_decoder, self.sam)
+
+    def ranking(self, encoder: Path) -> list[str]:
+        """The products of an FP32 encoder, the one that suffers most from INT8 first."""
         from . import int8
 
-        # Two pictures rank as well as all of them; one where each takes seconds.
-        few = self.calibration.images[: 2 if self.model.parameters < 50_000_000 else 1]
-        return int8.most_sensitive(self.rewritten_encoder, self.work, few, self.progress)
+        if encoder not in self.rankings:
+            # Two pictures rank as well as all of them; one where each takes seconds.
+            few = self.calibration.images[: 2 if self.model.parameters < 50_000_000 else 1]
+            self.rankings[encoder] = int8.most_sensitive(encoder, self.work, few, self.progress)
+        return self.rankings[encoder]
 
     def _traced(self, name: str, write: Callable[[SamModel, Model, Path], None], sam: SamModel) -> Path:
         self.progress(f"tracing {name}")
@@ -161,7 +204,13 @@ Enough = Callable[[Parity], bool]
 
 
 def write_variant(
-    shop: Workshop, kind: str, precision: str, directory: Path, measure: Measure, enough: Enough
+    shop: Workshop,
+    kind: str,
+    precision: str,
+    directory: Path,
+    measure: Measure,
+    enough: Enough,
+    target: str | None = None,
 ) -> Written:
     """Write the encoder and decoder of one variant into `directory`.
 
@@ -172,19 +221,31 @@ def write_variant(
         directory: exists and is empty.
         measure: the parity of what is in `directory` now.
         enough: whether INT8's search for operators to keep in float may stop.
+        target: "hexagon", or None.
     """
     facts = {**shop.facts, "format": kind, "precision": precision}
     encoder, decoder = (directory / f"{part}{SUFFIX[kind]}" for part in ("encoder", "decoder"))
     write = {"onnx": _onnx, "openvino": _openvino, "coreml": _coreml}[kind]
-    return write(shop, precision, encoder, decoder, facts, lambda q: _search(shop, q, measure, enough))
+    if target == HEXAGON:
+        write, facts = _hexagon, {**facts, "target": target}
+    return write(
+        shop,
+        precision,
+        encoder,
+        decoder,
+        facts,
+        lambda source, quantise: _search(shop, source, quantise, measure, enough),
+    )
 
 
 Quantise = Callable[[Sequence[str]], None]
-Search = Callable[[Quantise], tuple[list[str], str]]
+Search = Callable[[Path, Quantise], tuple[list[str], str]]
 
 
-def _search(shop: Workshop, quantise: Quantise, measure: Measure, enough: Enough) -> tuple[list[str], str]:
-    """Quantise with as little in float as is enough; the names kept, and a remark for the user."""
+def _search(
+    shop: Workshop, source: Path, quantise: Quantise, measure: Measure, enough: Enough
+) -> tuple[list[str], str]:
+    """Quantise the FP32 encoder `source`, as little in float as is enough; the names kept, and a remark."""
 
     def tried(kept: Sequence[str]) -> Parity:
         quantise(kept)
@@ -192,22 +253,21 @@ def _search(shop: Workshop, quantise: Quantise, measure: Measure, enough: Enough
         shop.progress(f"INT8 with {len(kept)} products in float: mean IoU {parity['mean_iou']:.4f}")
         return parity
 
-    kept = shop.kept or []
+    kept = shop.kept.get(source, [])
     first = tried(kept)
     if enough(first):
         return kept, f"{len(kept)} products in float"
     from . import int8
 
-    light = int8.within(shop.rewritten_encoder, shop.ranking, LIGHT)
-    shop.kept, best, _ = keep_few(light, max(1, len(kept)), tried, enough)
+    ranking = shop.ranking(source)
+    light = int8.within(source, ranking, LIGHT)
+    found, best, _ = keep_few(light, max(1, len(kept)), tried, enough)
     if not best["passed"]:
-        heavy = shop.ranking[: len(shop.ranking) // 2]
-        shop.kept, _, _ = keep_few(heavy, 1, tried, lambda parity: bool(parity["passed"]))
-    quantise(shop.kept)
-    return (
-        shop.kept,
-        f"{len(shop.kept)} products in float (mean IoU {first['mean_iou']:.4f} with {len(kept)})",
-    )
+        heavy = ranking[: len(ranking) // 2]
+        found, _, _ = keep_few(heavy, 1, tried, lambda parity: bool(parity["passed"]))
+    quantise(found)
+    shop.kept[source] = found
+    return found, f"{len(found)} products in float (mean IoU {first['mean_iou']:.4f} with {len(kept)})"
 
 
 def _because(names: Sequence[str]) -> list[str]:
@@ -239,10 +299,12 @@ def _onnx(
     else:
         from . import int8
 
-        images, signed = shop.calibration.images, shop.options.target == "vnni"
+        images, signed = shop.calibration.images, "vnni" in shop.options.targets
         source = shop.rewritten_encoder
         int8.compress_decoder(shop.decoder, decoder)
-        left, remark = search(lambda names: int8.quantize_encoder(source, encoder, images, names, signed))
+        left, remark = search(
+            source, lambda names: int8.quantize_encoder(source, encoder, images, names, signed)
+        )
         kept = [*_because(left), "decoder: activations in float, masks are drawn from them"]
         made = encoder, decoder
     for source, target, part in zip(made, (encoder, decoder), ("encoder", "decoder"), strict=True):
@@ -252,6 +314,42 @@ def _onnx(
 
         write_published_decoder(decoder, decoder.with_stem("decoder-segment-anything"), shop.model)
     return Written(kept, remark)
+
+
+def _hexagon(
+    shop: Workshop, precision: str, encoder: Path, decoder: Path, facts: dict[str, Any], search: Search
+) -> Written:
+    from . import hexagon
+
+    facts = {**facts, "opset": onnx.OPSET}
+    kept: list[str] = []
+    remark = ""
+    if precision == "fp16":
+        hexagon.to_fp16(shop.hexagon_encoder, encoder)
+        hexagon.to_fp16(shop.hexagon_decoder, decoder)
+    else:
+        images, source = shop.calibration.images, shop.hexagon_rewritten_encoder
+        prompts = hexagon.decoder_inputs(shop.sam, shop.model, images[:8])
+        points = hexagon.to_int8(shop.hexagon_decoder, decoder, prompts)
+
+        def quantise(names: Sequence[str]) -> None:
+            hexagon.to_int8(source, encoder, [{"images": image} for image in images], names)
+
+        left, remark = search(source, quantise)
+        kept = ["activations: 16 bits", *_because(left)]
+        kept.append(f"decoder, {len(points)} nodes before the first attention: FP16, as points need digits")
+    for path, part in ((encoder, "encoder"), (decoder, "decoder")):
+        onnx.stamp(path, path, {**facts, "graph": part})
+    if not hexagon.can_compile():
+        return Written(kept, remark)
+    shop.progress("Qualcomm's compiler")
+    compiled = {}
+    for path, part in ((encoder, "encoder"), (decoder, "decoder")):
+        context = path.with_name(f"{part}.context.onnx")
+        hexagon.write_context(path, context)
+        compiled[part] = f"{path.parent.name}/{context.name}"
+    tool = f"{_PACKAGE_OF_COMPILER} {version(_PACKAGE_OF_COMPILER)}"
+    return Written(kept, remark, {"context": {**compiled, **SIMULATED_QNN, "tool": tool}})
 
 
 def _openvino(
@@ -265,14 +363,14 @@ def _openvino(
         kept = openvino.write(shop.encoder, encoder, encoder_facts, precision, static)
         kept += openvino.write(shop.decoder, decoder, decoder_facts, precision, static)
         return Written(list(dict.fromkeys(kept)))
-    full, images, source = shop.options.target == "vnni", shop.calibration.images, shop.rewritten_encoder
+    full, images, source = "vnni" in shop.options.targets, shop.calibration.images, shop.rewritten_encoder
     kept = openvino.write_decoder_int8(shop.decoder, decoder, decoder_facts, static)
     kept += ["attention scores, softmax and values", "LayerNorm", "GELU"]
 
     def quantise(names: Sequence[str]) -> None:
         openvino.write_encoder_int8(source, encoder, encoder_facts, images, names, full)
 
-    left, remark = search(quantise)
+    left, remark = search(source, quantise)
     return Written([*_because(left), *kept], remark)
 
 
@@ -319,6 +417,8 @@ def check_text_embeddings(options: Options) -> None:
         )
     if options.compat:
         raise SamEdgeError(f"--compat {options.compat} has no text embeddings; leave one of the two out")
+    if HEXAGON in options.targets:
+        raise SamEdgeError(f"--text-embeddings has no form for {HEXAGON}; leave one of the two out")
 
 
 def file_facts(root: Path, path: Path) -> dict[str, Any]:
@@ -338,9 +438,16 @@ def graph_facts(kind: str, directory: Path, part: str, root: Path) -> dict[str, 
     return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
 
 
-def describe(kind: str, directory: Path, root: Path, options: Options) -> dict[str, Any]:
-    """The facts of a written variant that follow from its format and files."""
+def describe(
+    kind: str, directory: Path, root: Path, options: Options, target: str | None = None, fixed: bool = False
+) -> dict[str, Any]:
+    """The facts of a written variant that follow from its format, target and files; `fixed` says whether the
+    model itself takes a fixed number of points."""
+    special: dict[str, Any] = {} if target is None else {"target": target}
+    if target == HEXAGON and not fixed:
+        special["absent_label"] = ABSENT
     return {
+        **special,
         "opset": onnx.OPSET if kind == "onnx" else None,
         "deployment_target": f"iOS{options.ios}" if kind == "coreml" else None,
         "encoder": graph_facts(kind, directory, "encoder", root),

@@ -9,6 +9,7 @@
     ├── BundleError         a bundle or manifest that cannot be used
     │   └── IntegrityError  a file that is not the one that was exported
     ├── BackendError        an inference runtime that is missing or refuses a model
+    │   └── CrashError      one that took its process down
     ├── DeviceError         a device that is not there
     ├── PromptError         points, boxes or masks that make no sense
     ├── ImageError          an image that is none, or of the wrong kind
@@ -61,6 +62,12 @@ class IntegrityError(BundleError):
 
 class BackendError(SamEdgeError):
     """An inference runtime that is missing or refuses a model."""
+
+
+class CrashError(BackendError):
+    """A device's compiler or simulator that took its process down, which was one of its own."""
+
+    exit_code = 1
 
 
 class DeviceError(SamEdgeError):

@@ -14,6 +14,7 @@ from .backends import Backend, DeviceInfo, Session, devices_of, find_backends, i
 from .bundle import PRECISIONS, Bundle, open_bundle
 from .errors import BackendError, BundleError
 from .sam import Choice, Sam
+from .targets import meant_for
 from .warm import Warm, graph_id
 
 if TYPE_CHECKING:
@@ -110,9 +111,9 @@ def _load(
         raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
 
     def opened(entry: dict[str, Any], graph: str, checked: bool = checked) -> Session:
+        if cache_dir is None or is_whole(variant, wanted.device):
+            return open_graph(bundle, variant, entry[graph]["path"], backend, wanted.device, threads)
         path = bundle.path / entry[graph]["path"]
-        if cache_dir is None:
-            return backend.open(path, wanted.device, threads)
         warm = Warm(Path(cache_dir), graph_id(bundle.path, entry, graph, checked))
         return backend.open_warm(path, wanted.device, threads, warm)
 
@@ -131,6 +132,19 @@ def _load(
     return Sam(bundle, variant, backend.name, encoder, decoder, explained, opened_clip, threads)
 
 
+def is_whole(variant: dict[str, Any], device: str) -> bool:
+    """Whether the variant is made for a chip that is no CPU, which `device` is then to take whole."""
+    return "target" in variant and device.casefold() not in ("auto", "cpu")
+
+
+def open_graph(
+    bundle: Bundle, variant: dict[str, Any], graph: str, backend: Backend, device: str, threads: int | None
+) -> Session:
+    """Open one of the variant's graphs, whose path is in the bundle; errors as those of `Backend.open`."""
+    start = backend.open_whole if is_whole(variant, device) else backend.open
+    return start(bundle.path / graph, device, threads)
+
+
 def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:
     """The first backend that is here, has the device and reads a variant of that precision; and the variant.
 
@@ -143,13 +157,15 @@ def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:
     backends = []
     for backend in find_backends(wanted.backend):
         backends.append(backend)
-        if is_here(backend, wanted.device) and _best(bundle, backend, wanted) is not None:
-            return backend, bundle.choose(backend.formats, wanted.precision)
+        best = _best(bundle, backend, wanted) if is_here(backend, wanted.device) else None
+        if best is not None:
+            return backend, best
     usable = [b for b in backends if is_here(b, wanted.device)] or [b for b in backends if is_here(b)]
     usable = usable or backends[:1]
     for backend in usable:
-        if _best(bundle, backend, wanted) is not None:
-            return backend, bundle.choose(backend.formats, wanted.precision)
+        best = _best(bundle, backend, wanted)
+        if best is not None:
+            return backend, best
     return usable[0], bundle.choose(tuple(f for b in usable for f in b.formats), wanted.precision)
 
 
@@ -222,6 +238,10 @@ def _passed_over(one: DeviceInfo, used: DeviceInfo | None, device: str) -> str:
 def _not_this_variant(variant: dict[str, Any], taken: dict[str, Any], precision: str) -> str:
     if precision != "auto" and variant["precision"] != precision:
         return f"{precision} was asked for"
+    if variant.get("target") != taken.get("target"):
+        return (
+            f"{taken['id']} is made for this device" if "target" in taken else f"made for {variant['target']}"
+        )
     if PRECISIONS.index(variant["precision"]) > PRECISIONS.index(taken["precision"]):
         return f"less exact than {taken['id']}"
     return f"{taken['id']} was asked for"
@@ -229,5 +249,9 @@ def _not_this_variant(variant: dict[str, Any], taken: dict[str, Any], precision:
 
 def _best(bundle: Bundle, backend: Backend, wanted: Wanted) -> dict[str, Any] | None:
     precisions = PRECISIONS if wanted.precision == "auto" else (wanted.precision,)
-    there = [v for v in bundle.manifest.variants if v["format"] in backend.formats]
+    there = [
+        v for v in bundle.manifest.variants if v["format"] in backend.formats and v["precision"] in precisions
+    ]
+    if any("target" in variant for variant in there):
+        there = meant_for(there, _used(devices_of(backend), wanted.device))
     return next((v for p in precisions for v in there if v["precision"] == p), None)

@@ -259,6 +259,7 @@ def read_manifest(bundle: Path) -> Manifest:
             raise BundleError(
                 f"{path}: the decoder of {variant['id']!r} takes no point_coords; export it again"
             )
+        _check_target(path, variant)
     for variant in _clip_variants(data):
         _check_graphs(path, variant, ("text_encoder", "image_encoder"))
     if integrity(data) != data["integrity"]:
@@ -284,6 +285,7 @@ def _paths(data: dict[str, Any]) -> list[str]:
     for variant in data["variants"]:
         names += [file["path"] for file in variant["files"]]
         names += [variant["encoder"]["path"], variant["decoder"]["path"]]
+        names += [variant["context"][part] for part in ("encoder", "decoder") if "context" in variant]
     if "clip" in data:
         names += [data["clip"]["tokenizer"]["path"], data["clip"]["golden"]["path"]]
     for variant in _clip_variants(data):
@@ -302,6 +304,33 @@ def _check_graphs(path: Path, variant: dict[str, Any], kinds: tuple[str, ...]) -
                 f"{path} names {graph!r} as the {kind} of {variant['id']!r}, but not among its files; "
                 "export the bundle again"
             )
+
+
+# More points than any prompt has.
+_MOST_POINTS = 4096
+
+
+def _check_target(path: Path, variant: dict[str, Any]) -> None:
+    """A fixed number of points where absent ones fill up, and a hash for the compiled graphs."""
+    name = variant["id"]
+    files = {file["path"] for file in variant["files"]}
+    for part in ("encoder", "decoder") if "context" in variant else ():
+        if variant["context"][part] not in files:
+            raise BundleError(
+                f"{path} names {variant['context'][part]!r} as the compiled {part} of {name!r}, but not "
+                "among its files; export the bundle again"
+            )
+    if "absent_label" in variant:
+        for tensor in variant["decoder"]["inputs"]:
+            if tensor["name"] == "point_coords" and not _is_count(tensor["shape"][1:2]):
+                raise BundleError(
+                    f"{path}: the decoder of {name!r} fills up with absent points, but takes no fixed number "
+                    "of them; export it again"
+                )
+
+
+def _is_count(axis: list[Any]) -> bool:
+    return len(axis) == 1 and isinstance(axis[0], int) and 1 <= axis[0] <= _MOST_POINTS
 
 
 def _check_path(bundle: Path, name: str) -> None:

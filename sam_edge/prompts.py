@@ -13,6 +13,10 @@ from .manifest import PromptRules
 
 Floats = NDArray[np.float32]
 
+# The label of what is no point at all, in decoders that take a fixed number of them: unlike a padding point's
+# -1, it has no part in attention.
+ABSENT = -2
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -250,3 +254,20 @@ def encode_prompts(
     labels = np.concatenate([label for _, label in parts], axis=1)
     scale = [resized_size[axis] / original_size[axis] for axis in (1, 0)]
     return coords * np.array(scale, np.float32), labels, given, texts
+
+
+def fill_up(coords: Floats, labels: Floats, count: int) -> tuple[Floats, Floats]:
+    """`point_coords` (N, K, 2) and `point_labels` (N, K) with absent points behind, `count` in all.
+
+    Raises:
+        PromptError: there are more.
+    """
+    missing = count - coords.shape[1]
+    if missing < 0:
+        raise PromptError(
+            f"a prompt has {coords.shape[1]} points, box corners and padding included; this variant takes at "
+            f"most {count}; give it fewer, or load another variant"
+        )
+    n = len(coords)
+    none = np.zeros((n, missing, 2), np.float32), np.full((n, missing), ABSENT, np.float32)
+    return np.concatenate([coords, none[0]], axis=1), np.concatenate([labels, none[1]], axis=1)

@@ -20,7 +20,7 @@ from .errors import BackendError, BundleError, ImageError, IntegrityError, Promp
 from .files import write_atomically
 from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
-from .prompts import Prompts, by_point_count, encode_prompts
+from .prompts import Prompts, by_point_count, encode_prompts, fill_up
 from .regions import clean
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Prompts in one run of the decoder. More only take memory: on a CPU the time per prompt stays the same, or
 # grows.
 DECODER_BATCH = 8
+
+Floats = NDArray[np.float32]
 
 _PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input", "text_embeddings")
 
@@ -417,7 +419,12 @@ class Sam:
         resized = resized_size(embedding.original_size, rules.square)
         # Every prompt is checked before the decoder's first run.
         groups = [
-            (indices, encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
+            (
+                indices,
+                self._filled_up(
+                    *encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size)
+                ),
+            )
             for indices, group in by_point_count(prompts)
         ]
         found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, encoded in groups]
@@ -433,6 +440,15 @@ class Sam:
             order = np.argsort(np.concatenate([indices for indices, _ in groups]))
             low_res, scores = low_res[order], scores[order]
         return low_res, scores
+
+    def _filled_up(
+        self, coords: Floats, labels: Floats, mask_input: Floats | None, text_embeddings: Floats | None
+    ) -> tuple[Floats, Floats, Floats | None, Floats | None]:
+        """With as many points as the decoder was exported for, where it knows absent ones."""
+        if self.variant.get("absent_label") is not None:
+            shapes = {tensor["name"]: tensor["shape"] for tensor in self.variant["decoder"]["inputs"]}
+            coords, labels = fill_up(coords, labels, shapes["point_coords"][1])
+        return coords, labels, mask_input, text_embeddings
 
     def _decoder_inputs(
         self,

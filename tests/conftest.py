@@ -7,6 +7,15 @@ import pytest
 from sam_edge.cli import main
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_plugins():
+    """This process is one of a machine without the packages that add devices to ONNX Runtime, whatever is
+    installed; tests of Qualcomm's simulator start processes of their own."""
+    from sam_edge.backends import providers
+
+    providers._PLUGINS.clear()
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """The embedded default model's bundle; do not change it."""

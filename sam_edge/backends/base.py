@@ -121,6 +121,18 @@ class Backend:
         """
         raise NotImplementedError
 
+    def open_whole(self, path: Path, device: str, threads: int | None) -> Session:
+        """As `open`, of a graph that was made for the device and must run on it as a whole.
+
+        Raises:
+            DeviceError, BackendError: as `open`; and where a part would run on another device.
+        """
+        session = self.open(path, device, threads)
+        if len([count for count in (session.placement or {}).values() if count]) > 1:
+            session.close()
+            raise DeviceError(f"{device} does not take the whole of {path}, which was made for it")
+        return session
+
     def devices(self) -> list[DeviceInfo]:
         """Every device this backend knows, there or not, the preferred of a kind first."""
         return [DeviceInfo(self.name, "CPU", "cpu", True, "")]

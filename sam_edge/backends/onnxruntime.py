@@ -11,12 +11,15 @@ from typing import Any
 from ..errors import BackendError, DeviceError
 from ..warm import Warm, WorkingFolder, processor
 from .base import Arrays, Backend, DeviceInfo, Session, pick_device
-from .providers import CPU, Provider, cpu_provider, find_providers, packages_for
+from .isolated import open_isolated
+from .providers import CPU, NPU_SIMULATED, Provider, cpu_provider, find_providers, packages_for
 
 # Weights that are larger stand in a file of their own, which is mapped into memory instead of read.
 _EXTERNAL_BYTES = 1024
 # Of a larger graph most is weights, and checking the hash of an entry takes as long as it saves.
 _WORTH_KEEPING = 64_000_000
+# What ONNX Runtime says where it may not leave anything to the CPU and would have to.
+_NOT_WHOLE = "fallback to CPU EP has been explicitly disabled"
 # Operators that multiply matrices: MatMul, QLinearConv, FusedGemm and the like.
 _PRODUCTS = re.compile("MatMul|Gemm|Conv|Attention")
 
@@ -61,12 +64,54 @@ class OnnxRuntime(Backend):
         """As `open`, from the graph as ONNX Runtime optimised it, or with what the provider compiled."""
         return self._open(path, device, threads, warm)
 
-    def _open(self, path: Path, device: str, threads: int | None, warm: Warm | None) -> Session:
+    def open_whole(self, path: Path, device: str, threads: int | None) -> Session:
+        """As `open`, with ONNX Runtime forbidden to leave anything of the graph to its CPU."""
+        return self._open(path, device, threads, None, whole=True)
+
+    def open_here(
+        self, path: Path, device: str, threads: int | None, whole: bool = False, context: Path | None = None
+    ) -> Session:
+        """As `open` or `open_whole`, in this process also where `open` takes one of its own.
+
+        Args:
+            path: the graph.
+            device: as for `open`.
+            threads: as for `open`.
+            whole: whether nothing may be left to the CPU.
+            context: where to write the graph as the device's compiler made it: an ONNX file of one node, an
+                EPContext (https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html).
+        """
+        ort = _import()
+        return self._start(ort, self._pick(ort, device), path, threads, None, whole, context)
+
+    def _open(
+        self, path: Path, device: str, threads: int | None, warm: Warm | None, whole: bool = False
+    ) -> Session:
         ort = _import()
         provider = self._pick(ort, device)
+        if provider.runs_on == NPU_SIMULATED:
+            return open_isolated(path, device=provider.info.name, threads=threads, whole=whole)
+        return self._start(ort, provider, path, threads, warm, whole)
+
+    def _start(
+        self,
+        ort: ModuleType,
+        provider: Provider,
+        path: Path,
+        threads: int | None,
+        warm: Warm | None,
+        whole: bool,
+        context: Path | None = None,
+    ) -> Session:
         options = _options(ort, threads)
         if provider.name == CPU:
             return _on_cpu(ort, path, options, threads, warm)
+        if whole:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if context is not None:
+            options.add_session_config_entry("ep.context_enable", "1")
+            options.add_session_config_entry("ep.context_file_path", str(context))
+            options.add_session_config_entry("ep.context_embed_mode", "1")
         working = None
         extra: dict[str, str] = {}
         if warm is not None and provider.has_cache:
@@ -119,6 +164,11 @@ def _start(
             chosen.append("CUDAExecutionProvider")
         return ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
     except Exception as error:
+        if _NOT_WHOLE in str(error):
+            raise DeviceError(
+                f"{provider.info.name} does not take the whole of {path}, which was made for it; another "
+                "version of its package may, or export the bundle again"
+            ) from error
         where = "" if provider.name == CPU else f" on {provider.info.name}"
         raise BackendError(f"ONNX Runtime cannot load {path}{where}: {_line(error)}") from error
 

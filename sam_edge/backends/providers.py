@@ -66,7 +66,7 @@ _CACHE_OPTIONS = {
     "CoreMLExecutionProvider": {"ModelCacheDirectory": "{folder}"},
 }
 # What an x86 simulation of a Hexagon NPU simulates: a Snapdragon 8 Elite.
-_SIMULATED_QNN = {"soc_model": "69", "htp_arch": "79"}
+SIMULATED_QNN = {"soc_model": "69", "htp_arch": "79"}
 # What happened to each plugin's package: "" for nothing.
 _registered: dict[str, str] = {}
 
@@ -146,10 +146,12 @@ def _plugin(backend: str, name: str, index: int, devices: list[Any]) -> Provider
     if name == "QNNExecutionProvider" and "onnxruntime_qnn" in sys.modules:
         qnn = sys.modules["onnxruntime_qnn"]
         options["backend_path"] = str(qnn.get_qnn_htp_path())
+        # Whatever a graph does not quantise: the NPU has no FP32.
+        options["enable_htp_fp16_precision"] = "1"
         if hardware == "cpu":
             # On other processors the package has a simulation of the NPU, to the bit.
             kind, runs_on = "npu", NPU_SIMULATED
-            options |= _SIMULATED_QNN
+            options |= SIMULATED_QNN
     label = name if len(devices) == 1 else f"{name}.{index}"
     return Provider(DeviceInfo(backend, label, kind, True, ""), name, runs_on, device, options)
 

@@ -24,11 +24,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"{model['name']} ({model['family']}), {model['parameters'] / 1e6:.2f} M parameters")
     print(f"checkpoint {model['checkpoint']['file']} sha256 {model['checkpoint']['sha256']}")
     print(f"input {rules['size'][1]} x {rules['size'][0]}, {rules['resize']}, {rules['color_order']}")
+    width = max(14, *(len(variant["id"]) for variant in data["variants"]))
     for variant in data["variants"]:
         size = sum(file["bytes"] for file in variant["files"]) / 1e6
         parity = variant["parity"]
         print(
-            f"{variant['id']:14} {size:8.1f} MB  mean IoU {parity['mean_iou']:.5f} "
+            f"{variant['id']:{width}} {size:8.1f} MB  mean IoU {parity['mean_iou']:.5f} "
             f"(min {parity['min_iou']:.5f}, boundary {parity['boundary_iou']:.5f}, "
             f"{parity['num_prompts']} prompts)"
         )

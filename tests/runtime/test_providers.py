@@ -137,6 +137,9 @@ def test_a_plugin_is_used_by_its_device(machine, toy_bundle):
 def test_qualcomms_simulation_is_called_one(machine, toy_bundle, monkeypatch):
     qnn = types.SimpleNamespace(get_qnn_htp_path=lambda: "/lib/QnnHtp.so")
     monkeypatch.setitem(sys.modules, "onnxruntime_qnn", qnn)
+    monkeypatch.setattr(
+        "sam_edge.backends.onnxruntime.open_isolated", lambda path, **task: BACKEND.open_here(path, **task)
+    )
     machine(devices=[ep_device("QNNExecutionProvider", "CPU")])
     with load(toy_bundle, device="npu") as sam:
         assert sam.device == "npu-simulated"
@@ -145,7 +148,8 @@ def test_qualcomms_simulation_is_called_one(machine, toy_bundle, monkeypatch):
     machine(devices=[ep_device("QNNExecutionProvider", "NPU")])
     with load(toy_bundle, device="qnn") as sam:
         assert sam.device == "npu"
-    assert FakeSession.started[0][0][1] == {"backend_path": "/lib/QnnHtp.so"}
+    expected = {"backend_path": "/lib/QnnHtp.so", "enable_htp_fp16_precision": "1"}
+    assert FakeSession.started[0][0][1] == expected
 
 
 def test_a_provider_that_takes_no_node_is_an_error(machine, toy_bundle):
