@@ -102,7 +102,7 @@ def load_timed(task: dict[str, Any]) -> tuple[Sam, Timed, Timed, float, float]:
 
 
 def latency(task: dict[str, Any]) -> dict[str, Any]:
-    """Load, first mask, then as many as fit in `seconds`; of a simulated NPU, which has no speed, the first."""
+    """Load, first mask, then as many as fit in `seconds`; only the first of a simulated NPU."""
     image: NDArray[np.uint8] = np.load(task["image"], allow_pickle=False)
     sam, encoder, decoder, load_ms, compile_ms = load_timed(task)
     samples: dict[str, list[float]] = {"load_ms": [load_ms], "compile_ms": [compile_ms]}

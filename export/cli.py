@@ -87,7 +87,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-simulator",
         action="store_true",
-        help=f"{HEXAGON}: neither compile for the chip nor simulate it, which takes long for large models: no "
+        help=f"{HEXAGON}: neither compile for the chip nor simulate it, which takes large models long: no "
         "context binaries, and compared on the CPU",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
