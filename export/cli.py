@@ -84,6 +84,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text-embeddings", action="store_true", help="decoders take text embeddings as tokens of a prompt"
     )
+    parser.add_argument(
+        "--no-simulator",
+        action="store_true",
+        help=f"{HEXAGON}: neither compile for the chip nor simulate it, which takes large models long: no "
+        "context binaries, and compared on the CPU",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -106,6 +112,8 @@ def _check_pairs(args: argparse.Namespace, options: Options) -> None:
         raise SamEdgeError("--dynamic is for OpenVINO decoders; add openvino to --format")
     if {"any", "vnni"} <= set(options.targets):
         raise SamEdgeError("--target any and vnni are both of CPUs; give one of the two")
+    if args.no_simulator and HEXAGON not in options.targets:
+        raise SamEdgeError(f"--no-simulator is for --target {HEXAGON}")
     if HEXAGON in options.targets:
         _check_hexagon(args, options)
 
@@ -143,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
         w8a8=args.w8a8,
         compat=args.compat,
         text_embeddings=args.text_embeddings,
+        simulator=not args.no_simulator,
     )
     _check_pairs(args, options)
     if args.model is not None and args.model not in CATALOGUE:

@@ -147,7 +147,7 @@ def export_bundle(
 
 
 def _warn_of_hexagon(options: Options, progress: Progress) -> None:
-    if HEXAGON not in options.targets:
+    if HEXAGON not in options.targets or not options.simulator:
         return
     from .hexagon import can_compile
 

@@ -62,6 +62,7 @@ class Options:
         w8a8: Core ML's INT8 with activations in INT8 too.
         compat: also write the published decoder contract, in ONNX.
         text_embeddings: decoders take text embeddings as tokens of a prompt.
+        simulator: Hexagon: compile for the chip and compare in its simulator where they are here.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -73,6 +74,7 @@ class Options:
     w8a8: bool = False
     compat: str | None = None
     text_embeddings: bool = False
+    simulator: bool = True
 
     def variants(self) -> list[tuple[str, str, str | None]]:
         """Format, precision and target of each variant; the target is None of those for whatever device."""
@@ -340,7 +342,7 @@ def _hexagon(
         kept.append(f"decoder, {len(points)} nodes before the first attention: FP16, as points need digits")
     for path, part in ((encoder, "encoder"), (decoder, "decoder")):
         onnx.stamp(path, path, {**facts, "graph": part})
-    if not hexagon.can_compile():
+    if not (shop.options.simulator and hexagon.can_compile()):
         return Written(kept, remark)
     shop.progress("Qualcomm's compiler")
     compiled = {}

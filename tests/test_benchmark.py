@@ -140,6 +140,22 @@ def plan(*rows, rounds=3):
     return Plan(Path("bundle"), rows, Path("golden"), image, seconds=1, rounds=rounds, threads=1)
 
 
+def test_a_simulated_npu_has_its_turn_once():
+    npu = Row("onnx-int8-hexagon", "onnx", "int8", "onnxruntime", "npu", "QNNExecutionProvider", 5)
+    turns = []
+
+    def child(task):
+        found = answer(task)
+        if task.get("variant") == npu.id:
+            turns.append(task["work"])
+            found = {**found, "device": "npu-simulated"}
+        return found
+
+    real, simulated = measure(plan(ROW, npu), child).rows
+    assert turns == ["parity", "latency"]
+    assert len(real.samples["encoder_ms"]) == 3 and len(simulated.samples["encoder_ms"]) == 1
+
+
 def test_a_device_that_goes_away_fails_its_own_row_only():
     other = Row("onnx-fp16", "onnx", "fp16", "onnxruntime", "gpu", "CUDAExecutionProvider", 5)
     turns = []

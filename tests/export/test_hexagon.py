@@ -195,6 +195,11 @@ npu.close(), compiled.close()
 """
 
 
+def test_no_simulator_is_for_hexagon(capsys, tmp_path):
+    assert main(["export", "--no-simulator", "--out", str(tmp_path / "b")]) == 2
+    assert "--no-simulator is for --target hexagon" in capsys.readouterr().err
+
+
 @simulated
 def test_the_decoder_runs_whole_on_the_simulated_chip(without_compiler, tmp_path):
     """And so does what the phone gets, to the bit."""
