@@ -129,7 +129,9 @@ def run_child(task: dict[str, Any], timeout: float = 3600) -> dict[str, Any]:
     Raises:
         SamEdgeError: it failed, crashed or did not end; says how.
     """
-    command = [sys.executable, "-m", "sam_edge.benchmarks.child"]
+    # With this process's path, so that it is the same sam-edge.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from sam_edge.benchmarks.child import main; main()"
+    command = [sys.executable, "-c", code]
     threads = dict.fromkeys(_BLAS_THREADS, str(task["threads"]))
     try:
         done = subprocess.run(

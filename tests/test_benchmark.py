@@ -230,6 +230,15 @@ def test_a_process_that_dies_is_a_reason():
         run_child({"work": "no such work", "threads": 1})
 
 
+def test_what_lies_in_the_working_directory_is_not_imported(tmp_path, monkeypatch):
+    """As at the top of the source tree, whose sam_edge/ is not the whole package."""
+    (tmp_path / "sam_edge").mkdir()
+    (tmp_path / "sam_edge" / "__init__.py").write_text("raise ImportError('not the one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    assert run_child({"work": "matmul", "threads": 1, "side": 8, "seconds": 0})["gflops"]
+
+
 def test_a_process_that_hangs_is_a_reason(toy_bundle):
     with pytest.raises(SamEdgeError, match="had not ended after 0 s"):
         run_child({"work": "matmul", "threads": 1, "side": 64, "seconds": 30}, timeout=0.01)

@@ -41,6 +41,15 @@ def test_one_session(exported, environments, tmp_path, capsys):
     assert "| sam-edge onnx-fp32 |" in table and "(x " in table
 
 
+def test_what_lies_in_the_working_directory_is_not_imported(exported, environments, tmp_path, monkeypatch):
+    """As at the top of the source tree, whose sam_edge/ is not the whole package."""
+    (tmp_path / "here" / "sam_edge").mkdir(parents=True)
+    (tmp_path / "here" / "sam_edge" / "__init__.py").write_text("raise ImportError('not the one')")
+    monkeypatch.chdir(tmp_path / "here")
+    arguments = ["--environments", str(environments), "--repeats", "1", "--seconds", "0", "--threads", "1"]
+    assert main([str(exported), *arguments, "--measure", "images", "--peers", "onnx-fp32"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -21,6 +21,8 @@ from sam_edge.parity import iou
 
 from .environments import ENVIRONMENTS
 
+# Not the working directory: it may be a source tree, whose sam_edge/ is not the whole package.
+_SAFE = ("-P",)
 # What is measured, by the id of the peer.
 Rows = dict[str, dict[str, Any]]
 
@@ -126,7 +128,7 @@ class Session:
 
         def milliseconds(python: Path, code: str) -> float:
             start = time.perf_counter()
-            done = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
+            done = subprocess.run([str(python), *_SAFE, "-c", code], capture_output=True, text=True)
             if done.returncode:
                 raise BackendError(f"{python} cannot run `{code}`: {done.stderr.strip().splitlines()[-1]}")
             return 1e3 * (time.perf_counter() - start)
@@ -150,7 +152,7 @@ class Process:
         self.peer = peer
         self.loaded: dict[str, Any] = {}
         self._process = subprocess.Popen(
-            [str(python), "-m", "sam_edge.benchmarks.peers.worker"],
+            [str(python), *_SAFE, "-m", "sam_edge.benchmarks.peers.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -252,7 +254,7 @@ def installed_sizes(peers: list[Peer], session: Session) -> dict[str, dict[str, 
     for name in dict.fromkeys(peer.environment for peer in peers):
         environment = ENVIRONMENTS[name]
         done = subprocess.run(
-            [str(environment.python(session.environments)), "-c", code],
+            [str(environment.python(session.environments)), *_SAFE, "-c", code],
             env={**os.environ, "PYTHONPATH": str(session.package)},
             capture_output=True,
             text=True,
