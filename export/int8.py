@@ -139,15 +139,49 @@ def compress_decoder(source: Path, target: Path) -> None:
     Its activations stay in float: they are few, and masks are drawn from them. Convolutions stay too:
     they hold few weights, and ONNX Runtime refuses the scales that NNCF gives them.
     """
+    model = onnx.load(source)
+    by_head = _weights_by_head(model.graph)
     with quiet():
         nncf.set_log_level(logging.ERROR)
         proto = nncf.compress_weights(
-            onnx.load(source),
+            model,
             mode=nncf.CompressWeightsMode.INT8_SYM,
             # A decoder without mask prompts has no Conv.
-            ignored_scope=nncf.IgnoredScope(types=["Conv", "ConvTranspose"], validate=False),
+            ignored_scope=nncf.IgnoredScope(
+                types=["Conv", "ConvTranspose"], names=sorted(by_head), validate=False
+            ),
         )
+    _store_in_int8(proto.graph, set(by_head.values()))
     onnx.save(proto, target)
+
+
+def _weights_by_head(graph: onnx.GraphProto) -> dict[str, str]:
+    """Of products with a matrix for each head: the node's name and its weights'."""
+    axes = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type == "MatMul"]
+    return {node.name: node.input[1] for node in nodes if axes.get(node.input[1], 0) > 2}
+
+
+def _store_in_int8(graph: onnx.GraphProto, names: set[str]) -> None:
+    """Weights of more than two axes as INT8 with a scale for each row: NNCF's would have one for each head,
+    on axes that ONNX has no scales for."""
+    for tensor in [one for one in graph.initializer if one.name in names]:
+        weight = onnx.numpy_helper.to_array(tensor)
+        rows = weight.reshape(-1, weight.shape[-1])
+        scale = np.maximum(np.abs(rows).max(1) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+        whole = np.rint(rows / scale[:, None]).astype(np.int8)
+        graph.initializer.remove(tensor)
+        stored, scales, matrix, shape = (
+            f"{tensor.name}_{part}" for part in ("int8", "scale", "rows", "shape")
+        )
+        constants = {stored: whole, scales: scale, shape: np.array(weight.shape, np.int64)}
+        graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in constants.items())
+        restore = [
+            onnx.helper.make_node("DequantizeLinear", [stored, scales], [matrix], name=matrix, axis=0),
+            onnx.helper.make_node("Reshape", [matrix, shape], [tensor.name], name=f"{tensor.name}_reshaped"),
+        ]
+        for index, node in enumerate(restore):
+            graph.node.insert(index, node)
 
 
 def most_sensitive(

@@ -142,11 +142,11 @@ def _finish(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _group_gelu(graph: onnx.GraphProto) -> None:
-    """x (0.5 (1 + tanh ...)) as (0.5 x) (1 + tanh ...), the form of GELU that runtimes have a kernel for."""
+    """x (0.5 (1 + erf ...)) as (0.5 x) (1 + erf ...), the form of GELU that runtimes have a kernel for."""
     made = {node.output[0]: node for node in graph.node}
     for node in graph.node:
         half = made.get(node.input[1]) if node.op_type == "Mul" else None
         rest = made.get(half.input[1]) if half is not None and half.op_type == "Mul" else None
-        tanh = made.get(rest.input[0]) if rest is not None and rest.op_type == "Add" else None
-        if half is not None and tanh is not None and tanh.op_type == "Tanh":
+        curve = made.get(rest.input[0]) if rest is not None and rest.op_type == "Add" else None
+        if half is not None and curve is not None and curve.op_type in ("Erf", "Tanh"):
             node.input[0], half.input[1] = half.input[1], node.input[0]

@@ -134,7 +134,7 @@ def write_decoder_int8(source: Path, path: Path, facts: Mapping[str, Any], stati
     Raises:
         ExportError: a failed conversion.
     """
-    model = _store_in_int8(_convert(source, static), source)
+    model = _store_in_int8(_convert(source, static), source, by_head=True)
     _save(_compress_to_fp16(model, path.parent), path, facts)
     return ["activations of the decoder"]
 
@@ -210,12 +210,13 @@ def _named(model: Any, source: Path, names: Collection[str]) -> list[str]:
     return own
 
 
-def _attention_products(model: Any) -> list[str]:
-    """Fused attention, and MatMuls that are no linear layers: queries with keys, relative positions."""
+def _attention_products(model: Any, axes: int = 2) -> list[str]:
+    """Fused attention, and MatMuls that are no linear layers, whose weights have up to `axes` axes: queries
+    with keys, relative positions."""
 
     def is_linear(op: Any) -> bool:
         return any(
-            value.get_node().get_type_name() == "Constant" and len(value.get_partial_shape()) <= 2
+            value.get_node().get_type_name() == "Constant" and len(value.get_partial_shape()) <= axes
             for value in op.input_values()
         )
 
@@ -227,10 +228,11 @@ def _attention_products(model: Any) -> list[str]:
     ]
 
 
-def _store_in_int8(model: Any, source: Path) -> Any:
+def _store_in_int8(model: Any, source: Path, by_head: bool = False) -> Any:
     """Weights that are still in float to INT8 with a scale for each output channel, but for small ones.
 
     Computation stays in float. Small weights, of depthwise convolutions say, are the ones that lose most.
+    `by_head` includes weights with a matrix for each head.
     """
     weights = {
         op.get_friendly_name(): value.get_node().data.size
@@ -239,7 +241,8 @@ def _store_in_int8(model: Any, source: Path) -> Any:
         for value in op.input_values()
         if value.get_node().get_type_name() == "Constant"
     }
-    left = {name for name, size in weights.items() if size < SMALL_WEIGHT} | {*_attention_products(model)}
+    left = {name for name, size in weights.items() if size < SMALL_WEIGHT}
+    left |= {*_attention_products(model, axes=4 if by_head else 2)}
     if left >= weights.keys():
         return model
     nncf = _import_nncf()

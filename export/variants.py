@@ -124,9 +124,11 @@ class Workshop:
 
     @cached_property
     def decoder(self) -> Path:
-        """FP32 decoder.onnx of the reference."""
+        """FP32 decoder.onnx of the reference, reassociated."""
+        from .reassociate import reassociate
+
         write = partial(onnx.write_decoder, texts=self.options.text_embeddings)
-        return self._traced("decoder.onnx", write, self.sam)
+        return self._traced("decoder.onnx", write, reassociate(self.sam))
 
     @cached_property
     def rewritten(self) -> SamModel:

@@ -161,17 +161,27 @@ class MaskDecoder(nn.Module):
         *features: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The tokens (N, T + K, dim) and the upscaled image (N, dim / 8, 4h, 4w) after the transformer."""
-        n = sparse.shape[0]
-        tokens = torch.cat([self.output_tokens()[None].expand(n, -1, -1), sparse], dim=1)
+        _, dim, h, w = image_embeddings.shape
+        queries, keys = self.transform(image_embeddings, image_pe, sparse, dense)
+        return queries, self.upscale(keys.transpose(1, 2).reshape(-1, dim, h, w), *features)
+
+    def transform(
+        self, image_embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens (N, T + K, dim) and the image tokens (N, h * w, dim) after the transformer."""
+        tokens = torch.cat([self.output_tokens()[None].expand(sparse.shape[0], -1, -1), sparse], dim=1)
         source = image_embeddings if dense is None else image_embeddings + dense
-        _, dim, h, w = source.shape
         queries, keys = self.transformer(tokens, source.flatten(2).transpose(1, 2), image_pe)
-        return queries, self.upscale(keys.transpose(1, 2).reshape(n, dim, h, w), *features)
+        return queries, keys
 
     def masks(self, queries: Tensor, upscaled: Tensor) -> Tensor:
         """What each mask token finds in the upscaled image: (N, 4, 4h, 4w) logits."""
-        weights = torch.stack(
+        n, _, height, width = upscaled.shape
+        masks = self.hypernetworks(queries) @ upscaled.flatten(2)
+        return masks.reshape(n, self.num_mask_tokens, height, width)
+
+    def hypernetworks(self, queries: Tensor) -> Tensor:
+        """(N, 4, dim / 8): how much of each channel of the upscaled image goes into each mask."""
+        return torch.stack(
             [mlp(queries[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )
-        n, _, height, width = upscaled.shape
-        return (weights @ upscaled.flatten(2)).reshape(n, self.num_mask_tokens, height, width)

@@ -1,0 +1,172 @@
+"""An exact rewrite of the mask decoder: the same function with a fraction of the arithmetic.
+
+In SAM's decoder a handful of tokens attends to thousands of image tokens, and these to the tokens. Most of
+its time goes into projecting the image tokens. Matrix products are associative, so each of these projections
+can be moved onto the few tokens; with X the image tokens, for each head:
+
+- tokens to image, scores: q (X Wk)^T = (q Wk^T) X^T; a bias of the keys adds the same to every key's score
+  and cancels in the softmax;
+- tokens to image, values: A (X Wv) = (A X) Wv; a bias of the values passes through, as each row of A sums
+  to 1;
+- image to tokens, scores: (X Wq) k^T = X (Wq k^T);
+- image to tokens, outputs: (A v) Wo = A (v Wo).
+
+The upscaling's transposed convolutions, whose kernels are as wide as their strides, are matrix products with
+the pixels shuffled behind them; here they are shuffled once, at the end, when four masks are left of 32
+channels. What stays between is one row per pixel, which norms and products like best.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .reference.mask_decoder import Attention, MaskDecoder
+from .reference.model import SamModel
+
+
+def _by_head(weight: Tensor, heads: int) -> Tensor:
+    """(heads * width, dim) -> (heads, width, dim)."""
+    return weight.detach().reshape(heads, -1, weight.shape[1]).clone()
+
+
+class FewQueries(nn.Module):
+    """`Attention` of a few tokens to many."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.num_heads = heads = attention.num_heads
+        self.q_proj = attention.q_proj
+        self.out_proj = copy.deepcopy(attention.out_proj)
+        self.out_proj.bias.data += attention.out_proj.weight.data @ attention.v_proj.bias.data
+        keys = _by_head(attention.k_proj.weight, heads)
+        self.register_buffer("keys", keys * keys.shape[1] ** -0.5)
+        self.register_buffer("values", _by_head(attention.v_proj.weight, heads).transpose(1, 2).contiguous())
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(N, T, dim), (N or 1, P, dim) twice -> (N, T, dim)."""
+        n, tokens, dim = q.shape
+        heads = self.q_proj(q).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
+        sought = (heads @ self.keys).reshape(n, self.num_heads * tokens, dim)
+        weights = torch.softmax(sought @ k.transpose(1, 2), dim=-1)
+        found = (weights @ v).reshape(n, self.num_heads, tokens, dim) @ self.values
+        return self.out_proj(found.transpose(1, 2).flatten(2))
+
+
+class FewKeys(nn.Module):
+    """`Attention` of many tokens to a few."""
+
+    queries: Tensor
+    query_bias: Tensor
+    outputs: Tensor
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.num_heads = heads = attention.num_heads
+        self.k_proj, self.v_proj, self.out_bias = (
+            attention.k_proj,
+            attention.v_proj,
+            attention.out_proj.bias,
+        )
+        queries = _by_head(attention.q_proj.weight, heads)
+        scale = queries.shape[1] ** -0.5
+        self.register_buffer("queries", queries * scale)
+        bias = attention.q_proj.bias.detach().reshape(heads, -1, 1) * scale
+        self.register_buffer("query_bias", bias)
+        outputs = _by_head(attention.out_proj.weight.t(), heads)
+        self.register_buffer("outputs", outputs)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(N or 1, P, dim), (N, T, dim) twice -> (N, P, dim)."""
+        n, tokens, dim = k.shape
+        count = self.num_heads * tokens
+        keys = self.k_proj(k).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
+        sought = (keys @ self.queries).reshape(n, count, dim)
+        bias = (keys @ self.query_bias).reshape(n, 1, count)
+        scores = q @ sought.transpose(1, 2) + bias
+        weights = torch.softmax(scores.reshape(n, -1, self.num_heads, tokens), dim=-1)
+        values = self.v_proj(v).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
+        given = (values @ self.outputs).reshape(n, count, dim)
+        return weights.reshape(n, -1, count) @ given + self.out_bias
+
+
+class RowUpscaling(nn.Module):
+    """SAM's `output_upscaling` of rows: (N, P, dim) image tokens -> (N, 16 P, dim / 8), each token's pixels
+    in the order of `shuffle`."""
+
+    def __init__(self, upscaling: nn.Sequential) -> None:
+        super().__init__()
+        layers: Any = upscaling
+        first, self.norm, _, second, _ = layers
+        self.first, self.second = _as_linear(first), _as_linear(second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, P, dim) -> (N, 16 P, dim / 8)."""
+        n, tokens, _ = x.shape
+        norm: Any = self.norm
+        width = norm.weight.shape
+        x = self.first(x).reshape(n, 4 * tokens, *width)
+        x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
+        return F.gelu(self.second(x).reshape(n, 16 * tokens, -1))
+
+
+def _as_linear(convolution: nn.ConvTranspose2d) -> nn.Linear:
+    """A transposed convolution of kernel 2 and stride 2: for each of the four pixels, the channels."""
+    weight, bias = convolution.weight, convolution.bias
+    assert bias is not None
+    linear = nn.Linear(weight.shape[0], 4 * weight.shape[1])
+    linear.weight.data = weight.detach().permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous()
+    linear.bias.data = bias.detach().repeat(4)
+    return linear
+
+
+def shuffle(rows: Tensor, height: int, width: int) -> Tensor:
+    """(N, M, 16 * height * width), as `RowUpscaling` orders pixels -> (N, M, 4 * height, 4 * width)."""
+    n, masks, _ = rows.shape
+    pixels = rows.reshape(-1, width, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return pixels.reshape(n, masks, 4 * height, 4 * width)
+
+
+class RowMaskDecoder(MaskDecoder):
+    """`MaskDecoder` whose masks are made of rows of pixels; for SAM's own kind, without finer features."""
+
+    def attend(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor | None,
+        *features: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens (N, T + K, dim) and rows of pixels (N, 16 * h * w, dim / 8)."""
+        queries, keys = self.transform(image_embeddings, image_pe, sparse, dense)
+        self.grid = image_embeddings.shape[2:]
+        return queries, self.output_upscaling(keys)
+
+    def masks(self, queries: Tensor, upscaled: Tensor) -> Tensor:
+        """As `MaskDecoder.masks`, of rows."""
+        return shuffle(self.hypernetworks(queries) @ upscaled.transpose(1, 2), *self.grid)
+
+
+def reassociate(sam: SamModel) -> SamModel:
+    """A copy of `sam` with the decoder as above; what it shares with `sam` is not to be trained."""
+    copied = copy.copy(sam)
+    copied._modules = dict(sam._modules)
+    decoder = copy.deepcopy(sam.mask_decoder)
+    transformer: Any = decoder.transformer
+    for layer in transformer.layers:
+        layer.cross_attn_token_to_image = FewQueries(layer.cross_attn_token_to_image)
+        layer.cross_attn_image_to_token = FewKeys(layer.cross_attn_image_to_token)
+    transformer.final_attn_token_to_image = FewQueries(transformer.final_attn_token_to_image)
+    if type(decoder) is MaskDecoder:
+        decoder.output_upscaling = RowUpscaling(decoder.output_upscaling)  # type: ignore[assignment]
+        decoder.__class__ = RowMaskDecoder
+    copied.mask_decoder = decoder
+    return copied.requires_grad_(False)
