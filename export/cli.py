@@ -11,6 +11,7 @@ from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from sam_edge.targets import HEXAGON
 
+from .cpu_form import CHUNK_MB
 from .pipeline import Progress, export_bundle, find_checkpoint
 from .variants import FORMATS, HEXAGON_PRECISIONS, PRECISIONS, TARGETS, Options
 
@@ -90,6 +91,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"{HEXAGON}: neither compile for the chip nor simulate it, which takes large models long: no "
         "context binaries, and compared on the CPU",
     )
+    parser.add_argument(
+        "--chunk-mb",
+        type=float,
+        default=CHUNK_MB,
+        metavar="MB",
+        help="ONNX: how large the scores of a ViT's attention may be at a time; less takes less "
+        "memory and more operators (default: %(default)s, which fits a processor's cache)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -112,6 +121,8 @@ def _check_pairs(args: argparse.Namespace, options: Options) -> None:
         raise SamEdgeError("--dynamic is for OpenVINO decoders; add openvino to --format")
     if {"any", "vnni"} <= set(options.targets):
         raise SamEdgeError("--target any and vnni are both of CPUs; give one of the two")
+    if not args.chunk_mb > 0:
+        raise SamEdgeError(f"--chunk-mb is {args.chunk_mb}; expected a number of megabytes above 0")
     if args.no_simulator and HEXAGON not in options.targets:
         raise SamEdgeError(f"--no-simulator is for --target {HEXAGON}")
     if HEXAGON in options.targets:
@@ -152,6 +163,7 @@ def run(args: argparse.Namespace) -> int:
         compat=args.compat,
         text_embeddings=args.text_embeddings,
         simulator=not args.no_simulator,
+        chunk_mb=args.chunk_mb,
     )
     _check_pairs(args, options)
     if args.model is not None and args.model not in CATALOGUE:

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import onnxsim
 import torch
+from onnxscript import optimizer
 from torch import nn
 
 from sam_edge.errors import ExportError
@@ -118,9 +119,14 @@ def _trace(
             opset_version=OPSET,
             dynamic_shapes=dynamic,
             dynamo=True,
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        # Its optimiser proper takes a quarter of an hour for ViT-B's thousands of nodes, and `_finish`
+        # simplifies what this leaves.
+        optimizer.fold_constants(program.model)
+        optimizer.remove_unused_nodes(program.model)
     return program.model_proto
 
 
@@ -129,6 +135,7 @@ def _finish(proto: onnx.ModelProto, path: Path) -> None:
         proto, same = onnxsim.simplify(proto)
         if not same:
             raise ExportError(f"simplifying {path.name} changed its outputs; nothing was published")
+    _lift_constants(proto.graph)
     _group_gelu(proto.graph)
     for node in proto.graph.node:
         # Traces of the exporter's own source files and machine.
@@ -139,6 +146,15 @@ def _finish(proto: onnx.ModelProto, path: Path) -> None:
         del value.metadata_props[:]
     del proto.metadata_props[:]
     save(proto, path)
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    """Constants that are nodes become initializers, as the others are."""
+    for node in [one for one in graph.node if one.op_type == "Constant"]:
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(onnx.helper.get_node_attr_value(node, "value"))
+        tensor.name = node.output[0]
+        graph.node.remove(node)
 
 
 def _group_gelu(graph: onnx.GraphProto) -> None:

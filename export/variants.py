@@ -27,6 +27,7 @@ from sam_edge.targets import HEXAGON
 
 from . import onnx
 from .calibration import Calibration
+from .cpu_form import CHUNK_MB, cpu_form
 from .reference.model import SamModel
 from .search import Parity, keep_few
 
@@ -63,6 +64,7 @@ class Options:
         compat: also write the published decoder contract, in ONNX.
         text_embeddings: decoders take text embeddings as tokens of a prompt.
         simulator: Hexagon: compile for the chip and compare in its simulator where they are here.
+        chunk_mb: ONNX: how large the scores of attention may be at a time, in megabytes.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -75,6 +77,7 @@ class Options:
     compat: str | None = None
     text_embeddings: bool = False
     simulator: bool = True
+    chunk_mb: float = CHUNK_MB
 
     def variants(self) -> list[tuple[str, str, str | None]]:
         """Format, precision and target of each variant; the target is None of those for whatever device."""
@@ -119,16 +122,24 @@ class Workshop:
 
     @cached_property
     def encoder(self) -> Path:
-        """FP32 encoder.onnx of the reference."""
-        return self._traced("encoder.onnx", onnx.write_encoder, self.sam)
+        """FP32 encoder.onnx in the form for CPUs."""
+        return self._traced("encoder.onnx", onnx.write_encoder, self.in_cpu_form)
+
+    @cached_property
+    def plain_encoder(self) -> Path:
+        """FP32 encoder.onnx of the reference, whose attention OpenVINO fuses by itself."""
+        return self._traced("plain-encoder.onnx", onnx.write_encoder, self.sam)
 
     @cached_property
     def decoder(self) -> Path:
-        """FP32 decoder.onnx of the reference, reassociated."""
-        from .reassociate import reassociate
-
+        """FP32 decoder.onnx in the form for CPUs."""
         write = partial(onnx.write_decoder, texts=self.options.text_embeddings)
-        return self._traced("decoder.onnx", write, reassociate(self.sam))
+        return self._traced("decoder.onnx", write, self.in_cpu_form)
+
+    @cached_property
+    def in_cpu_form(self) -> SamModel:
+        """The reference as a function, with less to compute."""
+        return cpu_form(self.sam, self.options.chunk_mb)
 
     @cached_property
     def rewritten(self) -> SamModel:
@@ -140,8 +151,14 @@ class Workshop:
 
     @cached_property
     def rewritten_encoder(self) -> Path:
-        """FP32 encoder.onnx of `rewritten`: the same operators under the same names."""
-        return self._traced("rewritten.onnx", onnx.write_encoder, self.rewritten)
+        """`encoder` of `rewritten`: the same operators under the same names."""
+        rewritten = cpu_form(self.rewritten, self.options.chunk_mb)
+        return self._traced("rewritten.onnx", onnx.write_encoder, rewritten)
+
+    @cached_property
+    def rewritten_plain_encoder(self) -> Path:
+        """`plain_encoder` of `rewritten`."""
+        return self._traced("plain-rewritten.onnx", onnx.write_encoder, self.rewritten)
 
     @cached_property
     def hexagon_encoder(self) -> Path:
@@ -364,10 +381,14 @@ def _openvino(
     static = not shop.options.dynamic
     encoder_facts, decoder_facts = ({**facts, "graph": part} for part in ("encoder", "decoder"))
     if precision != "int8":
-        kept = openvino.write(shop.encoder, encoder, encoder_facts, precision, static)
+        kept = openvino.write(shop.plain_encoder, encoder, encoder_facts, precision, static)
         kept += openvino.write(shop.decoder, decoder, decoder_facts, precision, static)
         return Written(list(dict.fromkeys(kept)))
-    full, images, source = "vnni" in shop.options.targets, shop.calibration.images, shop.rewritten_encoder
+    full, images, source = (
+        "vnni" in shop.options.targets,
+        shop.calibration.images,
+        shop.rewritten_plain_encoder,
+    )
     kept = openvino.write_decoder_int8(shop.decoder, decoder, decoder_facts, static)
     kept += ["attention scores, softmax and values", "LayerNorm", "GELU"]
 

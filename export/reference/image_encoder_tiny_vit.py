@@ -136,7 +136,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W)."""
         tokens = x.permute(0, 2, 3, 1)
-        tokens = tokens + self._windowed(tokens)
+        tokens = tokens + (self._windowed(tokens) if self.window else self.attn(tokens))
         tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
 

@@ -1,0 +1,78 @@
+"""The form for CPUs is the published function, computed in other steps."""
+
+from dataclasses import replace
+
+import onnx
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sam_edge.export.cpu_form import chunks, cpu_form
+from sam_edge.export.fuse import fuse
+from sam_edge.export.onnx import write_encoder
+from sam_edge.export.reference.model import build_model
+from sam_edge.models.catalogue import CATALOGUE
+from sam_edge.models.encoders import TinyVitEncoder, VitEncoder
+from tests.export.seeded import apart, seeded_image, seeded_weights
+
+VIT = replace(
+    CATALOGUE["vit_b"],
+    image_size=160,
+    encoder=VitEncoder(32, depth=3, num_heads=2, global_attn_indexes=(1,), window_size=7),
+)
+TINY_VIT = replace(CATALOGUE["mobile_sam"], image_size=256)
+assert isinstance(TINY_VIT.encoder, TinyVitEncoder)
+MODELS = {"vit": VIT, "tiny_vit": TINY_VIT}
+
+
+def seeded(model):
+    sam = build_model(model).eval().requires_grad_(False)
+    sam.load_state_dict(seeded_weights({key: value.shape for key, value in sam.state_dict().items()}))
+    return fuse(sam)
+
+
+@pytest.mark.parametrize("chunk_mb", [1e-3, 0.05, 8.0])
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_embeddings_are_the_same(name, chunk_mb):
+    sam, image = seeded(MODELS[name]), seeded_image(MODELS[name].image_size)
+    ours = cpu_form(sam, chunk_mb).image_encoder(image)
+    assert apart(ours.numpy(), sam.image_encoder(image).numpy()) < 1e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.inference_mode()
+def test_padding_is_not_computed(name):
+    sam, image = seeded(MODELS[name]), seeded_image(MODELS[name].image_size)
+
+    def operations(one):
+        with FlopCounterMode(display=False) as counter:
+            one.image_encoder(image)
+        return counter.get_total_flops()
+
+    assert operations(cpu_form(sam)) < operations(sam)
+
+
+def test_less_memory_at_a_time_takes_more_operators(tmp_path):
+    sam = seeded(VIT)
+    counts = []
+    for chunk_mb in (0.01, 8.0):
+        path = tmp_path / "encoder.onnx"
+        write_encoder(cpu_form(sam, chunk_mb), VIT, path)
+        counts.append(sum(node.op_type == "Softmax" for node in onnx.load(path).graph.node))
+    assert counts[0] > counts[1]
+
+
+def test_chunks_are_even_and_cover_everything():
+    for total, each, limit in ((19, 0.73, 8), (5, 9.2, 8), (64, 1, 8), (1, 1, 1)):
+        parts = list(chunks(total, each, limit))
+        assert [i for part in parts for i in range(part.start, part.stop)] == list(range(total))
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes) * each <= limit or max(sizes) == 1
+
+
+def test_the_reference_is_left_as_it_is():
+    sam = seeded(VIT)
+    names = [type(module).__name__ for module in sam.modules()]
+    cpu_form(sam)
+    assert names == [type(module).__name__ for module in sam.modules()]
