@@ -84,6 +84,7 @@ def quantize_encoder(
             ),
         )
     _fold_clips(proto.graph)
+    _part_biases(proto.graph)
     if not signed:
         _make_unsigned(proto.graph)
     onnx.save(proto, target)
@@ -118,6 +119,44 @@ def _fold_clips(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = replaced.get(name, name)
+
+
+def _part_biases(graph: onnx.GraphProto) -> None:
+    """Quantised Gemm(a, b, bias) becomes MatMul(a, b) - (-bias), and so does a sum behind a MatMul.
+
+    ONNX Runtime multiplies a quantised MatMul in integers; but before it looks for one, it makes a Gemm of
+    each MatMul with a sum behind it, and a Gemm whose bias is in float it computes in float, its weights
+    converted anew in every run. It makes no Gemm of a difference.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made = {output: node for node in graph.node for output in node.output}
+
+    def is_quantised(node: onnx.NodeProto | None, *kinds: str) -> bool:
+        if node is None or node.op_type not in kinds:
+            return False
+        weight = made.get(node.input[1])
+        return weight is not None and weight.op_type == "DequantizeLinear" and weight.input[0] in constants
+
+    negated = {}
+
+    for index, node in reversed(list(enumerate(graph.node))):
+        if node.op_type == "Add" and is_quantised(made.get(node.input[0]), "MatMul"):
+            if node.input[1] in constants:
+                negated[node.input[1]] = f"{node.input[1]}_negated"
+                node.op_type, node.input[1] = "Sub", negated[node.input[1]]
+        elif is_quantised(node, "Gemm") and not any(a.name == "transB" and a.i for a in node.attribute):
+            product, bias = f"{node.output[0]}_product", f"{node.input[2]}_negated"
+            negated[node.input[2]] = bias
+            after = onnx.helper.make_node("Sub", [product, bias], list(node.output), name=f"{node.name}_bias")
+            node.op_type, node.output[0] = "MatMul", product
+            del node.input[2:], node.attribute[:]
+            graph.node.insert(index + 1, after)
+    used = {name for node in graph.node for name in node.input}
+    for name, opposite in negated.items():
+        value = -onnx.numpy_helper.to_array(constants[name])
+        graph.initializer.append(onnx.numpy_helper.from_array(value, opposite))
+        if name not in used:
+            graph.initializer.remove(constants[name])
 
 
 def _make_unsigned(graph: onnx.GraphProto) -> None:

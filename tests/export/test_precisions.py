@@ -121,6 +121,19 @@ def test_int8_quantises_every_product_but_those_kept(encoder, images, tmp_path):
     np.testing.assert_allclose(run(unsigned, images[0]), run(signed, images[0]), atol=1e-2)
 
 
+def test_onnx_runtime_multiplies_int8_in_integers(encoder, images, tmp_path):
+    """Not in float, with weights converted in every run, as it does for what it does not recognise."""
+    path, optimised = tmp_path / "int8.onnx", tmp_path / "optimised.onnx"
+    int8.quantize_encoder(encoder, path, images)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(optimised)
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    linear = sum(node.op_type == "Gemm" for node in onnx.load(encoder).graph.node)
+    kinds = [node.op_type for node in onnx.load(optimised).graph.node]
+    assert linear and kinds.count("MatMulIntegerToFloat") == linear
+    assert "Gemm" not in kinds
+
+
 def test_windows_and_relative_positions_run_in_int8(tmp_path):
     """Of a ViT's attention only the linear layers are in INT8: ONNX Runtime has no kernel for more."""
     sam, side = small_vit(), SMALL_VIT.image_size
