@@ -134,6 +134,25 @@ def test_onnx_runtime_multiplies_int8_in_integers(encoder, images, tmp_path):
     assert "Gemm" not in kinds
 
 
+def test_the_input_of_a_convolution_in_float_is_not_rounded(encoder, images, tmp_path):
+    """Unless a convolution made it, which runs in integers for that: so the picture itself stays in float."""
+    path = tmp_path / "int8.onnx"
+    int8.quantize_encoder(encoder, path, images)
+    graph = onnx.load(path).graph
+    made = {node.output[0]: node.op_type for node in graph.node}
+    readers = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    source = {
+        n.output[0]: n.input[0] for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")
+    }
+    for node in graph.node:
+        if node.op_type == "Conv" and set(readers.get(node.output[0], [])) != {"QuantizeLinear"}:
+            before = source.get(source.get(node.input[0]))
+            assert before is None or made.get(before) == "Conv"
+
+
 def test_windows_and_relative_positions_run_in_int8(tmp_path):
     """Of a ViT's attention only the linear layers are in INT8: ONNX Runtime has no kernel for more."""
     sam, side = small_vit(), SMALL_VIT.image_size
