@@ -249,6 +249,12 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path} has first_multimask {data['mask']['first_multimask']} of {data['mask']['count']} masks; "
             "export it again"
         )
+    height, width = data["input"]["size"]
+    if data["input"]["resize"] == "longest_side" and height != width:
+        raise BundleError(
+            f"{path} has an input of {height} by {width}, into which images resized by their longest side do "
+            "not fit; export it again"
+        )
     for name in _paths(data):
         _check_path(bundle, name)
     for variant in data["variants"]:

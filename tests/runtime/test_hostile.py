@@ -113,3 +113,10 @@ def test_numbers_that_would_take_all_memory_are_refused(toy_copy, path, value):
     toy.rewrite_manifest(toy_copy, lambda manifest: manifest.update(changed(manifest, path, value)))
     with pytest.raises(SamEdgeError, match=path[-1]):
         load(toy_copy)
+
+
+def test_an_input_that_is_no_square_is_refused(toy_copy):
+    size = ("input", "size"), [1, 64]
+    toy.rewrite_manifest(toy_copy, lambda manifest: manifest.update(changed(manifest, *size)))
+    with pytest.raises(SamEdgeError, match="an input of 1 by 64"):
+        load(toy_copy)
