@@ -33,7 +33,7 @@ def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
 
 
 def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False) -> None:
-    """The prompt encoder and mask decoder in one graph, batched over prompts and points.
+    """The prompt encoder and mask decoder in one graph, batched over prompts and points, with one mask input.
 
     With `texts`, text embeddings (N, T, dim) are one more input, for any T, 0 included.
     """
@@ -41,7 +41,7 @@ def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False) 
     example = decoder_example(model, 2, fixed or 3, 4 if texts else None)
     prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
     each: dict[int, Any] = {0: prompts} if fixed else {0: prompts, 1: points}
-    dynamic: list[Any] = [None, each, each, {0: prompts}, {0: prompts}]
+    dynamic: list[Any] = [None, each, each, None, None]
     dynamic += [{0: prompts, 1: torch.export.Dim("num_texts", min=0)}] if texts else []
     # The extra embeddings are one argument, `*extra_embeddings`, if there are any; a tuple of None would be
     # taken for the axes of one tensor.

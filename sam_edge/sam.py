@@ -34,7 +34,7 @@ DECODER_BATCH = 8
 
 Floats = NDArray[np.float32]
 
-_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input", "text_embeddings")
+_PER_PROMPT = ("point_coords", "point_labels", "text_embeddings")
 
 
 @dataclass(frozen=True)
@@ -459,9 +459,9 @@ class Sam:
         text_embeddings: NDArray[np.float32] | None,
     ) -> Arrays:
         n = len(coords)
-        has_mask = np.full(n, mask_input is not None, np.float32)
+        has_mask = np.full(1, mask_input is not None, np.float32)
         if mask_input is None:
-            mask_input = np.zeros((n, 1, *self.manifest.mask_size), np.float32)
+            mask_input = np.zeros((1, 1, *self.manifest.mask_size), np.float32)
         inputs = {
             **embedding.arrays,
             "point_coords": coords,
@@ -478,14 +478,18 @@ class Sam:
         return inputs
 
     def _decode(self, inputs: Arrays) -> Arrays:
-        """In batches, or one by one where the graph was exported for one prompt."""
+        """In batches; one by one where the graph was exported for one prompt, or prompts have masks."""
         batch = next(t["shape"][0] for t in self.variant["decoder"]["inputs"] if t["name"] == "point_coords")
         batch = batch if isinstance(batch, int) else DECODER_BATCH
+        sliced: tuple[str, ...] = _PER_PROMPT
+        if inputs["has_mask_input"].any():
+            # A run takes one mask.
+            batch, sliced = 1, (*_PER_PROMPT, "mask_input")
         count = len(inputs["point_coords"])
         if count <= batch:
             return self._decoder.run(inputs)
         found = [
-            self._decoder.run({k: v[i : i + batch] if k in _PER_PROMPT else v for k, v in inputs.items()})
+            self._decoder.run({k: v[i : i + batch] if k in sliced else v for k, v in inputs.items()})
             for i in range(0, count, batch)
         ]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}

@@ -41,8 +41,6 @@ _PRODUCTS = {"FullyConnected", "MatMul", "Convolution", "Deconvolution", "Scaled
 _FREE_AXES: dict[str, tuple[int, ...]] = {
     "point_coords": (0, 1),
     "point_labels": (0, 1),
-    "mask_input": (0,),
-    "has_mask_input": (0,),
 }
 
 

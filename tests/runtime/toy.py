@@ -61,7 +61,7 @@ def write_decoder(path):
         node("Add", ["labels", "at_small"], "prompt"),  # (N, 1)
         node("Reshape", ["prompt", "n111"], "shift"),
         node("Reshape", ["has_mask_input", "n111"], "has_mask"),
-        node("Mul", ["mask_input", "has_mask"], "given"),  # (N, 1, 8, 8)
+        node("Mul", ["mask_input", "has_mask"], "given"),  # (1, 1, 8, 8)
         node("ReduceSum", ["image_embeddings", "channels"], "picture", keepdims=1),  # (1, 1, 8, 8)
         node("Add", ["picture", "shift"], "shifted"),
         node("Add", ["shifted", "given"], "one"),
@@ -87,8 +87,8 @@ DECODER = (
         ("image_embeddings", 1, 3, GRID, GRID),
         ("point_coords", "num_prompts", "num_points", 2),
         ("point_labels", "num_prompts", "num_points"),
-        ("mask_input", "num_prompts", 1, GRID, GRID),
-        ("has_mask_input", "num_prompts"),
+        ("mask_input", 1, 1, GRID, GRID),
+        ("has_mask_input", 1),
     ],
     [("low_res_masks", "num_prompts", 4, GRID, GRID), ("iou_predictions", "num_prompts", 4)],
 )
