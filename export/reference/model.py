@@ -95,7 +95,7 @@ class SamModel(nn.Module):
         has_mask_input: Tensor,
         *extra_embeddings: Tensor,
         text_embeddings: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Masks for N prompts on one image: what the exported decoder computes.
 
         Args:
@@ -110,15 +110,19 @@ class SamModel(nn.Module):
                 appendix D.5: a text's embedding is a sparse prompt).
 
         Returns:
-            low_res_masks (N, 4, 4h, 4w) logits and iou_predictions (N, 4).
+            low_res_masks (N, 4, 4h, 4w) logits, iou_predictions (N, 4), and what else the mask decoder makes.
         """
         sparse = self.prompt_encoder.embed_points(point_coords, point_labels)
         if text_embeddings is not None:
             sparse = torch.cat([sparse, text_embeddings], dim=1)
         dense = self.prompt_encoder.embed_masks(mask_input, has_mask_input)
         positions = self.prompt_encoder.dense_positions()
-        masks, scores = self.mask_decoder(image_embeddings, positions, sparse, dense, *extra_embeddings)
-        return masks, stability(masks, self.mask_threshold) if self.scores == "stability" else scores
+        masks, scores, *rest = self.mask_decoder(
+            image_embeddings, positions, sparse, dense, *extra_embeddings
+        )
+        if self.scores == "stability":
+            scores = stability(masks, self.mask_threshold)
+        return masks, scores, *rest
 
 
 class SamHq(SamModel):
@@ -165,7 +169,7 @@ class PromptAndMaskDecoder(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
         *extra_embeddings: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         return self.sam.decode(
             image_embeddings, point_coords, point_labels, mask_input, has_mask_input, *extra_embeddings
         )
@@ -187,7 +191,7 @@ class TextAndMaskDecoder(nn.Module):
         has_mask_input: Tensor,
         text_embeddings: Tensor,
         *extra_embeddings: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         prompts = point_coords, point_labels, mask_input, has_mask_input
         return self.sam.decode(image_embeddings, *prompts, *extra_embeddings, text_embeddings=text_embeddings)
 

@@ -41,6 +41,7 @@ class Mock(Backend):
 
     name = "mock"
     formats = ("onnx", "openvino", "coreml")
+    has_stages = False
 
     def devices(self) -> list[DeviceInfo]:
         """One, which is always there."""
