@@ -49,6 +49,12 @@ def cpu_form(sam: SamModel, chunk_mb: float = CHUNK_MB) -> SamModel:
     return sam.requires_grad_(False)
 
 
+def has_form(sam: SamModel) -> bool:
+    """Whether the encoder's form for CPUs is another than its own."""
+    kinds = image_encoder_vit.Block, image_encoder_tiny_vit.Block
+    return any(isinstance(module, kinds) for module in sam.image_encoder.modules())
+
+
 class Projections(nn.Module):
     """Queries, scaled, keys and values of tokens, and what is made of the values that attention finds.
 

@@ -106,7 +106,7 @@ class FixedPointsDecoder(nn.Module):
 
     def forward(
         self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, *rest: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """As `SamModel.decode` for N = 1."""
         outputs = self.inner.sam.mask_decoder.output_tokens().shape[0]
         absent = (point_labels == ABSENT).to(point_coords.dtype)

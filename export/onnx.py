@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,13 @@ OPSET = 18
 EXTERNAL_DATA_BYTES = 1_800_000_000
 
 DECODER_OUTPUTS = ["low_res_masks", "iou_predictions"]
+# What masks are made of, behind which scores need nothing.
+STAGE_VALUES = ["image_tokens", "mask_weights"]
+SCORER_OUTPUTS = ["iou_predictions", *STAGE_VALUES]
+UPSCALER_OUTPUTS = ["low_res_masks"]
+
+# Smaller weights are not worth a line on where they are.
+_SHARED_BYTES = 1024
 
 
 def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
@@ -33,24 +40,45 @@ def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
     _finish(proto, path)
 
 
-def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False) -> None:
-    """The prompt encoder and mask decoder in one graph, batched over prompts and points.
+def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, stages: bool = False) -> None:
+    """The prompt encoder and mask decoder in one graph, batched over prompts and points, with one mask input.
 
-    With `texts`, text embeddings (N, T, dim) are one more input, for any T, 0 included.
+    With `texts`, text embeddings (N, T, dim) are one more input, for any T, 0 included. With `stages`, which
+    `reassociate.has_stages`, `STAGE_VALUES` are outputs behind the published ones.
     """
     fixed = model.prompt.num_points
     example = decoder_example(model, 2, fixed or 3, 4 if texts else None)
     prompts, points = torch.export.Dim("num_prompts"), torch.export.Dim("num_points")
     each: dict[int, Any] = {0: prompts} if fixed else {0: prompts, 1: points}
-    dynamic: list[Any] = [None, each, each, {0: prompts}, {0: prompts}]
+    dynamic: list[Any] = [None, each, each, None, None]
     dynamic += [{0: prompts, 1: torch.export.Dim("num_texts", min=0)}] if texts else []
     # The extra embeddings are one argument, `*extra_embeddings`, if there are any; a tuple of None would be
     # taken for the axes of one tensor.
     dynamic += [({},) * len(model.extra_embeddings)] if model.extra_embeddings else []
     inputs, values = list(example), tuple(example.values())
     decoder = TextAndMaskDecoder(sam) if texts else PromptAndMaskDecoder(sam)
-    proto = _trace(decoder, values, inputs, DECODER_OUTPUTS, tuple(dynamic))
+    outputs = DECODER_OUTPUTS + (STAGE_VALUES if stages else [])
+    proto = _trace(decoder, values, inputs, outputs, tuple(dynamic))
     _finish(proto, path)
+
+
+def write_part(source: Path, target: Path, outputs: Collection[str], inputs: Collection[str] = ()) -> None:
+    """Write the part of a graph that makes some of its outputs, of its own inputs and of `inputs`, which are
+    outputs too."""
+    proto = onnx.load(source)
+    graph = proto.graph
+    needed, nodes = set(outputs), list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if needed & set(node.output) - set(inputs):
+            nodes.insert(0, node)
+            needed |= set(node.input)
+    needed &= {*inputs, *(value.name for value in (*graph.input, *graph.initializer))}
+    given = [value for value in (*graph.input, *graph.output) if value.name in needed]
+    made = [value for name in outputs for value in graph.output if value.name == name]
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    part = onnx.helper.make_graph(nodes, graph.name, given, made, weights)
+    proto.graph.CopyFrom(part)
+    save(proto, target)
 
 
 def write_batched(
@@ -73,11 +101,26 @@ def trace(
     _finish(_trace(module, example, inputs, outputs, dynamic), path)
 
 
-def stamp(source: Path, target: Path, facts: Mapping[str, Any]) -> None:
-    """Write `source` to `target` with the model's facts in its `metadata_props`."""
+def stamp(source: Path, target: Path, facts: Mapping[str, Any], shared: Path | None = None) -> None:
+    """Write `source` to `target` with the model's facts in its `metadata_props`.
+
+    Weights that are also in `shared`, a graph beside `target`, are read from there: to ONNX its file is
+    external data, at an offset each.
+    """
     proto = onnx.load(source)
     onnx.helper.set_model_props(proto, {"sam_edge": json.dumps(facts, sort_keys=True)})
+    if shared is not None:
+        _share_weights(proto.graph, shared)
     save(proto, target)
+
+
+def _share_weights(graph: onnx.GraphProto, shared: Path) -> None:
+    content = shared.read_bytes()
+    for tensor in graph.initializer:
+        size, offset = len(tensor.raw_data), content.find(tensor.raw_data)
+        if size >= _SHARED_BYTES and offset >= 0:
+            onnx.external_data_helper.set_external_data(tensor, shared.name, offset, size)
+            tensor.ClearField("raw_data")
 
 
 def save(proto: onnx.ModelProto, path: Path) -> None:
@@ -86,8 +129,8 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
         onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data")
         onnx.checker.check_model(str(path))
     else:
-        onnx.checker.check_model(proto)
         onnx.save(proto, path)
+        onnx.checker.check_model(str(path))
 
 
 def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

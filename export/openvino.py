@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from sam_edge.backends.openvino import no_telemetry
+from sam_edge.backends.openvino import no_telemetry, read_model
 from sam_edge.errors import ExportError
 from sam_edge.quiet import quiet
 
@@ -139,9 +139,30 @@ def write_decoder_int8(source: Path, path: Path, facts: Mapping[str, Any], stati
     return ["activations of the decoder"]
 
 
+def share_weights(path: Path, other: Path) -> None:
+    """Let the graph `path` read its weights from the .bin of `other`, beside it, and delete its own.
+
+    The little that is not there, constants that only one of them needs, is appended.
+    """
+    own, shared = path.with_suffix(".bin"), other.with_suffix(".bin")
+    weights, content = own.read_bytes(), shared.read_bytes()
+
+    def moved(match: re.Match[str]) -> str:
+        nonlocal content
+        start, size = int(match[1]), int(match[2])
+        one = weights[start : start + size]
+        content += b"" if one in content else one
+        return f'offset="{content.find(one)}" size="{size}"'
+
+    xml = re.sub(r'offset="(\d+)" size="(\d+)"', moved, path.read_text(encoding="utf-8"))
+    path.write_text(xml, encoding="utf-8")
+    shared.write_bytes(content)
+    own.unlink()
+
+
 def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs of a written graph: name, dtype and shape, dynamic axes by name."""
-    model = _core().read_model(path)
+    model = read_model(_core(), path)
     return [_tensor(port) for port in model.inputs], [_tensor(port) for port in model.outputs]
 
 

@@ -97,24 +97,28 @@ class FewKeys(nn.Module):
         return weights.reshape(n, -1, count) @ given + self.out_bias
 
 
-class RowUpscaling(nn.Module):
-    """SAM's `output_upscaling` of rows: (N, P, dim) image tokens -> (N, 16 P, dim / 8), each token's pixels
-    in the order of `shuffle`."""
+class Upscaler(nn.Module):
+    """SAM's `output_upscaling` and its product with the masks' weights, of rows: one for each pixel.
 
-    def __init__(self, upscaling: nn.Sequential) -> None:
+    `grid` is (h, w) of the image tokens.
+    """
+
+    def __init__(self, upscaling: nn.Sequential, grid: tuple[int, int]) -> None:
         super().__init__()
+        self.grid = grid
         layers: Any = upscaling
         first, self.norm, _, second, _ = layers
         self.first, self.second = _as_linear(first), _as_linear(second)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, P, dim) -> (N, 16 P, dim / 8)."""
-        n, tokens, _ = x.shape
+    def forward(self, image_tokens: Tensor, mask_weights: Tensor) -> Tensor:
+        """(N, h * w, dim) after the transformer, (N, M, dim / 8) -> low_res_masks (N, M, 4h, 4w)."""
+        n, tokens, _ = image_tokens.shape
         norm: Any = self.norm
         width = norm.weight.shape
-        x = self.first(x).reshape(n, 4 * tokens, *width)
+        x = self.first(image_tokens).reshape(n, 4 * tokens, *width)
         x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
-        return F.gelu(self.second(x).reshape(n, 16 * tokens, -1))
+        rows = F.gelu(self.second(x).reshape(n, 16 * tokens, -1))
+        return shuffle(mask_weights @ rows.transpose(1, 2), *self.grid)
 
 
 def _as_linear(convolution: nn.ConvTranspose2d) -> nn.Linear:
@@ -128,35 +132,30 @@ def _as_linear(convolution: nn.ConvTranspose2d) -> nn.Linear:
 
 
 def shuffle(rows: Tensor, height: int, width: int) -> Tensor:
-    """(N, M, 16 * height * width), as `RowUpscaling` orders pixels -> (N, M, 4 * height, 4 * width)."""
+    """(N, M, 16 * height * width), as `Upscaler` orders pixels -> (N, M, 4 * height, 4 * width)."""
     n, masks, _ = rows.shape
     pixels = rows.reshape(-1, width, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5)
     return pixels.reshape(n, masks, 4 * height, 4 * width)
 
 
 class RowMaskDecoder(MaskDecoder):
-    """`MaskDecoder` whose masks are made of rows of pixels; for SAM's own kind, without finer features."""
+    """`MaskDecoder` whose masks are made by an `Upscaler`; for SAM's own kind, without finer features."""
 
-    def attend(
-        self,
-        image_embeddings: Tensor,
-        image_pe: Tensor,
-        sparse: Tensor,
-        dense: Tensor | None,
-        *features: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The tokens (N, T + K, dim) and rows of pixels (N, 16 * h * w, dim / 8)."""
-        queries, keys = self.transform(image_embeddings, image_pe, sparse, dense)
-        self.grid = image_embeddings.shape[2:]
-        return queries, self.output_upscaling(keys)
-
-    def masks(self, queries: Tensor, upscaled: Tensor) -> Tensor:
-        """As `MaskDecoder.masks`, of rows."""
-        return shuffle(self.hypernetworks(queries) @ upscaled.transpose(1, 2), *self.grid)
+    def forward(  # type: ignore[override]
+        self, image_embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """As `MaskDecoder.forward`, and then what masks are made of: `Upscaler`'s inputs."""
+        queries, image_tokens = self.transform(image_embeddings, image_pe, sparse, dense)
+        mask_weights = self.hypernetworks(queries)
+        masks = self.output_upscaling(image_tokens, mask_weights)
+        return masks, self.iou_prediction_head(queries[:, 0]), image_tokens, mask_weights
 
 
 def reassociate(sam: SamModel) -> SamModel:
-    """A copy of `sam` with the decoder as above; what it shares with `sam` is not to be trained."""
+    """A copy of `sam` with the decoder as above; what it shares with `sam` is not to be trained.
+
+    Where `has_stages`, its `decode` also gives out `image_tokens` and `mask_weights`.
+    """
     copied = copy.copy(sam)
     copied._modules = dict(sam._modules)
     decoder = copy.deepcopy(sam.mask_decoder)
@@ -166,7 +165,13 @@ def reassociate(sam: SamModel) -> SamModel:
         layer.cross_attn_image_to_token = FewKeys(layer.cross_attn_image_to_token)
     transformer.final_attn_token_to_image = FewQueries(transformer.final_attn_token_to_image)
     if type(decoder) is MaskDecoder:
-        decoder.output_upscaling = RowUpscaling(decoder.output_upscaling)  # type: ignore[assignment]
+        grid = sam.prompt_encoder.image_embedding_size
+        decoder.output_upscaling = Upscaler(decoder.output_upscaling, grid)  # type: ignore[assignment]
         decoder.__class__ = RowMaskDecoder
     copied.mask_decoder = decoder
     return copied.requires_grad_(False)
+
+
+def has_stages(sam: SamModel) -> bool:
+    """Whether scores come before masks in `sam`, as `reassociate` made it: masks can then be left out."""
+    return type(sam.mask_decoder) is RowMaskDecoder and sam.scores == "predicted_iou"

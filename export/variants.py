@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from sam_edge.backends import get_backend
 from sam_edge.backends.providers import SIMULATED_QNN
 from sam_edge.errors import BackendError, SamEdgeError
 from sam_edge.files import sha256_file
+from sam_edge.manifest import STAGES
 from sam_edge.models.catalogue import Model
 from sam_edge.prompts import ABSENT
 from sam_edge.targets import HEXAGON
 
 from . import onnx
 from .calibration import Calibration
-from .cpu_form import CHUNK_MB, cpu_form
+from .cpu_form import CHUNK_MB, cpu_form, has_form
 from .reference.model import SamModel
 from .search import Parity, keep_few
 
@@ -128,13 +130,26 @@ class Workshop:
     @cached_property
     def plain_encoder(self) -> Path:
         """FP32 encoder.onnx of the reference, whose attention OpenVINO fuses by itself."""
+        if not has_form(self.sam):
+            return self.encoder
         return self._traced("plain-encoder.onnx", onnx.write_encoder, self.sam)
 
     @cached_property
-    def decoder(self) -> Path:
-        """FP32 decoder.onnx in the form for CPUs."""
-        write = partial(onnx.write_decoder, texts=self.options.text_embeddings)
-        return self._traced("decoder.onnx", write, self.in_cpu_form)
+    def decoder_parts(self) -> dict[str, Path]:
+        """FP32 files of the reference in the form for CPUs: "decoder" and, where scores come before masks,
+        the `STAGES` of it."""
+        from .reassociate import has_stages
+
+        stages = has_stages(self.in_cpu_form)
+        write = partial(onnx.write_decoder, texts=self.options.text_embeddings, stages=stages)
+        whole = self._traced("decoder.onnx", write, self.in_cpu_form)
+        if not stages:
+            return {"decoder": whole}
+        parts = {part: self.work / f"{part}.onnx" for part in ("decoder", *STAGES)}
+        onnx.write_part(whole, parts["scorer"], onnx.SCORER_OUTPUTS)
+        onnx.write_part(whole, parts["upscaler"], onnx.UPSCALER_OUTPUTS, onnx.STAGE_VALUES)
+        onnx.write_part(whole, whole, onnx.DECODER_OUTPUTS)
+        return parts
 
     @cached_property
     def in_cpu_form(self) -> SamModel:
@@ -158,6 +173,8 @@ class Workshop:
     @cached_property
     def rewritten_plain_encoder(self) -> Path:
         """`plain_encoder` of `rewritten`."""
+        if not has_form(self.sam):
+            return self.rewritten_encoder
         return self._traced("plain-rewritten.onnx", onnx.write_encoder, self.rewritten)
 
     @cached_property
@@ -218,6 +235,18 @@ class Workshop:
                     "has_mask_input": np.zeros(1, np.float32),
                     **texts,
                 }
+
+    def part_inputs(self, part: str) -> Iterator[dict[str, Any]]:
+        """Calibration inputs of the encoder, or of one of `decoder_parts`."""
+        if part == "encoder":
+            yield from ({"images": image} for image in self.calibration.images[:4])
+        elif part == "upscaler":
+            scorer = get_backend("onnxruntime").open(self.decoder_parts["scorer"], "cpu", None)
+            for inputs in self.decoder_inputs():
+                found = scorer.run(inputs)
+                yield {name: found[name] for name in onnx.STAGE_VALUES}
+        else:
+            yield from self.decoder_inputs()
 
 
 Measure = Callable[[], Parity]
@@ -301,35 +330,32 @@ def _onnx(
     facts = {**facts, "opset": onnx.OPSET}
     kept: list[str] = []
     remark = ""
+    made = {"encoder": encoder} | {part: encoder.with_name(f"{part}.onnx") for part in shop.decoder_parts}
+    sources = made
     if precision == "fp32":
-        made = shop.encoder, shop.decoder
+        sources = {"encoder": shop.encoder, **shop.decoder_parts}
     elif precision == "fp16":
         from . import fp16
 
-        made = shop.work / "fp16-encoder.onnx", shop.work / "fp16-decoder.onnx"
-        pictures = ({"images": image} for image in shop.calibration.images[:4])
-        islands = {
-            "encoder": fp16.convert(shop.encoder, made[0], pictures),
-            "decoder": fp16.convert(shop.decoder, made[1], shop.decoder_inputs()),
-        }
-        kept = [
-            f"{part} {name}: FP32, as FP16 would overflow or lose digits"
-            for part, names in islands.items()
-            for name in names
-        ]
+        sources = {part: shop.work / f"fp16-{part}.onnx" for part in made}
+        for part, exact in {"encoder": shop.encoder, **shop.decoder_parts}.items():
+            islands = fp16.convert(exact, sources[part], shop.part_inputs(part))
+            if part not in STAGES:
+                kept += [f"{part} {name}: FP32, as FP16 would overflow or lose digits" for name in islands]
     else:
         from . import int8
 
         images, signed = shop.calibration.images, "vnni" in shop.options.targets
         source = shop.rewritten_encoder
-        int8.compress_decoder(shop.decoder, decoder)
+        int8.compress_decoder(shop.decoder_parts["decoder"], decoder)
         left, remark = search(
             source, lambda names: int8.quantize_encoder(source, encoder, images, names, signed)
         )
         kept = [*_because(left), "decoder: activations in float, masks are drawn from them"]
-        made = encoder, decoder
-    for source, target, part in zip(made, (encoder, decoder), ("encoder", "decoder"), strict=True):
-        onnx.stamp(source, target, {**facts, "graph": part})
+        for part in made.keys() & set(STAGES):
+            int8.compress_decoder(shop.decoder_parts[part], made[part])
+    for part, path in made.items():
+        onnx.stamp(sources[part], path, {**facts, "graph": part}, decoder if part in STAGES else None)
     if shop.options.compat:
         from .compat import write_published_decoder
 
@@ -379,17 +405,28 @@ def _openvino(
     from . import openvino
 
     static = not shop.options.dynamic
-    encoder_facts, decoder_facts = ({**facts, "graph": part} for part in ("encoder", "decoder"))
+    encoder_facts = {**facts, "graph": "encoder"}
+    kept = []
     if precision != "int8":
-        kept = openvino.write(shop.plain_encoder, encoder, encoder_facts, precision, static)
-        kept += openvino.write(shop.decoder, decoder, decoder_facts, precision, static)
-        return Written(list(dict.fromkeys(kept)))
+        kept += openvino.write(shop.plain_encoder, encoder, encoder_facts, precision, static)
+    for part, exact in shop.decoder_parts.items():
+        path, part_facts = encoder.with_name(f"{part}.xml"), {**facts, "graph": part}
+        # Stages are for many prompts.
+        fixed = static and part not in STAGES
+        if precision == "int8":
+            kept += openvino.write_decoder_int8(exact, path, part_facts, fixed)
+        else:
+            kept += openvino.write(exact, path, part_facts, precision, fixed)
+        if part in STAGES:
+            openvino.share_weights(path, decoder)
+    kept = list(dict.fromkeys(kept))
+    if precision != "int8":
+        return Written(kept)
     full, images, source = (
         "vnni" in shop.options.targets,
         shop.calibration.images,
         shop.rewritten_plain_encoder,
     )
-    kept = openvino.write_decoder_int8(shop.decoder, decoder, decoder_facts, static)
     kept += ["attention scores, softmax and values", "LayerNorm", "GELU"]
 
     def quantise(names: Sequence[str]) -> None:
@@ -477,5 +514,10 @@ def describe(
         "deployment_target": f"iOS{options.ios}" if kind == "coreml" else None,
         "encoder": graph_facts(kind, directory, "encoder", root),
         "decoder": graph_facts(kind, directory, "decoder", root),
+        **{
+            part: graph_facts(kind, directory, part, root)
+            for part in STAGES
+            if (directory / f"{part}{SUFFIX[kind]}").exists()
+        },
         "tools": {tool: version(tool) for tool in _TOOLS[kind]},
     }

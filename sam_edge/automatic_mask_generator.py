@@ -1,8 +1,9 @@
 """Masks for everything in an image: `SamAutomaticMaskGenerator`, as in `segment_anything`, in NumPy.
 
 Kirillov et al. 2023, appendix B. What makes it fast gives the same masks: candidates below
-`pred_iou_thresh` are dropped before they are upscaled, the others are computed only where they can be, band
-by band, and only masks that survive are kept at the image's size.
+`pred_iou_thresh` are dropped before they are drawn where the decoder knows scores first, and before they are
+upscaled anyhow; the others are computed only where they can be, band by band, and only masks that survive
+are kept at the image's size.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from .amg import (
 )
 from .errors import PromptError
 from .preprocess import check_image
-from .prompts import Prompts
 from .regions import remove_small_regions
 from .sam import Sam
 
@@ -189,11 +189,9 @@ class SamAutomaticMaskGenerator:
         found = []
         for start in range(0, len(points), self.points_per_batch):
             batch = points[start : start + self.points_per_batch]
-            low_res, scores = self.model.decode(embedding, Prompts(batch[:, None]))
-            passed = scores > self.pred_iou_thresh if self.pred_iou_thresh > 0 else np.ones_like(scores, bool)
-            for n, m in np.argwhere(passed):
+            for n, _, score, low_res in self.model.candidates(embedding, batch, self.pred_iou_thresh):
                 window = upscaling.window(
-                    low_res[n, m], self.model.manifest.mask_threshold, self.stability_score_offset
+                    low_res, self.model.manifest.mask_threshold, self.stability_score_offset
                 )
                 stability = window.stability_score
                 if self.stability_score_thresh > 0 and not stability >= self.stability_score_thresh:
@@ -206,9 +204,7 @@ class SamAutomaticMaskGenerator:
                     continue
                 bits, shape = np.packbits(window.mask), (window.mask.shape[0], window.mask.shape[1])
                 at = batch[n] + np.array([x0, y0])
-                found.append(
-                    _Candidate(box, float(scores[n, m]), stability, at, crop_box, corner, shape, bits)
-                )
+                found.append(_Candidate(box, score, stability, at, crop_box, corner, shape, bits))
             advance(start + len(batch))
         if not found:
             return []

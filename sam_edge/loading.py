@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_here
 from .bundle import PRECISIONS, Bundle, open_bundle
 from .errors import BackendError, BundleError
+from .manifest import STAGES
 from .sam import Choice, Sam
 from .targets import meant_for
 from .warm import Warm, graph_id
@@ -122,14 +123,18 @@ def _load(
 
         return open_clip(bundle, variant["id"], partial(opened, checked=True))
 
-    encoder = opened(variant, "encoder")
-    try:
-        decoder = opened(variant, "decoder")
-    except BaseException:
-        encoder.close()
-        raise
+    def both(*graphs: str) -> tuple[Session, Session]:
+        first = opened(variant, graphs[0])
+        try:
+            return first, opened(variant, graphs[1])
+        except BaseException:
+            first.close()
+            raise
+
+    encoder, decoder = both("encoder", "decoder")
     explained = partial(explain_choice, bundle, wanted, (backend, variant))
-    return Sam(bundle, variant, backend.name, encoder, decoder, explained, opened_clip, threads)
+    stages = partial(both, *STAGES) if backend.has_stages and STAGES[0] in variant else None
+    return Sam(bundle, variant, backend.name, encoder, decoder, explained, opened_clip, threads, stages)
 
 
 def is_whole(variant: dict[str, Any], device: str) -> bool:

@@ -19,6 +19,8 @@ from .schema import validate
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+# The parts of a decoder whose scores come before its masks: all that comes before, and what draws masks.
+STAGES = ("scorer", "upscaler")
 
 
 @dataclass(frozen=True)
@@ -249,16 +251,26 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path} has first_multimask {data['mask']['first_multimask']} of {data['mask']['count']} masks; "
             "export it again"
         )
+    height, width = data["input"]["size"]
+    if data["input"]["resize"] == "longest_side" and height != width:
+        raise BundleError(
+            f"{path} has an input of {height} by {width}, into which images resized by their longest side do "
+            "not fit; export it again"
+        )
     for name in _paths(data):
         _check_path(bundle, name)
     for variant in data["variants"]:
-        _check_graphs(path, variant, ("encoder", "decoder"))
+        stages = tuple(part for part in STAGES if part in variant)
+        if stages not in ((), STAGES):
+            raise BundleError(f"{path} names a {stages[0]} of {variant['id']!r} alone; export it again")
+        _check_graphs(path, variant, ("encoder", "decoder", *stages))
         # How many prompts a run takes is read from there.
-        inputs = variant["decoder"]["inputs"]
-        if not any(tensor["name"] == "point_coords" and tensor["shape"] for tensor in inputs):
-            raise BundleError(
-                f"{path}: the decoder of {variant['id']!r} takes no point_coords; export it again"
-            )
+        for part in ("decoder", *stages[:1]):
+            inputs = variant[part]["inputs"]
+            if not any(tensor["name"] == "point_coords" and tensor["shape"] for tensor in inputs):
+                raise BundleError(
+                    f"{path}: the {part} of {variant['id']!r} takes no point_coords; export it again"
+                )
         _check_target(path, variant)
     for variant in _clip_variants(data):
         _check_graphs(path, variant, ("text_encoder", "image_encoder"))
@@ -284,7 +296,7 @@ def _paths(data: dict[str, Any]) -> list[str]:
     names = [data["golden"]["path"]]
     for variant in data["variants"]:
         names += [file["path"] for file in variant["files"]]
-        names += [variant["encoder"]["path"], variant["decoder"]["path"]]
+        names += [variant[part]["path"] for part in ("encoder", "decoder", *STAGES) if part in variant]
         names += [variant["context"][part] for part in ("encoder", "decoder") if "context" in variant]
     if "clip" in data:
         names += [data["clip"]["tokenizer"]["path"], data["clip"]["golden"]["path"]]

@@ -51,8 +51,8 @@ def _manifest(size: int) -> dict[str, Any]:
     prompts: dict[str, list[Any]] = {
         "point_coords": ["num_prompts", "num_points", 2],
         "point_labels": ["num_prompts", "num_points"],
-        "mask_input": ["num_prompts", 1, mask, mask],
-        "has_mask_input": ["num_prompts"],
+        "mask_input": [1, 1, mask, mask],
+        "has_mask_input": [1],
     }
     masks: dict[str, list[Any]] = {
         "low_res_masks": ["num_prompts", 4, mask, mask],

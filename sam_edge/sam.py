@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ DECODER_BATCH = 8
 
 Floats = NDArray[np.float32]
 
-_PER_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input", "text_embeddings")
+_PER_PROMPT = ("point_coords", "point_labels", "text_embeddings")
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ class Sam:
         explain: Callable[[], list[Choice]] = list,
         open_clip: Callable[[], Clip] | None = None,
         threads: int | None = None,
+        open_stages: Callable[[], tuple[Session, Session]] | None = None,
     ) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -170,6 +171,9 @@ class Sam:
         self.threads = threads
         self._clip: Clip | None = None
         self._clip_lock = threading.Lock()
+        self._open_stages = open_stages
+        self._stages: tuple[Session, Session] | None = None
+        self._stages_lock = threading.Lock()
 
     @property
     def placement(self) -> dict[str, dict[str, int] | None]:
@@ -220,6 +224,7 @@ class Sam:
             self.close()
             self._encoder, self._decoder, self._clip = moved._encoder, moved._decoder, None
             self.device, self._open_clip = moved.device, moved._open_clip
+            self._stages, self._open_stages = None, moved._open_stages
         return self
 
     def __call__(self, batched_input: list[dict[str, Any]], multimask_output: bool) -> list[dict[str, Any]]:
@@ -386,6 +391,60 @@ class Sam:
         best = np.arange(len(scores)), scores.argmax(1)
         return low_res[best][:, None], scores[best][:, None]
 
+    def candidates(
+        self, embedding: ImageEmbedding, points: NDArray[Any], threshold: float
+    ) -> Iterator[tuple[int, int, float, Floats]]:
+        """The masks of clicks whose scores are above `threshold`, in order; 0 or less for all masks.
+
+        Where the variant has the decoder in two stages, masks are drawn for no other prompts.
+
+        Args:
+            embedding: from `encode`.
+            points: (N, 2) x, y in pixels of the original image, each a prompt of its own.
+            threshold: of the scores.
+
+        Yields:
+            the point's index, the mask's among those of `decode`, its score, and its low-resolution logits
+            (h, w).
+
+        Raises:
+            PromptError: as `decode`.
+        """
+        prompts, stages = Prompts(points[:, None]), self._both_stages() if threshold > 0 else None
+        if stages is None:
+            low_res, scores = self.decode(embedding, prompts)
+            passed = scores > threshold if threshold > 0 else np.ones_like(scores, bool)
+            for n, m in np.argwhere(passed):
+                yield int(n), int(m), float(scores[n, m]), low_res[n, m]
+            return
+        scorer, upscaler = stages
+        rules, first = self.manifest, self.manifest.first_multimask
+        tensors = {one["name"]: one["shape"][1:] for one in self.variant["upscaler"]["inputs"]}
+        ((_, inputs),) = self._inputs(embedding, prompts)
+        done = 0
+        for batch in self._batches(inputs, "scorer"):
+            found, count = scorer.run(batch), len(batch["point_coords"])
+            _check_outputs(found, "iou_predictions", count, rules.mask_count)
+            for name, shape in tensors.items():
+                _check_outputs(found, name, count, *shape)
+            scores = found["iou_predictions"][:, first:]
+            passed = scores > threshold
+            drawn = np.flatnonzero(passed.any(1))
+            if len(drawn):
+                made = upscaler.run({name: found[name][drawn] for name in tensors})
+                _check_outputs(made, "low_res_masks", len(drawn), rules.mask_count, *rules.mask_size)
+                for n, low_res in zip(drawn, made["low_res_masks"], strict=True):
+                    for m in np.flatnonzero(passed[n]):
+                        yield done + int(n), int(m), float(scores[n, m]), low_res[first + m]
+            done += count
+
+    def _both_stages(self) -> tuple[Session, Session] | None:
+        """The scorer and the upscaler, opened when they are first asked for; None where there are none."""
+        with self._stages_lock:
+            if self._stages is None and self._open_stages is not None:
+                self._stages = self._open_stages()
+            return self._stages
+
     def upscaling(self, original_size: tuple[int, int]) -> Upscaling:
         """How low-resolution logits are brought to an image of `original_size` (H, W)."""
         rules = self.manifest
@@ -412,24 +471,10 @@ class Sam:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """All of the decoder's masks (N, M, h, w) and scores (N, M)."""
         rules = self.manifest
-        if embedding.model != rules.model_id:
-            raise PromptError(
-                "the embedding was made with another model; encode the image again with this one"
-            )
-        resized = resized_size(embedding.original_size, rules.square)
-        # Every prompt is checked before the decoder's first run.
-        groups = [
-            (
-                indices,
-                self._filled_up(
-                    *encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size)
-                ),
-            )
-            for indices, group in by_point_count(prompts)
-        ]
-        found = [self._decode(self._decoder_inputs(embedding, *encoded)) for _, encoded in groups]
-        for (_, encoded), outputs in zip(groups, found, strict=True):
-            n, m = len(encoded[0]), rules.mask_count
+        groups = self._inputs(embedding, prompts)
+        found = [self._decode(inputs) for _, inputs in groups]
+        for (_, inputs), outputs in zip(groups, found, strict=True):
+            n, m = len(inputs["point_coords"]), rules.mask_count
             _check_outputs(outputs, "low_res_masks", n, m, *rules.mask_size)
             _check_outputs(outputs, "iou_predictions", n, m)
         low_res, scores = (
@@ -440,6 +485,21 @@ class Sam:
             order = np.argsort(np.concatenate([indices for indices, _ in groups]))
             low_res, scores = low_res[order], scores[order]
         return low_res, scores
+
+    def _inputs(self, embedding: ImageEmbedding, prompts: Prompts) -> list[tuple[NDArray[np.intp], Arrays]]:
+        """The decoder's inputs for the prompts of each number of points, and which prompts these are; every
+        prompt is checked."""
+        rules = self.manifest
+        if embedding.model != rules.model_id:
+            raise PromptError(
+                "the embedding was made with another model; encode the image again with this one"
+            )
+        resized = resized_size(embedding.original_size, rules.square)
+        encoded = [
+            (indices, encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
+            for indices, group in by_point_count(prompts)
+        ]
+        return [(which, self._decoder_inputs(embedding, *self._filled_up(*one))) for which, one in encoded]
 
     def _filled_up(
         self, coords: Floats, labels: Floats, mask_input: Floats | None, text_embeddings: Floats | None
@@ -459,9 +519,9 @@ class Sam:
         text_embeddings: NDArray[np.float32] | None,
     ) -> Arrays:
         n = len(coords)
-        has_mask = np.full(n, mask_input is not None, np.float32)
+        has_mask = np.full(1, mask_input is not None, np.float32)
         if mask_input is None:
-            mask_input = np.zeros((n, 1, *self.manifest.mask_size), np.float32)
+            mask_input = np.zeros((1, 1, *self.manifest.mask_size), np.float32)
         inputs = {
             **embedding.arrays,
             "point_coords": coords,
@@ -478,22 +538,31 @@ class Sam:
         return inputs
 
     def _decode(self, inputs: Arrays) -> Arrays:
-        """In batches, or one by one where the graph was exported for one prompt."""
-        batch = next(t["shape"][0] for t in self.variant["decoder"]["inputs"] if t["name"] == "point_coords")
-        batch = batch if isinstance(batch, int) else DECODER_BATCH
-        count = len(inputs["point_coords"])
-        if count <= batch:
-            return self._decoder.run(inputs)
-        found = [
-            self._decoder.run({k: v[i : i + batch] if k in _PER_PROMPT else v for k, v in inputs.items()})
-            for i in range(0, count, batch)
-        ]
+        found = [self._decoder.run(batch) for batch in self._batches(inputs, "decoder")]
+        if len(found) == 1:
+            return found[0]
         return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+    def _batches(self, inputs: Arrays, graph: str) -> Iterator[Arrays]:
+        """Of `inputs`; one by one where the graph was exported for one prompt, or prompts have masks."""
+        batch = next(t["shape"][0] for t in self.variant[graph]["inputs"] if t["name"] == "point_coords")
+        batch = max(batch, 1) if isinstance(batch, int) else DECODER_BATCH
+        sliced: tuple[str, ...] = _PER_PROMPT
+        if inputs["has_mask_input"].any():
+            # A run takes one mask.
+            batch, sliced = 1, (*_PER_PROMPT, "mask_input")
+        count = len(inputs["point_coords"])
+        for i in range(0, count, batch):
+            yield {k: v[i : i + batch] if k in sliced else v for k, v in inputs.items()}
 
     def close(self) -> None:
         """Free the sessions."""
         self._encoder.close()
         self._decoder.close()
+        with self._stages_lock:
+            for session in self._stages or ():
+                session.close()
+            self._open_stages = None
         with self._clip_lock:
             if self._clip is not None:
                 self._clip.close()

@@ -136,7 +136,7 @@ class MaskDecoder(nn.Module):
             image_embeddings: (1 or N, dim, h, w).
             image_pe: (1, h * w, dim) positional encoding of the image tokens.
             sparse: (N, K, dim) point and box embeddings.
-            dense: (N, dim, h, w) mask embeddings; None for a model without.
+            dense: (1 or N, dim, h, w) mask embeddings; None for a model without.
 
         Returns:
             low_res_masks (N, 4, 4h, 4w) logits, iou_predictions (N, 4).

@@ -95,29 +95,34 @@ class SamModel(nn.Module):
         has_mask_input: Tensor,
         *extra_embeddings: Tensor,
         text_embeddings: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Masks for N prompts on one image: what the exported decoder computes.
 
         Args:
             image_embeddings: (1, dim, h, w), or (N, dim, h, w) for one image per prompt.
             point_coords: (N, K, 2) x, y in pixels of the padded input, or of the coordinate square.
             point_labels: (N, K): 1 foreground, 0 background, 2 and 3 box corners, -1 padding.
-            mask_input: (N, 1, 4h, 4w) logits of an earlier mask; ignored where not given.
-            has_mask_input: (N,) 1 where `mask_input` is given, else 0.
+            mask_input: (N, 1, 4h, 4w) logits of earlier masks, or (1, 1, 4h, 4w) for all prompts; ignored
+                where not given.
+            has_mask_input: (N,) or (1,): 1 where `mask_input` is given, else 0.
             extra_embeddings: what else the encoder made, each (1, C, h', w').
             text_embeddings: (N, T, dim) further tokens of the prompts (Kirillov et al. 2023, section 3 and
                 appendix D.5: a text's embedding is a sparse prompt).
 
         Returns:
-            low_res_masks (N, 4, 4h, 4w) logits and iou_predictions (N, 4).
+            low_res_masks (N, 4, 4h, 4w) logits, iou_predictions (N, 4), and what else the mask decoder makes.
         """
         sparse = self.prompt_encoder.embed_points(point_coords, point_labels)
         if text_embeddings is not None:
             sparse = torch.cat([sparse, text_embeddings], dim=1)
         dense = self.prompt_encoder.embed_masks(mask_input, has_mask_input)
         positions = self.prompt_encoder.dense_positions()
-        masks, scores = self.mask_decoder(image_embeddings, positions, sparse, dense, *extra_embeddings)
-        return masks, stability(masks, self.mask_threshold) if self.scores == "stability" else scores
+        masks, scores, *rest = self.mask_decoder(
+            image_embeddings, positions, sparse, dense, *extra_embeddings
+        )
+        if self.scores == "stability":
+            scores = stability(masks, self.mask_threshold)
+        return masks, scores, *rest
 
 
 class SamHq(SamModel):
@@ -164,7 +169,7 @@ class PromptAndMaskDecoder(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
         *extra_embeddings: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         return self.sam.decode(
             image_embeddings, point_coords, point_labels, mask_input, has_mask_input, *extra_embeddings
         )
@@ -186,7 +191,7 @@ class TextAndMaskDecoder(nn.Module):
         has_mask_input: Tensor,
         text_embeddings: Tensor,
         *extra_embeddings: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         prompts = point_coords, point_labels, mask_input, has_mask_input
         return self.sam.decode(image_embeddings, *prompts, *extra_embeddings, text_embeddings=text_embeddings)
 
@@ -207,15 +212,18 @@ def build_model(model: Model) -> SamModel:
 
 
 def decoder_example(model: Model, prompts: int, points: int, texts: int | None = None) -> dict[str, Tensor]:
-    """Inputs of the decoder by name, in order, `text_embeddings` if asked for; the values mean nothing."""
+    """Inputs of the decoder by name, in order, `text_embeddings` if asked for; the values mean nothing.
+
+    One mask is for all prompts: what is made of it, and of the image, is then made once.
+    """
     side = model.embedding_side
     given = {} if texts is None else {"text_embeddings": torch.zeros(prompts, texts, model.decoder.dim)}
     return {
         "image_embeddings": torch.zeros(1, model.decoder.dim, side, side),
         "point_coords": torch.zeros(prompts, points, 2),
         "point_labels": torch.ones(prompts, points),
-        "mask_input": torch.zeros(prompts, 1, 4 * side, 4 * side),
-        "has_mask_input": torch.zeros(prompts),
+        "mask_input": torch.zeros(1, 1, 4 * side, 4 * side),
+        "has_mask_input": torch.zeros(1),
         **given,
         **{
             e.name: torch.zeros(1, e.channels, e.scale * side, e.scale * side) for e in model.extra_embeddings

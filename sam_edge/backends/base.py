@@ -102,16 +102,20 @@ class Session:
 
 
 class Backend:
-    """An inference runtime: a `name`, the `formats` it reads ("onnx", "openvino", "coreml"), and `open`."""
+    """An inference runtime: a `name`, the `formats` it reads ("onnx", "openvino", "coreml"), and `open`.
+
+    `has_stages`: whether it also opens a decoder's stages, for everything-mode; else the whole decoder does.
+    """
 
     name: str
     formats: tuple[str, ...]
+    has_stages = True
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
         """Load a graph.
 
         Args:
-            path: the graph: BUNDLE/VARIANT/encoder.onnx, .xml or .mlpackage, or decoder.
+            path: the graph: BUNDLE/VARIANT/encoder.onnx, .xml or .mlpackage, or decoder, scorer or upscaler.
             device: "auto", "cpu", "gpu", "npu", or the name of one of `devices()`; never silently another.
             threads: threads within one operator; None for the backend's own choice.
 

@@ -41,6 +41,7 @@ class Mock(Backend):
 
     name = "mock"
     formats = ("onnx", "openvino", "coreml")
+    has_stages = False
 
     def devices(self) -> list[DeviceInfo]:
         """One, which is always there."""
@@ -99,7 +100,7 @@ def decode(inputs: Mapping[str, NDArray[Any]], manifest: Manifest) -> Arrays:
 
     Args:
         inputs: a decoder's: point_coords (N, K, 2) and point_labels (N, K) in the coordinate square,
-            mask_input (N, 1, h, w), has_mask_input (N,).
+            mask_input (1, 1, h, w), has_mask_input (1,).
         manifest: the sizes and the threshold.
 
     Returns:
@@ -121,8 +122,8 @@ def decode(inputs: Mapping[str, NDArray[Any]], manifest: Manifest) -> Arrays:
         inside, size = _region(coords, labels, x, y, radius)
         for m, growth in enumerate(growths):
             mask = (inside + growth * size) / scale
-            if inputs["has_mask_input"][n] > 0:
-                mask = np.maximum(mask, inputs["mask_input"][n, 0] - manifest.mask_threshold)
+            if inputs["has_mask_input"][0] > 0:
+                mask = np.maximum(mask, inputs["mask_input"][0, 0] - manifest.mask_threshold)
             for at in coords[labels == 0]:
                 mask = np.minimum(mask, (np.hypot(x - at[0], y - at[1]) - radius / 2) / scale)
             masks[n, m] = mask.clip(-_LIMIT, _LIMIT) + manifest.mask_threshold

@@ -41,8 +41,8 @@ _PRODUCTS = {"FullyConnected", "MatMul", "Convolution", "Deconvolution", "Scaled
 _FREE_AXES: dict[str, tuple[int, ...]] = {
     "point_coords": (0, 1),
     "point_labels": (0, 1),
-    "mask_input": (0,),
-    "has_mask_input": (0,),
+    "image_tokens": (0,),
+    "mask_weights": (0,),
 }
 
 
@@ -179,7 +179,7 @@ class OpenVinoSession(Session):
         return all(d.is_dynamic or d == size for d, size in zip(self._shapes[name], array.shape, strict=True))
 
     def _one_by_one(self, arrays: Arrays) -> Arrays:
-        prompts, points = arrays["point_labels"].shape
+        prompts, points = next(a for name, a in arrays.items() if name in _FREE_AXES).shape[:2]
         graph = self._for(1, points)
         parts = [
             graph.run({name: a[i : i + 1] if name in _FREE_AXES else a for name, a in arrays.items()})
@@ -195,8 +195,8 @@ class OpenVinoSession(Session):
             if points not in self._reshaped:
                 model = self._model.clone()
                 shapes = {name: list(shape) for name, shape in self._shapes.items()}
-                for name, axes in _FREE_AXES.items():
-                    for axis in axes:
+                for name in _FREE_AXES.keys() & shapes.keys():
+                    for axis in _FREE_AXES[name]:
                         shapes[name][axis] = (prompts, points)[axis]
                 model.reshape(shapes)
                 if len(self._reshaped) == _KEPT:
@@ -289,11 +289,19 @@ class OpenVino(Backend):
         chosen = pick_device(self.devices(), device, "OpenVINO", adds)
         core = openvino.Core()
         try:
-            model = core.read_model(path)
+            model = read_model(core, path)
             config = _config(chosen.kind, threads, _precision(model))
             return OpenVinoSession(core, model, chosen.name, chosen.kind, config, warm)
         except Exception as error:
             raise BackendError(f"OpenVINO cannot load {path} on {chosen.name}: {_line(error)}") from error
+
+
+def read_model(core: Any, path: Path) -> Any:
+    """A graph; one without a .bin of its own is a part of the decoder, and reads its."""
+    shared = path.with_name("decoder.bin")
+    if path.with_suffix(".bin").is_file() or not shared.is_file():
+        return core.read_model(path)
+    return core.read_model(path, shared)
 
 
 def _precision(model: Any) -> str:

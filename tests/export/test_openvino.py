@@ -94,8 +94,8 @@ def prompts(model, n, k, seed=0):
     arrays = (
         rng.uniform(0, model.image_size, (n, k, 2)),
         rng.integers(-1, 4, (n, k)),
-        rng.normal(0, 5, (n, 1, grid, grid)),
-        np.arange(n) % 2,
+        rng.normal(0, 5, (1, 1, grid, grid)),
+        np.array([n % 2]),
     )
     return dict(zip(PROMPTS, (a.astype(np.float32) for a in arrays), strict=True))
 
@@ -166,8 +166,8 @@ def test_shapes_are_as_asked_for(tiny, tmp_path, static):
         "image_embeddings": [1, 128, side, side],
         "point_coords": [n, k, 2],
         "point_labels": [n, k],
-        "mask_input": [n, 1, low, low],
-        "has_mask_input": [n],
+        "mask_input": [1, 1, low, low],
+        "has_mask_input": [1],
     }
     assert {t["name"]: t["shape"] for t in outputs} == {
         "low_res_masks": [n, 4, low, low],

@@ -177,8 +177,8 @@ def test_the_decoders_weights_are_stored_in_int8(exported, tmp_path):
         "image_embeddings": rng.normal(size=(1, 128, side, side)),
         "point_coords": rng.uniform(0, 16 * side, (2, 3, 2)),
         "point_labels": np.array([[1, 0, -1], [2, 3, 1]]),
-        "mask_input": np.zeros((2, 1, 4 * side, 4 * side)),
-        "has_mask_input": np.zeros(2),
+        "mask_input": np.zeros((1, 1, 4 * side, 4 * side)),
+        "has_mask_input": np.zeros(1),
     }
     given = {name: value.astype(np.float32) for name, value in given.items()}
     found, exact = (

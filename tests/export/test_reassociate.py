@@ -35,7 +35,7 @@ def inputs(model, prompts, points):
 def test_masks_and_scores_are_the_same(name):
     sam = seeded(name)
     given = inputs(CATALOGUE[name], 2, 5)
-    for ours, published in zip(reassociate(sam).decode(*given), sam.decode(*given), strict=True):
+    for ours, published in zip(reassociate(sam).decode(*given)[:2], sam.decode(*given), strict=True):
         assert apart(ours.numpy(), published.numpy()) < 1e-5
 
 

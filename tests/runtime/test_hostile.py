@@ -74,7 +74,7 @@ def test_any_manifest_works_or_is_refused(toy_bundle, toy_copy, data):
 @given(st.data())
 def test_any_graph_works_or_is_refused(toy_bundle, toy_copy, data):
     """Cut short or with a byte changed, and the hash made to fit."""
-    name = data.draw(st.sampled_from(["onnx-fp32/encoder.onnx", "onnx-fp32/decoder.onnx"]))
+    name = data.draw(st.sampled_from([f"onnx-fp32/{part}.onnx" for part in toy.PARTS]))
     whole = (toy_bundle / name).read_bytes()
     where = data.draw(st.integers(0, len(whole) - 1))
     spoiled = whole[:where]
@@ -112,4 +112,18 @@ def test_any_graph_works_or_is_refused(toy_bundle, toy_copy, data):
 def test_numbers_that_would_take_all_memory_are_refused(toy_copy, path, value):
     toy.rewrite_manifest(toy_copy, lambda manifest: manifest.update(changed(manifest, path, value)))
     with pytest.raises(SamEdgeError, match=path[-1]):
+        load(toy_copy)
+
+
+def test_an_input_that_is_no_square_is_refused(toy_copy):
+    size = ("input", "size"), [1, 64]
+    toy.rewrite_manifest(toy_copy, lambda manifest: manifest.update(changed(manifest, *size)))
+    with pytest.raises(SamEdgeError, match="an input of 1 by 64"):
+        load(toy_copy)
+
+
+@pytest.mark.parametrize("part", ["scorer", "upscaler"])
+def test_one_stage_without_the_other_is_refused(toy_copy, part):
+    toy.rewrite_manifest(toy_copy, lambda manifest: manifest["variants"][0].pop(part))
+    with pytest.raises(SamEdgeError, match="alone"):
         load(toy_copy)

@@ -49,8 +49,8 @@ def prompts(n, k, seed=0):
         "image_embeddings": rng.random((1, 3, toy.GRID, toy.GRID)),
         "point_coords": rng.uniform(0, toy.SIDE, (n, k, 2)),
         "point_labels": rng.integers(-1, 4, (n, k)),
-        "mask_input": rng.normal(size=(n, 1, toy.GRID, toy.GRID)),
-        "has_mask_input": np.arange(n) % 2,
+        "mask_input": rng.normal(size=(1, 1, toy.GRID, toy.GRID)),
+        "has_mask_input": np.array([n % 2]),
     }
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
@@ -164,8 +164,10 @@ def test_inputs_that_do_not_fit(graphs):
         decoder.run({})
     with pytest.raises(BackendError, match=r"point_coords .* \(any, any, 2\)"):
         decoder.run({**prompts(1, 2), "point_coords": np.zeros((1, 2, 3), np.float32)})
-    with pytest.raises(BackendError, match=r"different numbers of prompts: .*has_mask_input \(2,\)"):
-        decoder.run({**prompts(3, 2), "has_mask_input": np.zeros(2, np.float32)})
+    with pytest.raises(BackendError, match=r"different numbers of prompts: .*point_labels \(2, 2\)"):
+        decoder.run({**prompts(3, 2), "point_labels": np.zeros((2, 2), np.float32)})
+    with pytest.raises(BackendError, match=r"has_mask_input has shape \(3,\); the graph takes \(1\)"):
+        decoder.run({**prompts(3, 2), "has_mask_input": np.zeros(3, np.float32)})
     with pytest.raises(BackendError, match="different numbers of points"):
         decoder.run({**prompts(3, 2), "point_labels": np.zeros((3, 4), np.float32)})
     encoder.close()

@@ -60,6 +60,15 @@ def test_a_mask_can_be_the_next_prompt(sam, embedding):
     )
 
 
+def test_each_prompt_has_its_own_mask(sam, embedding):
+    masks = np.random.default_rng(1).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    points = [[[40, 24]], [[4, 4]], [[70, 40]]]
+    together = sam.predict(embedding, points, [[1], [0], [1]], mask_input=masks)
+    for n, label in enumerate((1, 0, 1)):
+        alone = sam.predict(embedding, points[n], [label], mask_input=masks[n])
+        np.testing.assert_array_equal(together.low_res_logits[n], alone.low_res_logits[0])
+
+
 @pytest.mark.parametrize(
     "mask",
     [

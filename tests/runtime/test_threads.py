@@ -64,8 +64,8 @@ def test_eight_threads_of_openvino(tmp_path):
             "image_embeddings": rng.random((1, 3, toy.GRID, toy.GRID)),
             "point_coords": rng.uniform(0, toy.SIDE, (n, k, 2)),
             "point_labels": rng.integers(-1, 4, (n, k)),
-            "mask_input": rng.normal(size=(n, 1, toy.GRID, toy.GRID)),
-            "has_mask_input": np.arange(n) % 2,
+            "mask_input": rng.normal(size=(1, 1, toy.GRID, toy.GRID)),
+            "has_mask_input": np.array([n % 2]),
         }
         return {name: array.astype(np.float32) for name, array in arrays.items()}
 

@@ -29,14 +29,14 @@ def both(toy_bundle, tmp_path_factory):
     """The toy bundle with an OpenVINO variant."""
     root = Path(shutil.copytree(toy_bundle, tmp_path_factory.mktemp("both") / "bundle"))
     (root / "openvino-fp32").mkdir()
-    for name in ("encoder", "decoder"):
+    for name in toy.PARTS:
         model = ov.Core().read_model(root / f"onnx-fp32/{name}.onnx")
         ov.save_model(model, root / f"openvino-fp32/{name}.xml", compress_to_fp16=False)
 
     def change(data):
         text = json.dumps(data["variants"][0]).replace("onnx-fp32", "openvino-fp32").replace(".onnx", ".xml")
         variant = {**json.loads(text), "format": "openvino", "opset": None}
-        names = (f"openvino-fp32/{n}.{kind}" for n in ("encoder", "decoder") for kind in ("xml", "bin"))
+        names = (f"openvino-fp32/{n}.{kind}" for n in toy.PARTS for kind in ("xml", "bin"))
         variant["files"] = [toy._file(root, name) for name in names]
         data["variants"].append(variant)
 

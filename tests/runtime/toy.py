@@ -48,28 +48,32 @@ def write_encoder(path):
     )
 
 
-def write_decoder(path):
-    def node(kind, inputs, output, **attributes):
-        return helper.make_node(kind, inputs, [output], **attributes)
+def _node(kind, inputs, output, **attributes):
+    return helper.make_node(kind, inputs, [output], **attributes)
 
-    nodes = [
+
+def _prompt_nodes():
+    """To `one` (N, 1, 8, 8), which masks are levels of, and iou_predictions."""
+    return [
         # One number a prompt: its labels and the x of its points.
-        node("ReduceSum", ["point_labels", "last"], "labels", keepdims=1),  # (N, 1)
-        node("ReduceMean", ["point_coords", "points_and_xy"], "at", keepdims=0),  # (N,)
-        node("Reshape", ["at", "column"], "at_column"),
-        node("Mul", ["at_column", "small"], "at_small"),
-        node("Add", ["labels", "at_small"], "prompt"),  # (N, 1)
-        node("Reshape", ["prompt", "n111"], "shift"),
-        node("Reshape", ["has_mask_input", "n111"], "has_mask"),
-        node("Mul", ["mask_input", "has_mask"], "given"),  # (N, 1, 8, 8)
-        node("ReduceSum", ["image_embeddings", "channels"], "picture", keepdims=1),  # (1, 1, 8, 8)
-        node("Add", ["picture", "shift"], "shifted"),
-        node("Add", ["shifted", "given"], "one"),
-        node("Add", ["one", "levels"], "low_res_masks"),  # (N, 4, 8, 8)
-        node("Mul", ["prompt", "small"], "prompt_small"),
-        node("Add", ["prompt_small", "scores"], "iou_predictions"),  # (N, 4)
+        _node("ReduceSum", ["point_labels", "last"], "labels", keepdims=1),  # (N, 1)
+        _node("ReduceMean", ["point_coords", "points_and_xy"], "at", keepdims=0),  # (N,)
+        _node("Reshape", ["at", "column"], "at_column"),
+        _node("Mul", ["at_column", "small"], "at_small"),
+        _node("Add", ["labels", "at_small"], "prompt"),  # (N, 1)
+        _node("Reshape", ["prompt", "n111"], "shift"),
+        _node("Reshape", ["has_mask_input", "n111"], "has_mask"),
+        _node("Mul", ["mask_input", "has_mask"], "given"),  # (1, 1, 8, 8)
+        _node("ReduceSum", ["image_embeddings", "channels"], "picture", keepdims=1),  # (1, 1, 8, 8)
+        _node("Add", ["picture", "shift"], "shifted"),
+        _node("Add", ["shifted", "given"], "one"),
+        _node("Mul", ["prompt", "small"], "prompt_small"),
+        _node("Add", ["prompt_small", "scores"], "iou_predictions"),  # (N, 4)
     ]
-    constants = [
+
+
+def _constants():
+    return [
         _constant("last", np.array([1])),
         _constant("points_and_xy", np.array([1, 2])),
         _constant("column", np.array([-1, 1])),
@@ -78,8 +82,39 @@ def write_decoder(path):
         _constant("small", np.array([0.01], np.float32)),
         _constant("levels", np.array([0, -0.5, 0.25, 0.5], np.float32).reshape(1, 4, 1, 1)),
         _constant("scores", np.array([[0.5, 0.6, 0.9, 0.7]], np.float32)),
+        _constant("tokens", np.array([-1, GRID * GRID, 1])),
+        _constant("grid", np.array([-1, 1, GRID, GRID])),
+        _constant("n411", np.array([-1, 4, 1, 1])),
+        _constant("n41", np.array([-1, 4, 1])),
+        _constant("none", np.array([0], np.float32)),
     ]
-    _save(path, nodes, *(list(map(lambda t: _tensor(*t), side)) for side in DECODER), constants)
+
+
+def _write(path, nodes, sides):
+    read = {name for node in nodes for name in node.input}
+    constants = [one for one in _constants() if one.name in read]
+    _save(path, nodes, *([_tensor(*one) for one in side] for side in sides), constants)
+
+
+def write_decoder(path):
+    _write(path, [*_prompt_nodes(), _node("Add", ["one", "levels"], "low_res_masks")], DECODER)
+
+
+def write_stages(scorer, upscaler):
+    """The same decoder in two: tokens are `one`, weights the levels."""
+    values = [
+        _node("Reshape", ["one", "tokens"], "image_tokens"),
+        _node("Mul", ["shift", "none"], "nothing"),
+        _node("Add", ["nothing", "levels"], "each"),  # (N, 4, 1, 1)
+        _node("Reshape", ["each", "n41"], "mask_weights"),
+    ]
+    _write(scorer, [*_prompt_nodes(), *values], SCORER)
+    masks = [
+        _node("Reshape", ["image_tokens", "grid"], "one"),
+        _node("Reshape", ["mask_weights", "n411"], "each"),
+        _node("Add", ["one", "each"], "low_res_masks"),
+    ]
+    _write(upscaler, masks, UPSCALER)
 
 
 DECODER = (
@@ -87,11 +122,15 @@ DECODER = (
         ("image_embeddings", 1, 3, GRID, GRID),
         ("point_coords", "num_prompts", "num_points", 2),
         ("point_labels", "num_prompts", "num_points"),
-        ("mask_input", "num_prompts", 1, GRID, GRID),
-        ("has_mask_input", "num_prompts"),
+        ("mask_input", 1, 1, GRID, GRID),
+        ("has_mask_input", 1),
     ],
     [("low_res_masks", "num_prompts", 4, GRID, GRID), ("iou_predictions", "num_prompts", 4)],
 )
+STAGE_VALUES = [("image_tokens", "num_prompts", GRID * GRID, 1), ("mask_weights", "num_prompts", 4, 1)]
+SCORER = DECODER[0], [DECODER[1][1], *STAGE_VALUES]
+UPSCALER = STAGE_VALUES, [DECODER[1][0]]
+PARTS = ("encoder", "decoder", "scorer", "upscaler")
 
 
 def picture(height=48, width=80):
@@ -163,13 +202,15 @@ def manifest_data(root: Path) -> dict:
                 "precision": "fp32",
                 "opset": 18,
                 "deployment_target": None,
-                "files": [_file(root, f"{folder}/{name}.onnx") for name in ("encoder", "decoder")],
+                "files": [_file(root, f"{folder}/{name}.onnx") for name in PARTS],
                 "encoder": _graph(
                     f"{folder}/encoder.onnx",
                     [("images", 1, 3, SIDE, SIDE)],
                     [("image_embeddings", 1, 3, GRID, GRID)],
                 ),
                 "decoder": _graph(f"{folder}/decoder.onnx", *DECODER),
+                "scorer": _graph(f"{folder}/scorer.onnx", *SCORER),
+                "upscaler": _graph(f"{folder}/upscaler.onnx", *UPSCALER),
                 "higher_precision_ops": [],
                 "calibration_sha256": None,
                 "tools": {"onnx": onnx.__version__},
@@ -198,6 +239,7 @@ def write_bundle(root: Path) -> Path:
     (root / "onnx-fp32").mkdir(parents=True)
     write_encoder(root / "onnx-fp32/encoder.onnx")
     write_decoder(root / "onnx-fp32/decoder.onnx")
+    write_stages(root / "onnx-fp32/scorer.onnx", root / "onnx-fp32/upscaler.onnx")
     write_golden(root / "golden.npz", Golden([], [], []))
     write_manifest(root, manifest_data(root))
 
