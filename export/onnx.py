@@ -162,14 +162,15 @@ def _trace(
             opset_version=OPSET,
             dynamic_shapes=dynamic,
             dynamo=True,
-            optimize=False,
+            # Of a static graph of thousands of nodes, as ViT-B's, it takes a quarter of an hour.
+            optimize=dynamic is not None,
             verbose=False,
         )
         assert program is not None
-        # Its optimiser proper takes a quarter of an hour for ViT-B's thousands of nodes, and `_finish`
-        # simplifies what this leaves.
-        optimizer.fold_constants(program.model)
-        optimizer.remove_unused_nodes(program.model)
+        if dynamic is None:
+            # `_finish` simplifies what this leaves.
+            optimizer.fold_constants(program.model)
+            optimizer.remove_unused_nodes(program.model)
     return program.model_proto
 
 
