@@ -239,6 +239,23 @@ def test_what_lies_in_the_working_directory_is_not_imported(tmp_path, monkeypatc
     assert run_child({"work": "matmul", "threads": 1, "side": 8, "seconds": 0})["gflops"]
 
 
+def test_the_peak_is_the_processors_own(monkeypatch):
+    """And not that of the older kernels that the environment may ask NumPy for."""
+    seen = {}
+
+    def run(command, **options):
+        seen.update(options["env"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    for work, asked in (("matmul", False), ("latency", True)):
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run_child({"work": work, "threads": 1})
+        assert ("OPENBLAS_CORETYPE" in seen) is asked
+
+
 def test_a_process_that_hangs_is_a_reason(toy_bundle):
     with pytest.raises(SamEdgeError, match="had not ended after 0 s"):
         run_child({"work": "matmul", "threads": 1, "side": 64, "seconds": 30}, timeout=0.01)
