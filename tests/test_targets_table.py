@@ -1,0 +1,51 @@
+"""The table of targets, from reports made by hand."""
+
+import json
+
+from sam_edge.benchmarks.targets import main, reached
+
+REPORT = {
+    "model": {"name": "vit_b"},
+    "created": "2026-01-01T00:00:00+00:00",
+    "machine": {"cpu": "a CPU"},
+    "settings": {"threads": 2, "repeats": 3},
+    "rows": {
+        "segment_anything": {"encode_ms": [[9000], [11000]], "peak_mb": [[3000]], "versions": {"torch": "2"}},
+        "samexporter": {"encode_ms": [[4000]], "peak_mb": [[8000]], "versions": {"onnxruntime": "1"}},
+        "samexporter-quantized": {"encode_ms": [[4500]], "parity": {"mean_iou": 0.91}, "versions": {}},
+        "sam-edge onnx-fp32": {"encode_ms": [[4100]], "peak_mb": [[1000]], "versions": {}},
+        "sam-edge openvino-fp32": {"encode_ms": [[5000]], "peak_mb": [[1500]], "versions": {}},
+        "sam-edge onnx-int8": {"encode_ms": [[3000]], "parity": {"mean_iou": 0.90}, "versions": {}},
+        "sam-edge openvino-int8": {"encode_ms": [[3200]], "versions": {}},
+    },
+}
+
+
+def test_the_best_variant_counts_and_misses_are_said(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps(REPORT))
+    assert main([str(tmp_path / "a.json")]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "FP32, image to embedding, times as fast as PyTorch | at least 2.2 | 2.44 | onnx-fp32 | yes |",
+        "FP32, image to embedding, as samexporter | at least 1 | 0.976 | onnx-fp32 | **no** |",
+        "FP32, peak memory, share of samexporter's | at most 0.25 | 0.125 | onnx-fp32 | yes |",
+        # Each beside the FP32 of its own backend.
+        "INT8, image to embedding, as our FP32 | at least 1.4 | 1.56 | openvino-int8 | yes |",
+        "INT8, mean IoU above samexporter's | at least 0 | -0.01 | onnx-int8 | **no** |",
+        "vit_b: a CPU, 2 threads, 3 rounds",
+        "onnxruntime 1, torch 2",
+    ):
+        assert line in printed
+
+
+def test_what_was_not_measured_is_left_out():
+    rows = {name: {"versions": {}} for name in REPORT["rows"]}
+    assert not list(reached({**REPORT, "rows": rows}))
+    assert not list(reached({**REPORT, "model": {"name": "sam2"}}))
+
+
+def test_something_else_is_refused(tmp_path, capsys):
+    (tmp_path / "a.json").write_text("[]")
+    for path in (tmp_path / "a.json", tmp_path / "none.json"):
+        assert main([str(path)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {path}")
