@@ -131,7 +131,9 @@ def markdown(reports: Sequence[dict[str, Any]]) -> str:
             )
     for report in reports:
         machine, settings = report["machine"], report["settings"]
-        versions = {key: value for row in report["rows"].values() for key, value in row.get("versions", {}).items()}
+        versions: dict[str, str] = {}
+        for row in report["rows"].values():
+            versions |= row.get("versions", {})
         lines.append(
             f"\n{report['model']['name']}: {machine['cpu']}, {settings['threads']} threads, "
             f"{settings['repeats']} rounds, {report['created']}; "
