@@ -109,8 +109,10 @@ def stamp(source: Path, target: Path, facts: Mapping[str, Any], shared: Path | N
     """
     proto = onnx.load(source)
     onnx.helper.set_model_props(proto, {"sam_edge": json.dumps(facts, sort_keys=True)})
+    del proto.graph.value_info[:]
     if shared is not None:
         _share_weights(proto.graph, shared)
+        _shorten_names(proto.graph)
     save(proto, target)
 
 
@@ -121,6 +123,22 @@ def _share_weights(graph: onnx.GraphProto, shared: Path) -> None:
         if size >= _SHARED_BYTES and offset >= 0:
             onnx.external_data_helper.set_external_data(tensor, shared.name, offset, size)
             tensor.ClearField("raw_data")
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Inner names, which nothing asks for, as numbers; those of operators left out."""
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
+    numbers: dict[str, str] = {}
+
+    def short(name: str) -> str:
+        return name if name in kept else numbers.setdefault(name, str(len(numbers)))
+
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+    for node in graph.node:
+        node.ClearField("name")
+        node.input[:] = [short(name) for name in node.input]
+        node.output[:] = [short(name) for name in node.output]
 
 
 def save(proto: onnx.ModelProto, path: Path) -> None:

@@ -13,7 +13,8 @@ can be moved onto the few tokens; with X the image tokens, for each head:
 
 The upscaling's transposed convolutions, whose kernels are as wide as their strides, are matrix products with
 the pixels shuffled behind them; here they are shuffled once, at the end, when four masks are left of 32
-channels. What stays between is one row per pixel, which norms and products like best.
+channels. What stays between is one row per pixel, which norms and products like best. The hypernetworks of
+the four masks are computed at once.
 """
 
 from __future__ import annotations
@@ -131,6 +132,30 @@ def _as_linear(convolution: nn.ConvTranspose2d) -> nn.Linear:
     return linear
 
 
+class Hypernetworks(nn.Module):
+    """SAM's `output_hypernetworks_mlps`, all at once: a layer is one product with a matrix for each mask."""
+
+    def __init__(self, networks: nn.ModuleList) -> None:
+        super().__init__()
+        layers: Any = zip(*(network.layers for network in networks), strict=True)
+        self.count = 0
+        for same in layers:
+            weights = torch.stack([layer.weight.detach().t() for layer in same])
+            self.register_buffer(f"weight_{self.count}", weights.contiguous())
+            self.register_buffer(
+                f"bias_{self.count}", torch.stack([layer.bias.detach()[None] for layer in same])
+            )
+            self.count += 1
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, M, dim) mask tokens -> (N, M, dim / 8)."""
+        x = tokens.transpose(0, 1)
+        for index in range(self.count):
+            x = torch.relu(x) if index else x
+            x = x @ getattr(self, f"weight_{index}") + getattr(self, f"bias_{index}")
+        return x.transpose(0, 1)
+
+
 def shuffle(rows: Tensor, height: int, width: int) -> Tensor:
     """(N, M, 16 * height * width), as `Upscaler` orders pixels -> (N, M, 4 * height, 4 * width)."""
     n, masks, _ = rows.shape
@@ -146,7 +171,8 @@ class RowMaskDecoder(MaskDecoder):
     ) -> tuple[Tensor, ...]:
         """As `MaskDecoder.forward`, and then what masks are made of: `Upscaler`'s inputs."""
         queries, image_tokens = self.transform(image_embeddings, image_pe, sparse, dense)
-        mask_weights = self.hypernetworks(queries)
+        networks: Any = self.output_hypernetworks_mlps
+        mask_weights = networks(queries[:, 1 : 1 + self.num_mask_tokens])
         masks = self.output_upscaling(image_tokens, mask_weights)
         return masks, self.iou_prediction_head(queries[:, 0]), image_tokens, mask_weights
 
@@ -167,6 +193,8 @@ def reassociate(sam: SamModel) -> SamModel:
     if type(decoder) is MaskDecoder:
         grid = sam.prompt_encoder.image_embedding_size
         decoder.output_upscaling = Upscaler(decoder.output_upscaling, grid)  # type: ignore[assignment]
+        networks = Hypernetworks(decoder.output_hypernetworks_mlps)
+        decoder.output_hypernetworks_mlps = networks  # type: ignore[assignment]
         decoder.__class__ = RowMaskDecoder
     copied.mask_decoder = decoder
     return copied.requires_grad_(False)
