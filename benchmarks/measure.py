@@ -10,7 +10,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_edge.backends.isolated import python_with
 from sam_edge.backends.providers import NPU_SIMULATED
 from sam_edge.errors import SamEdgeError
 from sam_edge.parity import GATES
@@ -132,15 +132,12 @@ def run_child(task: dict[str, Any], timeout: float = 3600) -> dict[str, Any]:
     Raises:
         SamEdgeError: it failed, crashed or did not end; says how.
     """
-    # With this process's path, so that it is the same sam-edge.
-    code = f"import sys; sys.path[:] = {sys.path!r}; from sam_edge.benchmarks.child import main; main()"
-    command = [sys.executable, "-c", code]
     environment = os.environ | dict.fromkeys(_BLAS_THREADS, str(task["threads"]))
     if task["work"] == "matmul":
         environment = {name: value for name, value in environment.items() if name not in _OLDER_KERNELS}
     try:
         done = subprocess.run(
-            command,
+            python_with("sam_edge.benchmarks.child"),
             input=json.dumps(task),
             capture_output=True,
             text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def _check_pairs(args: argparse.Namespace, options: Options) -> None:
         raise SamEdgeError("--dynamic is for OpenVINO decoders; add openvino to --format")
     if {"any", "vnni"} <= set(options.targets):
         raise SamEdgeError("--target any and vnni are both of CPUs; give one of the two")
-    if not args.chunk_mb > 0:
+    if not 0 < args.chunk_mb < math.inf:
         raise SamEdgeError(f"--chunk-mb is {args.chunk_mb}; expected a number of megabytes above 0")
     if args.no_simulator and HEXAGON not in options.targets:
         raise SamEdgeError(f"--no-simulator is for --target {HEXAGON}")

@@ -27,6 +27,7 @@ from .reference.model import SamModel
 
 # Megabytes of scores at a time: 8 rows of 64 queries, of one head, with 64 x 64 keys in FP32.
 CHUNK_MB = 8.0
+_FLOAT_MB = 4e-6
 
 
 def cpu_form(sam: SamModel, chunk_mb: float = CHUNK_MB) -> SamModel:
@@ -173,7 +174,7 @@ class WindowedAttention(nn.Module):
         q, k, v = (self._windows(layer(normed)) for layer in (layers.q, layers.k, layers.v))
         rows, columns, heads, tokens, _ = q.shape
         found = []
-        for part in chunks(rows, columns * heads * tokens**2 * 4e-6, self.chunk_mb):
+        for part in chunks(rows, columns * heads * tokens**2 * _FLOAT_MB, self.chunk_mb):
             queries, keys, values = (t[part].flatten(0, 1) for t in (q, k, v))
             found.append(attend(queries, keys, values, self.bias(queries)))
         out = torch.cat(found) if len(found) > 1 else found[0]
@@ -198,7 +199,7 @@ class GlobalAttention(nn.Module):
 
         q, k, v = (by_head(layer(x)) for layer in (layers.q, layers.k, layers.v))
         rows, columns = self.positions.parts(q)
-        heads_mb = tokens**2 * 4e-6
+        heads_mb = tokens**2 * _FLOAT_MB
         found = []
         for heads in chunks(len(q), heads_mb, self.chunk_mb):
             parts = []

@@ -161,6 +161,10 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(tensor)
 
 
+def _transposes(gemm: onnx.NodeProto) -> bool:
+    return any(attribute.name in ("transA", "transB") and attribute.i for attribute in gemm.attribute)
+
+
 def _part_biases(graph: onnx.GraphProto) -> None:
     """Quantised Gemm(a, b, bias) becomes MatMul(a, b) - (-bias), and so does a sum behind a MatMul.
 
@@ -171,20 +175,19 @@ def _part_biases(graph: onnx.GraphProto) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     made = {output: node for node in graph.node for output in node.output}
 
-    def is_quantised(node: onnx.NodeProto | None, *kinds: str) -> bool:
-        if node is None or node.op_type not in kinds:
+    def is_quantised(node: onnx.NodeProto | None, kind: str) -> bool:
+        if node is None or node.op_type != kind:
             return False
         weight = made.get(node.input[1])
         return weight is not None and weight.op_type == "DequantizeLinear" and weight.input[0] in constants
 
     negated = {}
-
     for index, node in reversed(list(enumerate(graph.node))):
         if node.op_type == "Add" and is_quantised(made.get(node.input[0]), "MatMul"):
             if node.input[1] in constants:
                 negated[node.input[1]] = f"{node.input[1]}_negated"
                 node.op_type, node.input[1] = "Sub", negated[node.input[1]]
-        elif is_quantised(node, "Gemm") and not any(a.name == "transB" and a.i for a in node.attribute):
+        elif is_quantised(node, "Gemm") and len(node.input) == 3 and not _transposes(node):
             product, bias = f"{node.output[0]}_product", f"{node.input[2]}_negated"
             negated[node.input[2]] = bias
             after = onnx.helper.make_node("Sub", [product, bias], list(node.output), name=f"{node.name}_bias")

@@ -245,6 +245,7 @@ class Workshop:
             for inputs in self.decoder_inputs():
                 found = scorer.run(inputs)
                 yield {name: found[name] for name in onnx.STAGE_VALUES}
+            scorer.close()
         else:
             yield from self.decoder_inputs()
 

@@ -22,6 +22,12 @@ from ..errors import BackendError, CrashError
 from .base import Arrays, Session
 
 
+def python_with(module: str) -> list[str]:
+    """The command that runs `main` of a module of sam-edge, this very one: with this process's path."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main()"
+    return [sys.executable, "-c", code]
+
+
 class _Child:
     """A process that answers one pickled thing with another; both sides of the pipes are ours."""
 
@@ -29,10 +35,8 @@ class _Child:
         self._what = what
         self._turn = threading.Lock()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        # With this process's path, so that it is the same sam-edge.
-        code = f"import sys; sys.path[:] = {sys.path!r}\nfrom {__name__} import main\nmain()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            python_with(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
         )
 
     def ask(self, thing: Any) -> Any:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError
+from ..manifest import STAGES
 from ..warm import Warm, processor
 from .base import Arrays, Backend, DeviceInfo, Session, pick_device
 
@@ -297,11 +298,10 @@ class OpenVino(Backend):
 
 
 def read_model(core: Any, path: Path) -> Any:
-    """A graph; one without a .bin of its own is a part of the decoder, and reads its."""
-    shared = path.with_name("decoder.bin")
-    if path.with_suffix(".bin").is_file() or not shared.is_file():
-        return core.read_model(path)
-    return core.read_model(path, shared)
+    """A graph; one of the decoder's stages has no .bin of its own and reads the decoder's."""
+    if path.stem in STAGES and not path.with_suffix(".bin").is_file():
+        return core.read_model(path, path.with_name("decoder.bin"))
+    return core.read_model(path)
 
 
 def _precision(model: Any) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sam_edge.cli import main
 from sam_edge.export.cpu_form import chunks, cpu_form
 from sam_edge.export.fuse import fuse
 from sam_edge.export.onnx import write_encoder
@@ -69,6 +70,13 @@ def test_chunks_are_even_and_cover_everything():
         assert [i for part in parts for i in range(part.start, part.stop)] == list(range(total))
         sizes = [part.stop - part.start for part in parts]
         assert max(sizes) * each <= limit or max(sizes) == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_a_chunk_has_a_size(value, tmp_path, capsys):
+    assert main(["export", "--chunk-mb", value, "--out", str(tmp_path / "b")]) == 2
+    assert "expected a number of megabytes above 0" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
 
 
 def test_the_reference_is_left_as_it_is():

@@ -1,7 +1,7 @@
 """What sam-edge aims at beside its peers, and what was reached: one table from the reports of `peers`.
 
     python -m sam_edge.benchmarks.peers BUNDLE ... --out FILE.json
-    python -m sam_edge.benchmarks.targets FILE.json [FILE.json ...]
+    python -m sam_edge.benchmarks.goals FILE.json [FILE.json ...]
 
 A report says which model it is of; targets of models without a report are left out. Figures are ratios of
 medians within one session. Of several variants that may reach a target, the best one counts, and is named.
@@ -160,7 +160,7 @@ def read(path: Path) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 0, or 2 where a file is no report."""
     parser = argparse.ArgumentParser(
-        prog="python -m sam_edge.benchmarks.targets",
+        prog="python -m sam_edge.benchmarks.goals",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

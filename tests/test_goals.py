@@ -2,7 +2,7 @@
 
 import json
 
-from sam_edge.benchmarks.targets import main, reached
+from sam_edge.benchmarks.goals import main, reached
 
 REPORT = {
     "model": {"name": "vit_b"},
