@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import onnxsim
 import torch
 from onnxscript import optimizer
@@ -31,13 +33,13 @@ UPSCALER_OUTPUTS = ["low_res_masks"]
 
 # Smaller weights are not worth a line on where they are.
 _SHARED_BYTES = 1024
+_LARGE_BYTES = 1 << 20
 
 
 def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
     """images (1, 3, S, S) float32 -> image_embeddings (1, dim, h, w) and the extra ones; all static."""
     images = torch.zeros(1, 3, model.image_size, model.image_size)
-    proto = _trace(sam.image_encoder, (images,), ["images"], list(model.embedding_names), None)
-    _finish(proto, path)
+    trace(sam.image_encoder, (images,), ["images"], list(model.embedding_names), None, path)
 
 
 def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, stages: bool = False) -> None:
@@ -58,8 +60,7 @@ def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, 
     inputs, values = list(example), tuple(example.values())
     decoder = TextAndMaskDecoder(sam) if texts else PromptAndMaskDecoder(sam)
     outputs = DECODER_OUTPUTS + (STAGE_VALUES if stages else [])
-    proto = _trace(decoder, values, inputs, outputs, tuple(dynamic))
-    _finish(proto, path)
+    trace(decoder, values, inputs, outputs, tuple(dynamic), path)
 
 
 def write_part(source: Path, target: Path, outputs: Collection[str], inputs: Collection[str] = ()) -> None:
@@ -86,7 +87,7 @@ def write_batched(
 ) -> None:
     """A module of one input and one output, both with any number of rows, called `axis`."""
     rows = {0: torch.export.Dim(axis)}
-    _finish(_trace(module, (example,), [name], [output], (rows,)), path)
+    trace(module, (example,), [name], [output], (rows,), path)
 
 
 def trace(
@@ -98,7 +99,14 @@ def trace(
     path: Path,
 ) -> None:
     """Trace `module`, with static shapes where `dynamic` is None, simplify and write it."""
-    _finish(_trace(module, example, inputs, outputs, dynamic), path)
+    proto, large = _trace(module, example, inputs, outputs, dynamic)
+    simple, same = onnxsim.simplify(proto)
+    if not same:
+        raise ExportError(f"simplifying {path.name} changed its outputs; nothing was published")
+    for value in [one for one in simple.graph.input if one.name in large]:
+        simple.graph.input.remove(value)
+    simple.graph.initializer.extend(map(ir.to_proto, large.values()))
+    _finish(simple, path)
 
 
 def stamp(source: Path, target: Path, facts: Mapping[str, Any], shared: Path | None = None) -> None:
@@ -170,7 +178,10 @@ def _trace(
     inputs: list[str],
     outputs: list[str],
     dynamic: tuple[Any, ...] | None,
-) -> onnx.ModelProto:
+) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+    """The graph; and, where its shapes are static, its large weights, which are inputs of it meanwhile: a
+    protobuf message cannot pass 2 GiB, and nothing simpler is to be made of them."""
+    large: dict[str, ir.TensorProtocol] = {}
     with quiet():
         program = torch.onnx.export(
             module.eval(),
@@ -186,17 +197,20 @@ def _trace(
         )
         assert program is not None
         if dynamic is None:
-            # `_finish` simplifies what this leaves.
-            optimizer.fold_constants(program.model)
+            every = sys.maxsize
+            optimizer.fold_constants(program.model, input_size_limit=every, output_size_limit=every)
             optimizer.remove_unused_nodes(program.model)
-    return program.model_proto
+            graph = program.model.graph
+            for name, value in list(graph.initializers.items()):
+                tensor = value.const_value
+                if tensor is not None and tensor.nbytes >= _LARGE_BYTES:
+                    large[name] = tensor
+                    graph.initializers.pop(name)
+                    graph.inputs.append(value)
+    return program.model_proto, large
 
 
 def _finish(proto: onnx.ModelProto, path: Path) -> None:
-    if proto.ByteSize() <= EXTERNAL_DATA_BYTES:
-        proto, same = onnxsim.simplify(proto)
-        if not same:
-            raise ExportError(f"simplifying {path.name} changed its outputs; nothing was published")
     _lift_constants(proto.graph)
     _group_gelu(proto.graph)
     for node in proto.graph.node:

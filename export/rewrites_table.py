@@ -32,7 +32,7 @@ from sam_edge.sam import Sam
 
 from .calibration import packaged_calibration
 from .checkpoint import build_reference, load_checkpoint
-from .int8 import quantize_encoder
+from .int8 import observe_products, quantize_encoder
 from .onnx import write_encoder
 from .openvino import write_encoder_int8
 from .pipeline import export_bundle, find_checkpoint
@@ -57,6 +57,11 @@ def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
         )
 
 
+def quantize_for_onnx_runtime(source: Path, target: Path, calibration: Images) -> None:
+    """The package's own ONNX INT8."""
+    quantize_encoder(source, target, observe_products(source, calibration))
+
+
 def quantize_for_openvino(source: Path, target: Path, calibration: Images) -> None:
     """The package's own OpenVINO INT8, to `target` (.xml)."""
     write_encoder_int8(source, target, {}, calibration)
@@ -65,7 +70,7 @@ def quantize_for_openvino(source: Path, target: Path, calibration: Images) -> No
 # What quantises, the file's suffix and the backend that runs it.
 RECIPES: dict[str, tuple[Callable[[Path, Path, Images], None], str, str]] = {
     "plain": (quantize_plainly, ".onnx", "onnxruntime"),
-    "onnx": (quantize_encoder, ".onnx", "onnxruntime"),
+    "onnx": (quantize_for_onnx_runtime, ".onnx", "onnxruntime"),
     "openvino": (quantize_for_openvino, ".xml", "openvino"),
 }
 

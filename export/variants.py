@@ -30,6 +30,7 @@ from sam_edge.targets import HEXAGON
 from . import onnx
 from .calibration import Calibration
 from .cpu_form import CHUNK_MB, cpu_form, has_form
+from .ranges import Observed
 from .reference.model import SamModel
 from .search import Parity, keep_few
 
@@ -121,6 +122,7 @@ class Workshop:
     progress: Callable[[str], None]
     kept: dict[Path, list[str]] = field(default_factory=dict)
     rankings: dict[Path, list[str]] = field(default_factory=dict)
+    observations: dict[Path, dict[str, Observed]] = field(default_factory=dict)
 
     @cached_property
     def encoder(self) -> Path:
@@ -205,8 +207,19 @@ class Workshop:
         if encoder not in self.rankings:
             # Two pictures rank as well as all of them; one where each takes seconds.
             few = self.calibration.images[: 2 if self.model.parameters < 50_000_000 else 1]
-            self.rankings[encoder] = int8.most_sensitive(encoder, self.work, few, self.progress)
+            self.rankings[encoder] = int8.most_sensitive(
+                encoder, self.work, few, self.observed(encoder), self.progress
+            )
         return self.rankings[encoder]
+
+    def observed(self, encoder: Path) -> dict[str, Observed]:
+        """What the products of an FP32 encoder read on the calibration pictures."""
+        from . import int8
+
+        if encoder not in self.observations:
+            self.progress(f"ranges of {encoder.name}")
+            self.observations[encoder] = int8.observe_products(encoder, self.calibration.images)
+        return self.observations[encoder]
 
     def _traced(self, name: str, write: Callable[[SamModel, Model, Path], None], sam: SamModel) -> Path:
         self.progress(f"tracing {name}")
@@ -346,11 +359,11 @@ def _onnx(
     else:
         from . import int8
 
-        images, signed = shop.calibration.images, "vnni" in shop.options.targets
-        source = shop.rewritten_encoder
+        source, signed = shop.rewritten_encoder, "vnni" in shop.options.targets
+        observed = shop.observed(source)
         int8.compress_decoder(shop.decoder_parts["decoder"], decoder)
         left, remark = search(
-            source, lambda names: int8.quantize_encoder(source, encoder, images, names, signed)
+            source, lambda names: int8.quantize_encoder(source, encoder, observed, names, signed)
         )
         kept = [*_because(left), "decoder: activations in float, masks are drawn from them"]
         for part in made.keys() & set(STAGES):
@@ -459,8 +472,8 @@ def check_converters(options: Options) -> None:
     """Raise `BackendError` unless what `options` asks for can be converted with what is installed."""
     needed = [("openvino", "openvino"), ("coreml", "coremltools")]
     needed = [(f"--format {kind}", package) for kind, package in needed if kind in options.formats]
-    if "int8" in options.precisions and {"onnx", "openvino"} & set(options.formats):
-        needed.append(("--precision int8", "nncf"))
+    if "int8" in options.precisions and "openvino" in options.formats:
+        needed.append(("--format openvino --precision int8", "nncf"))
     for what, package in needed:
         if find_spec(package) is None:
             raise BackendError(

@@ -24,6 +24,11 @@ def encoder(exported):
     return exported / "onnx-fp32" / "encoder.onnx"
 
 
+@pytest.fixture(scope="module")
+def observed(encoder, images):
+    return int8.observe_products(encoder, images)
+
+
 def run(path, image):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {"images": image})[0]
@@ -101,12 +106,12 @@ def weights_of(path):
     ]
 
 
-def test_int8_quantises_every_product_but_those_kept(encoder, images, tmp_path):
+def test_int8_quantises_every_product_but_those_kept(encoder, images, observed, tmp_path):
     names = int8.quantisable(encoder)
     kept = names[:2]
     unsigned, signed = tmp_path / "u8.onnx", tmp_path / "s8.onnx"
-    int8.quantize_encoder(encoder, unsigned, images, kept)
-    int8.quantize_encoder(encoder, signed, images, kept, signed=True)
+    int8.quantize_encoder(encoder, unsigned, observed, kept)
+    int8.quantize_encoder(encoder, signed, observed, kept, signed=True)
     assert weights_of(unsigned) == [TensorProto.UINT8] * (len(names) - 2)
     assert weights_of(signed) == [TensorProto.INT8] * (len(names) - 2)
     assert unsigned.stat().st_size < 0.32 * encoder.stat().st_size
@@ -121,10 +126,10 @@ def test_int8_quantises_every_product_but_those_kept(encoder, images, tmp_path):
     np.testing.assert_allclose(run(unsigned, images[0]), run(signed, images[0]), atol=1e-2)
 
 
-def test_onnx_runtime_multiplies_int8_in_integers(encoder, images, tmp_path):
+def test_onnx_runtime_multiplies_int8_in_integers(encoder, observed, tmp_path):
     """Not in float, with weights converted in every run, as it does for what it does not recognise."""
     path, optimised = tmp_path / "int8.onnx", tmp_path / "optimised.onnx"
-    int8.quantize_encoder(encoder, path, images)
+    int8.quantize_encoder(encoder, path, observed)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(optimised)
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -134,10 +139,10 @@ def test_onnx_runtime_multiplies_int8_in_integers(encoder, images, tmp_path):
     assert "Gemm" not in kinds
 
 
-def test_the_input_of_a_convolution_in_float_is_not_rounded(encoder, images, tmp_path):
+def test_the_input_of_a_convolution_in_float_is_not_rounded(encoder, observed, tmp_path):
     """Unless a convolution made it, which runs in integers for that: so the picture itself stays in float."""
     path = tmp_path / "int8.onnx"
-    int8.quantize_encoder(encoder, path, images)
+    int8.quantize_encoder(encoder, path, observed)
     graph = onnx.load(path).graph
     made = {node.output[0]: node.op_type for node in graph.node}
     readers = {}
@@ -159,11 +164,12 @@ def test_windows_and_relative_positions_run_in_int8(tmp_path):
     write_encoder(sam, SMALL_VIT, tmp_path / "e.onnx")
     rng = np.random.default_rng(0)
     images = [rng.normal(size=(1, 3, side, side)).astype(np.float32) for _ in range(3)]
-    int8.quantize_encoder(tmp_path / "e.onnx", tmp_path / "int8.onnx", images)
+    observed = int8.observe_products(tmp_path / "e.onnx", images)
+    int8.quantize_encoder(tmp_path / "e.onnx", tmp_path / "int8.onnx", observed)
     # Patches, four layers a block, two of the neck.
     assert len(int8.quantisable(tmp_path / "e.onnx")) == 1 + 4 * SMALL_VIT.encoder.depth + 2
     assert error(tmp_path / "int8.onnx", tmp_path / "e.onnx", images) < 0.1
-    ranking = int8.most_sensitive(tmp_path / "e.onnx", tmp_path, images[:1], lambda _: None)
+    ranking = int8.most_sensitive(tmp_path / "e.onnx", tmp_path, images[:1], observed, lambda _: None)
     assert sorted(ranking) == sorted(int8.quantisable(tmp_path / "e.onnx"))
 
 

@@ -31,11 +31,11 @@ def refused(capsys, arguments, says, code=2):
     [
         (["--format", "openvino"], "openvino"),
         (["--format", "onnx,coreml"], "coremltools"),
-        (["--precision", "int8"], "nncf"),
+        (["--format", "openvino", "--precision", "int8"], "nncf"),
     ],
 )
 def test_a_converter_that_is_not_installed_is_named_with_its_extra(capsys, monkeypatch, arguments, package):
-    monkeypatch.setattr(sam_edge.export.variants, "find_spec", lambda name: None)
+    monkeypatch.setattr(sam_edge.export.variants, "find_spec", lambda name: None if name == package else name)
     refused(capsys, [*arguments, "--out", "b"], f"needs {package}, which is not installed; pip install")
 
 

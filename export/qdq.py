@@ -1,0 +1,325 @@
+"""Quantisation in ONNX graphs: products and their weights in the form that ONNX Runtime computes in integers.
+
+A product reads its input through a QuantizeLinear and a DequantizeLinear, one scale a tensor; its weights are
+stored in INT8, one scale an output channel, and read through a DequantizeLinear. What rounding the weights
+moves the product by on average is taken off its bias (Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction", ICCV 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+from .ranges import Observed
+
+TINY = np.finfo(np.float32).tiny
+QUANTISED = ("Conv", "Gemm", "MatMul")
+
+Readers = dict[str, list[onnx.NodeProto]]
+
+
+def quantisable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes that INT8 applies to, in order: convolutions and linear layers.
+
+    A product with a batch of constant matrices is none: so are relative positions added to attention.
+    """
+    axes = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return [
+        node
+        for node in graph.node
+        if node.op_type in QUANTISED
+        and (axes.get(node.input[1]) == 2 or (node.op_type == "Conv" and node.input[1] in axes))
+    ]
+
+
+def output_axis(node: onnx.NodeProto) -> int:
+    """The axis of output channels of a product's weights."""
+    return 0 if node.op_type == "Conv" or attribute(node, "transB") else 1
+
+
+def quantize(
+    graph: onnx.GraphProto,
+    folder: Path,
+    names: Collection[str],
+    observed: Mapping[str, Observed],
+    signed: bool,
+) -> None:
+    """Quantise products of a graph, in place.
+
+    Args:
+        graph: FP32; its external data need not be loaded.
+        folder: where that is.
+        names: which of `quantisable`.
+        observed: the values of what each of them reads.
+        signed: signed weights instead of unsigned ones.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    readers = _readers(graph)
+    nodes: list[onnx.NodeProto] = []
+    restored: dict[str, str] = {}
+
+    def replace(node: onnx.NodeProto, index: int, make: Callable[[str], list[onnx.NodeProto]]) -> None:
+        name = node.input[index]
+        if name not in restored:
+            made = make(name)
+            nodes.extend(made)
+            restored[name] = made[-1].output[0]
+        node.input[index] = restored[name]
+
+    for node in list(graph.node):
+        if node.name in names:
+            values = observed[node.input[0]]
+            weight = numpy_helper.to_array(constants[node.input[1]], str(folder))
+            axis = output_axis(node)
+            stored, scale = to_int8(weight, axis)
+            moved = _moved(node, stored * scale - weight, values.mean)
+            bias = _bias(node, readers, constants)
+            if bias is not None:
+                before = numpy_helper.to_array(constants[bias[0].input[bias[1]]], str(folder))
+                bias[0].input[bias[1]] = _constant(graph, f"{node.name}_int8_bias", before - moved)
+            replace(node, 0, partial(_quantised, graph, values))
+            replace(node, 1, partial(_stored, graph, stored, scale, axis, signed))
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    drop_unread(graph)
+    for tensor in graph.initializer:
+        if uses_external_data(tensor):
+            load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    _fold_clips(graph)
+    _free_float_convolutions(graph)
+    _part_biases(graph)
+
+
+def to_int8(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights as whole numbers from -127 to 127, and a scale for each slice of `axis`, with as many axes."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scale = np.maximum(np.abs(weight).max(others, keepdims=True) / 127, TINY).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def _moved(
+    node: onnx.NodeProto, error: NDArray[np.float32], mean: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(outputs,) what an error of the weights moves a product by, given the (inputs,) mean of its input."""
+    if node.op_type != "Conv":
+        return mean @ (error.T if output_axis(node) == 0 else error)
+    # (outputs, inputs of a group, ...) -> of each output channel, the means of its own group.
+    groups = attribute(node, "group") or 1
+    means = np.repeat(mean.reshape(groups, -1), len(error) // groups, axis=0)
+    return np.asarray((error.sum(tuple(range(2, error.ndim))) * means).sum(1))
+
+
+def _bias(
+    node: onnx.NodeProto, readers: Readers, constants: Mapping[str, onnx.TensorProto]
+) -> tuple[onnx.NodeProto, int] | None:
+    """The node that adds a constant to a product, and which of its inputs that is."""
+    if len(node.input) == 3:
+        return node, 2
+    after = readers.get(node.output[0], [])
+    if len(after) == 1 and after[0].op_type == "Add":
+        for index, name in enumerate(after[0].input):
+            if name in constants and len(constants[name].dims) == 1:
+                return after[0], index
+    return None
+
+
+def _constant(graph: onnx.GraphProto, name: str, value: NDArray[np.float64]) -> str:
+    graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+    return name
+
+
+def _add_constants(graph: onnx.GraphProto, names: Sequence[str], values: Sequence[NDArray[Any]]) -> None:
+    for name, value in zip(names, values, strict=True):
+        graph.initializer.append(numpy_helper.from_array(value, name))
+
+
+def _quantised(graph: onnx.GraphProto, values: Observed, name: str) -> list[onnx.NodeProto]:
+    """Nodes that round a tensor to a byte within the range of its values, which includes 0."""
+    low, high = min(values.low, 0.0), max(values.high, 0.0)
+    scale = np.array(max((high - low) / 255, float(TINY)), np.float32)
+    zero = np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)
+    names = [f"{name}_int8_scale", f"{name}_int8_zero"]
+    _add_constants(graph, names, (scale, zero))
+    whole, restored = f"{name}_int8", f"{name}_int8_restored"
+    return [
+        helper.make_node("QuantizeLinear", [name, *names], [whole], name=whole),
+        helper.make_node("DequantizeLinear", [whole, *names], [restored], name=restored),
+    ]
+
+
+def _stored(
+    graph: onnx.GraphProto,
+    stored: NDArray[np.int8],
+    scale: NDArray[np.float32],
+    axis: int,
+    signed: bool,
+    name: str,
+) -> list[onnx.NodeProto]:
+    """A node that reads weights of whole numbers."""
+    zero = np.zeros(scale.size, np.int8 if signed else np.uint8)
+    if not signed:
+        # The same numbers in other bytes.
+        zero += 128
+        stored = (stored.astype(np.int16) + 128).astype(np.uint8)
+    names = [f"{name}_int8", f"{name}_int8_scale", f"{name}_int8_zero"]
+    _add_constants(graph, names, (stored, scale.reshape(-1), zero))
+    restored = f"{name}_int8_restored"
+    return [helper.make_node("DequantizeLinear", names, [restored], name=restored, axis=axis)]
+
+
+def store_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Store the weights `names` in INT8, with a scale for each channel; what reads them computes in float.
+
+    A matrix has a scale for each column; weights of more axes, which ONNX has no such scales for, as a matrix
+    with one for each row.
+    """
+    for tensor in [one for one in graph.initializer if one.name in names]:
+        weight = numpy_helper.to_array(tensor)
+        graph.initializer.remove(tensor)
+        rows = weight if weight.ndim == 2 else weight.reshape(-1, weight.shape[-1])
+        axis = 1 if weight.ndim == 2 else 0
+        stored, scale = to_int8(rows, axis)
+        nodes = _stored(graph, stored, scale, axis, True, tensor.name)
+        if weight.ndim == 2:
+            nodes[0].output[0] = tensor.name
+        else:
+            shape = f"{tensor.name}_int8_shape"
+            graph.initializer.append(numpy_helper.from_array(np.array(weight.shape, np.int64), shape))
+            inputs = [nodes[0].output[0], shape]
+            nodes.append(helper.make_node("Reshape", inputs, [tensor.name], name=f"{tensor.name}_reshaped"))
+        for index, node in enumerate(nodes):
+            graph.node.insert(index, node)
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and initializers that nothing reads."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    if len(kept) < len(graph.node):
+        del graph.node[:]
+        graph.node.extend(reversed(kept))
+    for tensor in [one for one in graph.initializer if one.name not in needed]:
+        graph.initializer.remove(tensor)
+
+
+def _readers(graph: onnx.GraphProto) -> Readers:
+    readers: Readers = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def attribute(node: onnx.NodeProto, name: str) -> int:
+    """A node's attribute, 0 where it has none."""
+    return next((int(one.i) for one in node.attribute if one.name == name), 0)
+
+
+def _fold_clips(graph: onnx.GraphProto) -> None:
+    """Remove each Clip (ReLU6) whose every reader quantises to a range that the Clip does not cut into.
+
+    Quantising saturates at the same values, and a product that is quantised at once runs in integers.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    readers = _readers(graph)
+
+    def constant(name: str) -> NDArray[Any]:
+        return numpy_helper.to_array(tensors[name])
+
+    def saturates(node: onnx.NodeProto, low: float, high: float) -> bool:
+        if node.op_type != "QuantizeLinear" or constant(node.input[1]).size != 1:
+            return False
+        scale, zero = constant(node.input[1]).item(), constant(node.input[2])
+        limits, half = np.iinfo(zero.dtype), scale / 2
+        least, most = (scale * (int(limit) - zero.item()) for limit in (limits.min, limits.max))
+        return bool(least >= low - half and most <= high + half)
+
+    replaced = {}
+    for node in [n for n in graph.node if n.op_type == "Clip" and len(n.input) == 3]:
+        low, high = (constant(name).item() for name in node.input[1:])
+        after = readers.get(node.output[0], [])
+        if after and all(saturates(reader, low, high) for reader in after):
+            replaced[node.output[0]] = node.input[0]
+            graph.node.remove(node)
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = replaced.get(name, name)
+
+
+def _free_float_convolutions(graph: onnx.GraphProto) -> None:
+    """Convolutions whose result is not quantised at once read what they read before quantisation.
+
+    ONNX Runtime computes them in float: rounding their input costs digits and time and wins nothing, unless
+    it lets the convolution that made it run in integers. Their weights stay in INT8.
+    """
+    made = {output: node for node in graph.node for output in node.output}
+    readers = _readers(graph)
+    for node in graph.node:
+        if node.op_type != "Conv":
+            continue
+        after = readers.get(node.output[0], [])
+        restored = made.get(node.input[0])
+        if restored is None or restored.op_type != "DequantizeLinear":
+            continue
+        before = made[restored.input[0]].input[0]
+        maker = made.get(before)
+        if maker is not None and maker.op_type == "Conv":
+            continue
+        if not after or any(reader.op_type != "QuantizeLinear" for reader in after):
+            node.input[0] = before
+    drop_unread(graph)
+
+
+def _transposes(gemm: onnx.NodeProto) -> bool:
+    return any(attribute.name in ("transA", "transB") and attribute.i for attribute in gemm.attribute)
+
+
+def _part_biases(graph: onnx.GraphProto) -> None:
+    """Quantised Gemm(a, b, bias) becomes MatMul(a, b) - (-bias), and so does a sum behind a MatMul.
+
+    ONNX Runtime multiplies a quantised MatMul in integers; but before it looks for one, it makes a Gemm of
+    each MatMul with a sum behind it, and a Gemm whose bias is in float it computes in float, its weights
+    converted anew in every run. It makes no Gemm of a difference.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made = {output: node for node in graph.node for output in node.output}
+
+    def is_quantised(node: onnx.NodeProto | None, kind: str) -> bool:
+        if node is None or node.op_type != kind:
+            return False
+        weight = made.get(node.input[1])
+        return weight is not None and weight.op_type == "DequantizeLinear" and weight.input[0] in constants
+
+    negated = {}
+    for index, node in reversed(list(enumerate(graph.node))):
+        if node.op_type == "Add" and is_quantised(made.get(node.input[0]), "MatMul"):
+            if node.input[1] in constants:
+                negated[node.input[1]] = f"{node.input[1]}_negated"
+                node.op_type, node.input[1] = "Sub", negated[node.input[1]]
+        elif is_quantised(node, "Gemm") and len(node.input) == 3 and not _transposes(node):
+            product, bias = f"{node.output[0]}_product", f"{node.input[2]}_negated"
+            negated[node.input[2]] = bias
+            after = helper.make_node("Sub", [product, bias], list(node.output), name=f"{node.name}_bias")
+            node.op_type, node.output[0] = "MatMul", product
+            del node.input[2:], node.attribute[:]
+            graph.node.insert(index + 1, after)
+    for name, opposite in negated.items():
+        value = -numpy_helper.to_array(constants[name])
+        graph.initializer.append(numpy_helper.from_array(value, opposite))
+    drop_unread(graph)
