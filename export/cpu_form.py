@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .fuse import copy_of
 from .reassociate import reassociate
 from .reference import image_encoder_tiny_vit, image_encoder_vit
 from .reference.image_encoder_vit import relative_positions
@@ -38,7 +38,7 @@ def cpu_form(sam: SamModel, chunk_mb: float = CHUNK_MB) -> SamModel:
         chunk_mb: how large the scores of attention may be at a time.
     """
     sam = reassociate(sam)
-    encoder = copy.deepcopy(sam.image_encoder)
+    encoder = copy_of(sam.image_encoder)
     for block in encoder.modules():
         if isinstance(block, image_encoder_vit.Block):
             block.attn = _vit_attention(block, chunk_mb)  # type: ignore[assignment]

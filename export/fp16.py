@@ -9,19 +9,23 @@ Runtime's CPU computes FP16 graphs in FP32 and would not show an overflow that a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from sam_edge.quiet import quiet
 
+from .onnx import save, set_large_aside
 from .ranges import Inputs, tensor_ranges
 
-# An eighth of the largest FP16 number: room for pictures unlike those measured.
-SAFE_MAXIMUM = 65504 / 8
+LARGEST = 65504.0
+# Room for pictures unlike those measured.
+SAFE_MAXIMUM = LARGEST / 8
 SMALLEST = 2.0**-24
 _NORMALISATION = {"Add", "ReduceMean", "Mul", "Sub", "Pow"}
 _LINEAR_ATTENTION = {"Clip", "MatMul", "ReduceSum"}
@@ -35,19 +39,33 @@ def convert(source: Path, target: Path, inputs: Iterable[Inputs]) -> list[str]:
         target: where to write.
         inputs: what to run the graph on to find large values.
     """
-    kept = islands(onnx.load(source, load_external_data=False).graph)
+    proto = onnx.load(source, load_external_data=False)
+    ends = [value.name for value in (*proto.graph.input, *proto.graph.output)]
+    kept = islands(proto.graph)
     kept |= _too_large(source, inputs)
+    exact = {name for node in proto.graph.node if node.name in kept for name in node.input}
+    large = set_large_aside(proto.graph, exact)
+    onnx.load_external_data_for_model(proto, str(source.parent))
     with quiet():
         proto = convert_float_to_float16(
-            onnx.load(source), keep_io_types=True, op_block_list=["LayerNormalization"], node_block_list=kept
+            proto, keep_io_types=ends, op_block_list=["LayerNormalization"], node_block_list=kept
         )
+    _put_back_in_half(proto.graph, large, source.parent)
     _join_islands(proto.graph)
     # The casts are appended at the end, which the standard does not allow.
     OnnxModel(proto).topological_sort()
     names = [node.name for node in proto.graph.node]
     kept |= {n.name for n in proto.graph.node if n.op_type == "LayerNormalization"}
-    onnx.save(proto, target)
+    save(proto, target)
     return [name for name in names if name in kept]
+
+
+def _put_back_in_half(graph: onnx.GraphProto, large: Mapping[str, onnx.TensorProto], folder: Path) -> None:
+    """Weights that were inputs meanwhile become initializers again, in FP16."""
+    for value in [one for one in graph.input if one.name in large]:
+        graph.input.remove(value)
+        weight = numpy_helper.to_array(large[value.name], str(folder)).clip(-LARGEST, LARGEST)
+        graph.initializer.append(numpy_helper.from_array(weight.astype(np.float16), value.name))
 
 
 def _join_islands(graph: onnx.GraphProto) -> None:

@@ -6,15 +6,24 @@ A module that can become a simpler one says so by a method `fuse()`, which retur
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 
 from .reference.model import SamModel
 
+M = TypeVar("M", bound=nn.Module)
+
+
+def copy_of(module: M) -> M:
+    """A copy that shares its tensors with `module`, for changes that replace tensors and write into none."""
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
 
 def fuse(sam: SamModel) -> SamModel:
     """A copy of `sam`, in evaluation mode, with every module that has `fuse()` fused."""
-    fused = copy.deepcopy(sam)
+    fused = copy_of(sam)
     _fuse_children(fused)
     return fused.requires_grad_(False).eval()
 

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
+
+from sam_edge.backends import get_backend
+from sam_edge.errors import ExportError
 
 from . import qdq
 from .onnx import save
-from .ranges import Observed, observe
+from .qdq import Observed
+from .ranges import observe
 
 Images = Sequence[NDArray[np.float32]]
 
@@ -33,8 +36,13 @@ def observe_products(source: Path, calibration: Images) -> dict[str, Observed]:
 
     Args:
         source: FP32 encoder.onnx.
-        calibration: (1, 3, S, S) float32 encoder inputs.
+        calibration: (1, 3, S, S) float32 encoder inputs; at least one.
+
+    Raises:
+        ExportError: there is none.
     """
+    if not calibration:
+        raise ExportError("INT8 needs calibration images and none were given; give at least one")
     graph = onnx.load(source, load_external_data=False).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     channels = {}
@@ -65,7 +73,12 @@ def quantize_encoder(
     model = onnx.load(source, load_external_data=False)
     names = {node.name for node in qdq.quantisable(model.graph)} - set(keep_float)
     qdq.quantize(model.graph, source.parent, names, observed, signed)
-    save(model, target)
+    # Beside `source`, its external data can stay where it is.
+    if target.parent == source.parent:
+        onnx.save(model, target)
+    else:
+        onnx.load_external_data_for_model(model, str(source.parent))
+        save(model, target)
 
 
 def compress_decoder(source: Path, target: Path) -> None:
@@ -122,5 +135,7 @@ def within(source: Path, names: Sequence[str], share: float) -> list[str]:
 
 
 def _embeddings(path: Path, images: Images) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"images": image})[0] for image in images])
+    session = get_backend("onnxruntime").open(path, "cpu", None)
+    found = np.concatenate([session.run({"images": image})["image_embeddings"] for image in images])
+    session.close()
+    return found

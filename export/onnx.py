@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -157,6 +158,24 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
     else:
         onnx.save(proto, path)
         onnx.checker.check_model(str(path))
+
+
+def set_large_aside(graph: onnx.GraphProto, spared: Collection[str] = ()) -> dict[str, onnx.TensorProto]:
+    """Make inputs of the graph's large FP32 weights, but for those `spared`; returns the weights by name.
+
+    What works on whole graphs serialises them, and a protobuf message cannot pass 2 GiB.
+    """
+    large = {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and 4 * math.prod(tensor.dims) >= _LARGE_BYTES
+        and tensor.name not in spared
+    }
+    for name, tensor in large.items():
+        graph.initializer.remove(tensor)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+    return large
 
 
 def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

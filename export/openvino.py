@@ -12,30 +12,27 @@ costs nothing, as each compressed constant needs more description in the .xml th
 from __future__ import annotations
 
 import json
-import logging
 import re
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from sam_edge.backends.openvino import no_telemetry, read_model
 from sam_edge.errors import ExportError
 from sam_edge.quiet import quiet
+
+from . import qdq
+from .openvino_int8 import BARE, STEPS, STEPS_OF_7_BITS, quantize, store_tables, store_weights
 
 with no_telemetry():
     import openvino as ov
     from openvino import opset13 as ops
 
 SMALL_CONSTANT = 256
-SMALL_WEIGHT = 4096
-BARE = "/WithoutBiases"
-PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
 # What a static decoder is written for: one click and its padding point, or one box.
 STATIC_PROMPTS, STATIC_POINTS = 1, 2
 # What the dynamic axes of other inputs and outputs than points count.
@@ -73,11 +70,11 @@ def write_encoder_int8(
     source: Path,
     path: Path,
     facts: Mapping[str, Any],
-    calibration: Sequence[NDArray[np.float32]],
+    observed: Mapping[str, qdq.Observed],
     keep_float: Collection[str] = (),
     full_range: bool = False,
 ) -> list[str]:
-    """Quantise weights and activations of the encoder's convolutions and matrix products to INT8.
+    """Quantise weights and activations of the encoder's convolutions and linear layers to INT8.
 
     Attention (scores, softmax, values), LayerNorm and GELU stay in float.
 
@@ -85,7 +82,7 @@ def write_encoder_int8(
         source: the encoder's FP32 ONNX file.
         path: the .xml to write; the .bin goes beside it.
         facts: go into the file.
-        calibration: preprocessed images, each (1, 3, S, S); activation ranges are taken from them.
+        observed: `int8.observe_products` of it.
         keep_float: names of ONNX nodes to compute in float too; only their larger weights are stored in
             INT8, so that the file hardly grows.
         full_range: use all 8 bits of a weight. Without VNNI, x86 adds pairs of products in 16 bits, which
@@ -95,32 +92,15 @@ def write_encoder_int8(
         what stayed in float, for the manifest.
 
     Raises:
-        ExportError: no calibration images, a name that is not in the graph, or a failed conversion.
+        ExportError: a name that is not in the graph, or a failed conversion.
     """
-    if not calibration:
-        raise ExportError("INT8 needs calibration images and none were given; give at least one")
     model = _convert(source, static=True)
-    ignored = {*_named(model, source, keep_float), *_attention_products(model)}
-    nncf = _import_nncf()
-    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
-    fix = nncf.OverflowFix.DISABLE if full_range else nncf.OverflowFix.ENABLE
-    with quiet():
-        try:
-            model = nncf.quantize(
-                model,
-                nncf.Dataset(calibration),
-                subset_size=len(calibration),
-                model_type=nncf.ModelType.TRANSFORMER,
-                ignored_scope=nncf.IgnoredScope(names=sorted(ignored)) if ignored else None,
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    overflow_fix=fix, activations_range_estimator_params=ranges
-                ),
-            )
-        except Exception as error:
-            raise ExportError(f"quantising {source.name} failed: {_line(error)}") from error
-    if ignored:
-        model = _store_in_int8(model, source)
-    _store_tables_in_int8(model)
+    _check_names(model, source, keep_float)
+    nodes = qdq.quantisable(onnx.load(source, load_external_data=False).graph)
+    ranges = {node.name: observed[node.input[0]] for node in nodes if node.name not in keep_float}
+    quantize(model, ranges, STEPS if full_range else STEPS_OF_7_BITS)
+    store_weights(model, axes=2)
+    store_tables(model)
     _save(_compress_to_fp16(model, path.parent), path, facts)
     return ["attention scores, softmax and values", "LayerNorm", "GELU", *sorted(set(keep_float))]
 
@@ -134,7 +114,8 @@ def write_decoder_int8(source: Path, path: Path, facts: Mapping[str, Any], stati
     Raises:
         ExportError: a failed conversion.
     """
-    model = _store_in_int8(_convert(source, static), source, by_head=True)
+    model = _convert(source, static)
+    store_weights(model, axes=4)
     _save(_compress_to_fp16(model, path.parent), path, facts)
     return ["activations of the decoder"]
 
@@ -184,17 +165,6 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _import_nncf() -> ModuleType:
-    try:
-        with no_telemetry(), quiet():
-            import nncf
-            import nncf.quantization.range_estimator
-    except ImportError as error:
-        raise ExportError("NNCF is not installed; pip install 'sam-edge[export]'") from error
-    nncf.set_log_level(logging.ERROR)
-    return nncf
-
-
 def _convert(source: Path, static: bool) -> Any:
     with quiet():
         try:
@@ -211,89 +181,21 @@ def _static(shape: Any) -> list[int]:
     return [d.get_length() if d.is_static else sizes[i] for i, d in enumerate(shape)]
 
 
-def _named(model: Any, source: Path, names: Collection[str]) -> list[str]:
-    """The model's own names of the ONNX nodes `names`."""
+def _check_names(model: Any, source: Path, names: Collection[str]) -> None:
+    """Raise `ExportError` where the ONNX nodes `names` are not all operators of the model."""
     graph = onnx.load(source, load_external_data=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    # Those without weights may have been fused into operators that stay in float anyhow.
-    found = {node.name: weights.isdisjoint(node.input) for node in graph.node}
-    unknown = sorted(set(names) - found.keys())
+    known = [node.name for node in graph.node]
+    unknown = sorted(set(names) - set(known))
     if unknown:
         raise ExportError(
             f"{source.name} has no operator {', '.join(unknown)} to keep in float; its operators are called "
-            f"like {', '.join(list(found)[:3])}"
+            f"like {', '.join(known[:3])}"
         )
-    known = [op.get_friendly_name() for op in model.get_ops()]
-    own = [name for name in known if name.removesuffix(BARE) in names]
-    lost = sorted(n for n in set(names) - {name.removesuffix(BARE) for name in own} if not found[n])
+    weighted = {node.name for node in qdq.quantisable(graph)}
+    found = {op.get_friendly_name().removesuffix(BARE) for op in model.get_ops()}
+    lost = sorted(set(names) & weighted - found)
     if lost:
         raise ExportError(f"OpenVINO fused {', '.join(lost)} of {source.name} away; it cannot stay in float")
-    return own
-
-
-def _attention_products(model: Any, axes: int = 2) -> list[str]:
-    """Fused attention, and MatMuls that are no linear layers, whose weights have up to `axes` axes: queries
-    with keys, relative positions."""
-
-    def is_linear(op: Any) -> bool:
-        return any(
-            value.get_node().get_type_name() == "Constant" and len(value.get_partial_shape()) <= axes
-            for value in op.input_values()
-        )
-
-    return [
-        op.get_friendly_name()
-        for op in model.get_ops()
-        if op.get_type_name() == "ScaledDotProductAttention"
-        or (op.get_type_name() == "MatMul" and not is_linear(op))
-    ]
-
-
-def _store_in_int8(model: Any, source: Path, by_head: bool = False) -> Any:
-    """Weights that are still in float to INT8 with a scale for each output channel, but for small ones.
-
-    Computation stays in float. Small weights, of depthwise convolutions say, are the ones that lose most.
-    `by_head` includes weights with a matrix for each head.
-    """
-    weights = {
-        op.get_friendly_name(): value.get_node().data.size
-        for op in model.get_ops()
-        if op.get_type_name() in PRODUCTS
-        for value in op.input_values()
-        if value.get_node().get_type_name() == "Constant"
-    }
-    left = {name for name, size in weights.items() if size < SMALL_WEIGHT}
-    left |= {*_attention_products(model, axes=4 if by_head else 2)}
-    if left >= weights.keys():
-        return model
-    nncf = _import_nncf()
-    with quiet():
-        try:
-            return nncf.compress_weights(
-                model,
-                mode=nncf.CompressWeightsMode.INT8_SYM,
-                ignored_scope=nncf.IgnoredScope(names=sorted(left)) if left else None,
-            )
-        except Exception as error:
-            raise ExportError(f"compressing the weights of {source.name} failed: {_line(error)}") from error
-
-
-def _store_tables_in_int8(model: Any) -> None:
-    """Tables of positions, which are added to the tokens, as INT8 with a scale for each token.
-
-    NNCF compresses the weights of products only.
-    """
-    for op in model.get_ops():
-        if op.get_type_name() != "Constant" or op.data.size <= SMALL_WEIGHT:
-            continue
-        readers = list(op.output(0).get_target_inputs())
-        if all(reader.get_node().get_type_name() == "Add" for reader in readers):
-            table = np.array(op.data, np.float32)
-            scale = np.maximum(np.abs(table).max(-1, keepdims=True) / 127, np.finfo(np.float32).tiny)
-            whole = ops.constant(np.rint(table / scale).astype(np.int8))
-            stored = ops.multiply(ops.convert(whole, "f32"), ops.constant(scale))
-            for reader in readers:
-                reader.replace_source_output(stored.output(0))
 
 
 def _compress_to_fp16(model: Any, directory: Path) -> Any:

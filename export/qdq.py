@@ -9,6 +9,7 @@ Equalization and Bias Correction", ICCV 2019).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,25 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
-
-from .ranges import Observed
 
 TINY = np.finfo(np.float32).tiny
 QUANTISED = ("Conv", "Gemm", "MatMul")
 
 Readers = dict[str, list[onnx.NodeProto]]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A tensor's values over some inputs.
+
+    Attributes:
+        low, high: the least and the greatest value.
+        mean: (channels,) float64, the mean value of each channel.
+    """
+
+    low: float
+    high: float
+    mean: NDArray[np.float64]
 
 
 def quantisable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -56,7 +68,7 @@ def quantize(
     """Quantise products of a graph, in place.
 
     Args:
-        graph: FP32; its external data need not be loaded.
+        graph: FP32; its external data need not be loaded, and is not.
         folder: where that is.
         names: which of `quantisable`.
         observed: the values of what each of them reads.
@@ -80,8 +92,8 @@ def quantize(
             values = observed[node.input[0]]
             weight = numpy_helper.to_array(constants[node.input[1]], str(folder))
             axis = output_axis(node)
-            stored, scale = to_int8(weight, axis)
-            moved = _moved(node, stored * scale - weight, values.mean)
+            stored, scale = to_int8(weight, (axis,))
+            moved = moved_by(np.moveaxis(stored * scale - weight, axis, 0), values.mean)
             bias = _bias(node, readers, constants)
             if bias is not None:
                 before = numpy_helper.to_array(constants[bias[0].input[bias[1]]], str(folder))
@@ -92,33 +104,30 @@ def quantize(
     del graph.node[:]
     graph.node.extend(nodes)
     drop_unread(graph)
-    for tensor in graph.initializer:
-        if uses_external_data(tensor):
-            load_external_data_for_tensor(tensor, str(folder))
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            del tensor.external_data[:]
-    _fold_clips(graph)
+    _fold_clips(graph, folder)
     _free_float_convolutions(graph)
-    _part_biases(graph)
+    _part_biases(graph, folder)
 
 
-def to_int8(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Weights as whole numbers from -127 to 127, and a scale for each slice of `axis`, with as many axes."""
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    scale = np.maximum(np.abs(weight).max(others, keepdims=True) / 127, TINY).astype(np.float32)
+def to_int8(
+    weight: NDArray[np.float32], axes: tuple[int, ...], steps: int = 127
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights as whole numbers from -steps to steps, and a scale for each slice of `axes`, with all axes."""
+    others = tuple(i for i in range(weight.ndim) if i not in axes)
+    scale = np.maximum(np.abs(weight).max(others, keepdims=True) / steps, TINY).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale
 
 
-def _moved(
-    node: onnx.NodeProto, error: NDArray[np.float32], mean: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(outputs,) what an error of the weights moves a product by, given the (inputs,) mean of its input."""
-    if node.op_type != "Conv":
-        return mean @ (error.T if output_axis(node) == 0 else error)
-    # (outputs, inputs of a group, ...) -> of each output channel, the means of its own group.
-    groups = attribute(node, "group") or 1
+def moved_by(error: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(outputs,) what an error of its weights moves a product by.
+
+    Args:
+        error: (outputs, inputs of a group, ...) of a convolution or, with one group, a linear layer.
+        mean: (inputs,) of what it reads.
+    """
+    groups = mean.size // error.shape[1]
     means = np.repeat(mean.reshape(groups, -1), len(error) // groups, axis=0)
-    return np.asarray((error.sum(tuple(range(2, error.ndim))) * means).sum(1))
+    return np.asarray((error.reshape(*error.shape[:2], -1).sum(2) * means).sum(1))
 
 
 def _bias(
@@ -190,7 +199,7 @@ def store_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
         graph.initializer.remove(tensor)
         rows = weight if weight.ndim == 2 else weight.reshape(-1, weight.shape[-1])
         axis = 1 if weight.ndim == 2 else 0
-        stored, scale = to_int8(rows, axis)
+        stored, scale = to_int8(rows, (axis,))
         nodes = _stored(graph, stored, scale, axis, True, tensor.name)
         if weight.ndim == 2:
             nodes[0].output[0] = tensor.name
@@ -231,7 +240,7 @@ def attribute(node: onnx.NodeProto, name: str) -> int:
     return next((int(one.i) for one in node.attribute if one.name == name), 0)
 
 
-def _fold_clips(graph: onnx.GraphProto) -> None:
+def _fold_clips(graph: onnx.GraphProto, folder: Path) -> None:
     """Remove each Clip (ReLU6) whose every reader quantises to a range that the Clip does not cut into.
 
     Quantising saturates at the same values, and a product that is quantised at once runs in integers.
@@ -240,7 +249,7 @@ def _fold_clips(graph: onnx.GraphProto) -> None:
     readers = _readers(graph)
 
     def constant(name: str) -> NDArray[Any]:
-        return numpy_helper.to_array(tensors[name])
+        return numpy_helper.to_array(tensors[name], str(folder))
 
     def saturates(node: onnx.NodeProto, low: float, high: float) -> bool:
         if node.op_type != "QuantizeLinear" or constant(node.input[1]).size != 1:
@@ -290,7 +299,7 @@ def _transposes(gemm: onnx.NodeProto) -> bool:
     return any(attribute.name in ("transA", "transB") and attribute.i for attribute in gemm.attribute)
 
 
-def _part_biases(graph: onnx.GraphProto) -> None:
+def _part_biases(graph: onnx.GraphProto, folder: Path) -> None:
     """Quantised Gemm(a, b, bias) becomes MatMul(a, b) - (-bias), and so does a sum behind a MatMul.
 
     ONNX Runtime multiplies a quantised MatMul in integers; but before it looks for one, it makes a Gemm of
@@ -320,6 +329,6 @@ def _part_biases(graph: onnx.GraphProto) -> None:
             del node.input[2:], node.attribute[:]
             graph.node.insert(index + 1, after)
     for name, opposite in negated.items():
-        value = -numpy_helper.to_array(constants[name])
+        value = -numpy_helper.to_array(constants[name], str(folder))
         graph.initializer.append(numpy_helper.from_array(value, opposite))
     drop_unread(graph)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,15 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
-from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.calibrate import CalibrationDataReader
 
-from sam_edge.quiet import quiet
+from .qdq import Observed
 
 Inputs = Mapping[str, NDArray[np.float32]]
+Runs = list[dict[str, NDArray[Any]]]
+# Names of constants: axes of what has channels second of four, or last of two.
+_OF_FOUR, _OF_ROWS = "observed axes of four", "observed axes of rows"
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -32,20 +34,37 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def tensor_ranges(source: Path, inputs: Iterable[Inputs]) -> dict[str, tuple[float, float]]:
-    """The least and greatest value of every float tensor of the graph `source` over `inputs`."""
-    types = {node.op_type for node in onnx.load(source, load_external_data=False).graph.node}
-    ranges = {name: value.range_value for name, value in _calibrate(source, types, inputs).items()}
-    return {name: (float(low.item()), float(high.item())) for name, (low, high) in ranges.items()}
+    """The least and greatest value of every float tensor of the graph `source` over `inputs`.
+
+    Args:
+        source: an ONNX file; another is written beside it for a while.
+        inputs: what to run the graph on; at least one.
+    """
+    model = onnx.load(source, load_external_data=False)
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    names = [one.name for one in values if one.type.tensor_type.elem_type == TensorProto.FLOAT]
+    del model.graph.output[:]
+    for name in names:
+        _reduce(model.graph, name, "ReduceMin", f"{name} low")
+        _reduce(model.graph, name, "ReduceMax", f"{name} high")
+    runs = _run(model, source, inputs)
+    return {name: _range(runs, name) for name in names}
 
 
-def _calibrate(source: Path, op_types: Collection[str], inputs: Iterable[Inputs]) -> Any:
-    """ONNX Runtime's `TensorsData`: the ranges of what operators of these types read and write."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        augmented = str(Path(folder) / "augmented.onnx")
-        calibrator = create_calibrator(source, sorted(op_types), augmented_model_path=augmented)
-        calibrator.infer_session = _session(Path(augmented))
-        calibrator.collect_data(Reader(inputs))
-        return calibrator.compute_data()
+def _reduce(graph: onnx.GraphProto, name: str, how: str, output: str, axes: str = "") -> None:
+    """Let the graph have one more `output`: the tensor `name` reduced, along the constant `axes` if given."""
+    graph.node.append(helper.make_node(how, [name, axes] if axes else [name], [output], keepdims=0))
+    graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+
+
+def _run(model: onnx.ModelProto, source: Path, inputs: Iterable[Inputs]) -> Runs:
+    """All outputs of `model`, which is `source` with others, for each of the inputs."""
+    with tempfile.NamedTemporaryFile(dir=source.parent, suffix=".onnx") as scratch:
+        onnx.save(model, scratch.name)
+        session = _session(Path(scratch.name))
+    names = [value.name for value in model.graph.output]
+    return [dict(zip(names, session.run(names, dict(one)), strict=True)) for one in inputs]
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -53,21 +72,8 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-@dataclass(frozen=True)
-class Observed:
-    """A tensor's values over some inputs.
-
-    Attributes:
-        low, high: the least and the greatest value, each the mean over the inputs.
-        mean: (channels,) float64, the mean value of each channel.
-    """
-
-    low: float
-    high: float
-    mean: NDArray[np.float64]
 
 
 def observe(
@@ -83,40 +89,25 @@ def observe(
     """
     model = onnx.load(source, load_external_data=False)
     graph = model.graph
-    for value in (*graph.input, *graph.output):
-        del value.metadata_props[:]
     del graph.output[:]
-    axes = {"all": [0, 2, 3], "rows": [0]}
-    graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.array(value, np.int64), f"observed axes {name}")
-        for name, value in axes.items()
-    )
+    for axes, value in ((_OF_FOUR, [0, 2, 3]), (_OF_ROWS, [0])):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), axes))
     for name, (count, last) in channels.items():
-        low, high, mean = (f"{name} {what}" for what in ("low", "high", "mean"))
+        _reduce(graph, name, "ReduceMin", f"{name} low")
+        _reduce(graph, name, "ReduceMax", f"{name} high")
         seen = name
         if last:
             seen, shape = f"{name} in rows", f"{name} shape of rows"
-            graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, count], np.int64), shape))
+            graph.initializer.append(numpy_helper.from_array(np.array([-1, count], np.int64), shape))
             graph.node.append(helper.make_node("Reshape", [name, shape], [seen]))
-        graph.node.extend(
-            [
-                helper.make_node("ReduceMin", [name], [low], keepdims=0),
-                helper.make_node("ReduceMax", [name], [high], keepdims=0),
-                helper.make_node(
-                    "ReduceMean", [seen, f"observed axes {'rows' if last else 'all'}"], [mean], keepdims=0
-                ),
-            ]
-        )
-        for output, dims in ((low, []), (high, []), (mean, [count])):
-            graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, dims))
-    with tempfile.NamedTemporaryFile(dir=source.parent, suffix=".onnx") as scratch:
-        onnx.save(model, scratch.name)
-        session = _session(Path(scratch.name))
-    names = [value.name for value in graph.output]
-    runs = [session.run(names, dict(one)) for one in inputs]
-    means = [np.mean(values, axis=0, dtype=np.float64) for values in zip(*runs, strict=True)]
-    found = dict(zip(names, means, strict=True))
-    return {
-        name: Observed(float(found[f"{name} low"]), float(found[f"{name} high"]), found[f"{name} mean"])
-        for name in channels
-    }
+        _reduce(graph, seen, "ReduceMean", f"{name} mean", _OF_ROWS if last else _OF_FOUR)
+    runs = _run(model, source, inputs)
+    return {name: Observed(*_range(runs, name), _mean(runs, name)) for name in channels}
+
+
+def _range(runs: Runs, name: str) -> tuple[float, float]:
+    return min(float(run[f"{name} low"]) for run in runs), max(float(run[f"{name} high"]) for run in runs)
+
+
+def _mean(runs: Runs, name: str) -> NDArray[np.float64]:
+    return np.asarray(np.mean([run[f"{name} mean"] for run in runs], axis=0, dtype=np.float64))

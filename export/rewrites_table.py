@@ -64,7 +64,7 @@ def quantize_for_onnx_runtime(source: Path, target: Path, calibration: Images) -
 
 def quantize_for_openvino(source: Path, target: Path, calibration: Images) -> None:
     """The package's own OpenVINO INT8, to `target` (.xml)."""
-    write_encoder_int8(source, target, {}, calibration)
+    write_encoder_int8(source, target, {}, observe_products(source, calibration))
 
 
 # What quantises, the file's suffix and the backend that runs it.

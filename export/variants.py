@@ -30,7 +30,7 @@ from sam_edge.targets import HEXAGON
 from . import onnx
 from .calibration import Calibration
 from .cpu_form import CHUNK_MB, cpu_form, has_form
-from .ranges import Observed
+from .qdq import Observed
 from .reference.model import SamModel
 from .search import Parity, keep_few
 
@@ -124,6 +124,11 @@ class Workshop:
     rankings: dict[Path, list[str]] = field(default_factory=dict)
     observations: dict[Path, dict[str, Observed]] = field(default_factory=dict)
 
+    @property
+    def _is_large(self) -> bool:
+        """Whether the encoder takes seconds for a picture."""
+        return self.model.parameters > 50_000_000
+
     @cached_property
     def encoder(self) -> Path:
         """FP32 encoder.onnx in the form for CPUs."""
@@ -164,7 +169,7 @@ class Workshop:
         from .rewrites import rewrite
 
         self.progress("exact rewrites")
-        return rewrite(self.sam, self.calibration.images)[0]
+        return rewrite(self.sam, self.calibration.images[: 4 if self._is_large else None])[0]
 
     @cached_property
     def rewritten_encoder(self) -> Path:
@@ -206,7 +211,7 @@ class Workshop:
 
         if encoder not in self.rankings:
             # Two pictures rank as well as all of them; one where each takes seconds.
-            few = self.calibration.images[: 2 if self.model.parameters < 50_000_000 else 1]
+            few = self.calibration.images[: 1 if self._is_large else 2]
             self.rankings[encoder] = int8.most_sensitive(
                 encoder, self.work, few, self.observed(encoder), self.progress
             )
@@ -436,15 +441,12 @@ def _openvino(
     kept = list(dict.fromkeys(kept))
     if precision != "int8":
         return Written(kept)
-    full, images, source = (
-        "vnni" in shop.options.targets,
-        shop.calibration.images,
-        shop.rewritten_plain_encoder,
-    )
+    source, full = shop.rewritten_plain_encoder, "vnni" in shop.options.targets
+    observed = shop.observed(source)
     kept += ["attention scores, softmax and values", "LayerNorm", "GELU"]
 
     def quantise(names: Sequence[str]) -> None:
-        openvino.write_encoder_int8(source, encoder, encoder_facts, images, names, full)
+        openvino.write_encoder_int8(source, encoder, encoder_facts, observed, names, full)
 
     left, remark = search(source, quantise)
     return Written([*_because(left), *kept], remark)
@@ -472,8 +474,6 @@ def check_converters(options: Options) -> None:
     """Raise `BackendError` unless what `options` asks for can be converted with what is installed."""
     needed = [("openvino", "openvino"), ("coreml", "coremltools")]
     needed = [(f"--format {kind}", package) for kind, package in needed if kind in options.formats]
-    if "int8" in options.precisions and "openvino" in options.formats:
-        needed.append(("--format openvino --precision int8", "nncf"))
     for what, package in needed:
         if find_spec(package) is None:
             raise BackendError(

@@ -5,6 +5,12 @@ embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once 
 masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 """
 
+import os
+
+# Its packages since 1.29 report their use to a web service, and keep an identity of the device in the user's
+# cache, unless this is set before they are imported. Who wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from .automatic_mask_generator import SamAutomaticMaskGenerator
 from .embedding_cache import EmbeddingCache
 from .errors import (

@@ -1,6 +1,7 @@
 """The wheel holds what it should, and runs with nothing but NumPy and ONNX Runtime."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -32,6 +33,21 @@ print(sorted(loaded - set(sys.stdlib_module_names)))
     assert done.returncode == 0, done.stderr
     others = [n for n in eval(done.stdout) if not n.startswith(("__editable__", "_"))]
     assert others == ["numpy", "sam_edge"]
+
+
+def test_onnx_runtime_reports_nothing_and_leaves_nothing_behind(exported, tmp_path):
+    """Its packages since 1.29 do, from the moment that they are imported."""
+    code = """
+import sys, sam_edge
+sam_edge.load(sys.argv[1], backend="onnxruntime").close()
+"""
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache")}
+    environment = {**os.environ, **home}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-I", "-c", code, str(exported)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ def refused(capsys, arguments, says, code=2):
     [
         (["--format", "openvino"], "openvino"),
         (["--format", "onnx,coreml"], "coremltools"),
-        (["--format", "openvino", "--precision", "int8"], "nncf"),
     ],
 )
 def test_a_converter_that_is_not_installed_is_named_with_its_extra(capsys, monkeypatch, arguments, package):
