@@ -152,7 +152,7 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
 
 def save(proto: onnx.ModelProto, path: Path) -> None:
     """Check and write a graph; a large one with its weights in a file beside it."""
-    if proto.ByteSize() > EXTERNAL_DATA_BYTES:
+    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_DATA_BYTES:
         onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data")
         onnx.checker.check_model(str(path))
     else:
