@@ -13,6 +13,7 @@ from transformers import ViTConfig
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
 import sam_edge
+from sam_edge.benchmarks import sizes
 from sam_edge.benchmarks.published import published_sam
 from sam_edge.benchmarks.pytorch import PyTorch, variant_of
 from sam_edge.bundle import open_bundle
@@ -224,6 +225,12 @@ def test_pytorch_is_measured_at_the_bundles_size(small):
     parts = [backend.open(small / variant[part]["path"], "cpu", None) for part in ("encoder", "decoder")]
     report = run_parity(Sam(bundle, variant, "pytorch", *parts), read_golden(small / "golden.npz"), "fp32")
     assert report.mean_iou >= 0.999
+
+
+def test_sizes_side_by_side(small, exported):
+    rows = sizes.measure([exported, small], "fp32", threads=1, rounds=1)
+    assert [row["input_size"] for row in rows] == [320, 256]
+    assert rows[0]["resized_from"] is None and rows[1]["resized_from"]["size"] == [320, 320]
 
 
 @pytest.mark.parametrize(
