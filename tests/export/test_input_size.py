@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from pycocotools import mask as coco
@@ -20,12 +21,16 @@ from sam_edge.bundle import open_bundle
 from sam_edge.cli import main
 from sam_edge.errors import PromptError, SamEdgeError
 from sam_edge.export.checkpoint import Loaded, build_reference, expected_shapes, load_checkpoint
+from sam_edge.export.fuse import fuse
 from sam_edge.export.input_size import resize
+from sam_edge.export.onnx import write_encoder
 from sam_edge.export.reference.model import SamModel
 from sam_edge.golden import read_golden
 from sam_edge.models.catalogue import CATALOGUE, HERE
+from sam_edge.models.encoders import HieraEncoder
 from sam_edge.parity import run_parity
 from sam_edge.sam import Sam
+from tests.export.seeded import seeded_image, seeded_weights
 from tests.export.test_oracle_mobile_sam import published_code
 from tests.export.test_oracle_mobile_sam import randomise as randomise_mobile_sam
 from tests.export.test_oracles import SMALL, agree, our_decode, prompts, randomise
@@ -130,6 +135,18 @@ def test_every_model_can_be_smaller_and_larger(name):
             assert found.shape == (1, one.channels, one.scale * side, one.scale * side)
         with pytest.raises(SamEdgeError, match=f"a multiple of {step} from"):
             resize(Loaded(model, weights, "published"), size + step // 2)
+
+
+def test_a_pyramid_is_exported_at_another_size(tmp_path):
+    """SAM 2's kind of encoder, whose graph has constants in the form of plain numbers."""
+    encoder = HieraEncoder(embed_dim=24, stages=(1, 1, 2, 1), global_att_blocks=(3,))
+    own = replace(CATALOGUE["sam2.1_hiera_tiny"], name="small", image_size=128, encoder=encoder)
+    loaded = resize(Loaded(own, seeded_weights(expected_shapes(own)), "published"), 96)
+    sam, image = build_reference(loaded), seeded_image(96)
+    write_encoder(fuse(sam), loaded.model, tmp_path / "encoder.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    for found, expected in zip(session.run(None, {"images": image.numpy()}), sam.encode(image), strict=True):
+        agree(torch.from_numpy(found), expected)
 
 
 def test_the_models_own_size_changes_nothing():
