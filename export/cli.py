@@ -126,8 +126,8 @@ def _pixels(text: str | None) -> int | None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 9):
         raise SamEdgeError(
-            f"--imgsz is {text[:40]!r}; expected a number of pixels from {SMALLEST} to {LARGEST}, a multiple of "
-            "what the model's patches and stages need: 16, 32 or 64"
+            f"--imgsz is {text[:40]!r}; expected a number of pixels from {SMALLEST} to {LARGEST}, a multiple "
+            "of what the model's patches and stages need: 16, 32 or 64"
         )
     return int(text)
 
