@@ -79,7 +79,8 @@ def open_row(task: dict[str, Any]) -> tuple[Bundle, dict[str, Any], Backend]:
         from .pytorch import PyTorch, variant_of
 
         bundle = open_bundle(Path(task["bundle"]))
-        return bundle, variant_of(bundle, task["variant"]), PyTorch(task["variant"], Path(task["reference"]))
+        name, size = task["variant"], bundle.manifest.input.size[0]
+        return bundle, variant_of(bundle, name), PyTorch(name, Path(task["reference"]), size)
     bundle = open_bundle(Path(task["bundle"]))
     return bundle, bundle.variant(task["variant"]), get_backend(task["backend"])
 

@@ -152,8 +152,7 @@ def _with_golden(args: argparse.Namespace, bundle: Bundle, plan: Plan, out: Path
         from .reference import reference_golden
 
         images = read_images(args.images)
-        sha256 = str(bundle.manifest.model["checkpoint"]["sha256"])
-        golden = reference_golden(args.reference, sha256, images, out, _Progress()).resolve()
+        golden = reference_golden(args.reference, bundle.manifest, images, out, _Progress()).resolve()
     return replace(plan, golden=golden, pictures=None if pictures is None else pictures.resolve())
 
 
@@ -220,7 +219,8 @@ def _report(
             "family": bundle.manifest.model["family"],
             "name": bundle.manifest.model["name"],
             "checkpoint_sha256": bundle.manifest.model["checkpoint"]["sha256"],
-            "input_size": list(bundle.manifest.square.size),
+            "input_size": list(bundle.manifest.input.size),
+            "resized_from": bundle.manifest.resized_from,
             "encoder_flops": flops,
         },
         "settings": {

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import SamEdgeError
 from .changes import GATED, Change, changes
-from .report_rows import Report, Row, key, names, p50, rounds
+from .report_rows import Report, Row, input_note, key, names, p50, rounds
 
 # A machine whose speed differs by more than this is worth a warning.
 MACHINE_CHANGE = 1.10
@@ -154,6 +154,10 @@ def _warnings(a: Report, b: Report, machine: dict[str, Any]) -> list[str]:
         if report.get("partial"):
             told.append(f"{name} is partial: its run was interrupted")
     told += [f"{what}: {x} in A, {y} in B" for what, x, y in _differences(a, b)]
+    if a["bundle"].get("input_size") != b["bundle"].get("input_size"):
+        told += [
+            f"{name}: {input_note(report)}" for name, report in (("A", a), ("B", b)) if input_note(report)
+        ]
     by_calibration, of_rows = machine["slower_by_calibration"], machine["rows_slower_in_the_median"]
     if by_calibration is None:
         told.append(

@@ -52,6 +52,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if open_bundle(args.bundle).manifest.resized_from is not None:
+        parser.error(f"{args.bundle} has another input size than its model; export it without --imgsz")
     torch.set_num_threads(args.threads)
     theirs = published_around(args.checkpoint)
     rows = []

@@ -18,6 +18,7 @@ from sam_edge.backends.base import Arrays
 from sam_edge.bundle import Bundle
 from sam_edge.errors import BackendError, DeviceError
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
+from sam_edge.export.input_size import resize
 from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import Model
 
@@ -26,7 +27,7 @@ _PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 
 def variant_of(bundle: Bundle, name: str) -> dict[str, Any]:
     """A variant for `Sam` as the manifest's are, with the inputs of the published graphs and no files."""
-    size = list(bundle.manifest.square.size)
+    size = list(bundle.manifest.input.size)
     inputs = [{"name": "images", "dtype": "float32", "shape": [1, 3, *size]}]
     # Any number of prompts at once.
     prompt = [
@@ -49,13 +50,14 @@ def variant_of(bundle: Bundle, name: str) -> dict[str, Any]:
 
 
 class PyTorch(Backend):
-    """The reference of a checkpoint; `name` says how it is run: "pytorch-bf16", "pytorch-fp32-compile"."""
+    """The reference of a checkpoint at an input size; `kind` says how it is run: "pytorch-bf16",
+    "pytorch-fp32-compile"."""
 
     name = "pytorch"
     formats = ("pytorch",)
 
-    def __init__(self, kind: str, checkpoint: Path) -> None:
-        self.kind, self.checkpoint = kind, checkpoint
+    def __init__(self, kind: str, checkpoint: Path, size: int) -> None:
+        self.kind, self.checkpoint, self.size = kind, checkpoint, size
         self._made: tuple[SamModel, Model] | None = None
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
@@ -66,7 +68,7 @@ class PyTorch(Backend):
             raise DeviceError("PyTorch finds no CUDA GPU; install a CUDA build of torch, or ask for cpu")
         where = torch.device("cuda" if device == "gpu" else "cpu")
         if self._made is None:
-            loaded = load_checkpoint(self.checkpoint)
+            loaded = resize(load_checkpoint(self.checkpoint), self.size)
             self._made = build_reference(loaded).to(where), loaded.model
         sam, model = self._made
         compiled: Callable[[Any], Any] = torch.compile if self.kind.endswith("compile") else lambda work: work

@@ -13,6 +13,7 @@ from sam_edge.bundle import Bundle
 from sam_edge.errors import CheckpointError, IntegrityError
 from sam_edge.files import sha256_file
 from sam_edge.golden import read_golden, write_golden
+from sam_edge.manifest import Manifest
 
 
 def check_reference(bundle: Bundle, checkpoint: Path) -> str:
@@ -34,17 +35,18 @@ def check_reference(bundle: Bundle, checkpoint: Path) -> str:
 
 def reference_golden(
     checkpoint: Path,
-    sha256: str,
+    manifest: Manifest,
     images: Sequence[NDArray[np.uint8]],
     folder: Path,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Golden data of (H, W, 3) uint8 RGB images, from `folder` where they were made before.
+    """Golden data of (H, W, 3) uint8 RGB images at a bundle's input size, from `folder` where they were made
+    before.
 
     Raises:
         ParityError: the reference's masks of all of them are empty or everything.
     """
-    key = hashlib.sha256(sha256.encode())
+    key = hashlib.sha256(manifest.model_id.encode())
     for image in images:
         key.update(f"{image.shape}".encode())
         key.update(np.ascontiguousarray(image).data)
@@ -57,7 +59,8 @@ def reference_golden(
             path.unlink()
     from sam_edge.export.checkpoint import build_reference, load_checkpoint
     from sam_edge.export.golden import make_golden
+    from sam_edge.export.input_size import resize
 
-    loaded = load_checkpoint(checkpoint)
+    loaded = resize(load_checkpoint(checkpoint), manifest.input.size[0])
     write_golden(path, make_golden(build_reference(loaded), loaded.model, say, images))
     return path

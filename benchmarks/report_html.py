@@ -17,6 +17,7 @@ from .report_rows import (
     Row,
     cells,
     fallback,
+    input_note,
     iou,
     machine_facts,
     milliseconds,
@@ -181,6 +182,7 @@ def _full_table(report: Report, advice: dict[str, Any]) -> str:
     return (
         '<h2 id="rows">Every row</h2><p class="soft">Latencies in ms.'
         + (f" {escape(SIMULATED_NOTE)}." if simulated else "")
+        + (f" {escape(input_note(report))}." if input_note(report) else "")
         + f'</p><div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

@@ -11,6 +11,7 @@ from .report_rows import (
     Report,
     cells,
     fallback,
+    input_note,
     machine_facts,
     names,
     note,
@@ -31,6 +32,8 @@ def render_markdown(report: Report) -> str:
     out += _table([*HEADERS, "note"], [[*cells(row), note(row)] for row in rows], names_at_left=4)
     if any(row["status"] == "simulated" for row in rows):
         out += ["", _plain(SIMULATED_NOTE)]
+    if input_note(report):
+        out += ["", _plain(input_note(report))]
     out += ["", "## Placement: nodes, and what ran elsewhere than asked for", ""]
     out += _table(
         ["row", "asked", "ran on", "share on it", "nodes", "fallback"],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SamEdgeError
+from ..manifest import cost_words
 from ..schema import validate
 
 Report = dict[str, Any]
@@ -61,6 +62,14 @@ _STATS = {
         "rounds": {"type": ["array", "null"], "items": {**_NUMBER, "minimum": 0}},
     },
 }
+_RESIZED = {
+    "type": ["object", "null"],
+    "required": ["size", "mean_iou", "min_iou", "boundary_iou", "num_prompts"],
+    "properties": {
+        "size": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+        **{key: {"type": "number"} for key in ("mean_iou", "min_iou", "boundary_iou", "num_prompts")},
+    },
+}
 # What these modules read, so that any other file is refused in one line instead of with a KeyError.
 _SHAPE = {
     "type": "object",
@@ -77,7 +86,7 @@ _SHAPE = {
                 "matmul_gflops": _STATS,
             },
         },
-        "bundle": {"type": "object"},
+        "bundle": {"type": "object", "properties": {"resized_from": _RESIZED}},
         "settings": {"type": "object"},
         "rows": {
             "type": "array",
@@ -229,6 +238,18 @@ def note(row: Row) -> str:
     return "; ".join(text for text in (row.get("reason") or "", fallback(row)) if text)
 
 
+def input_note(report: Report) -> str:
+    """What the input's size costs, where it is not the model's own, in words; else empty."""
+    resized = report["bundle"].get("resized_from")
+    if resized is None:
+        return ""
+    size = _size(report["bundle"].get("input_size")) or "another"
+    return (
+        f"IoU is with the reference at the bundle's input, {size}; what that size costs, "
+        f"{cost_words(resized)}"
+    )
+
+
 def warnings(report: Report) -> list[str]:
     """What a reader must know before believing the figures."""
     found = []
@@ -277,6 +298,7 @@ def machine_facts(report: Report) -> list[tuple[str, str]]:
         ("model", " ".join(str(bundle[name]) for name in ("family", "name") if bundle.get(name))),
         ("checkpoint, sha256", bundle.get("checkpoint_sha256")),
         ("input", _size(bundle.get("input_size"))),
+        ("model's own input", _size((bundle.get("resized_from") or {}).get("size"))),
         ("image, height x width", _size(settings.get("image_size"))),
         (
             "time for each row",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .report_rows import HEADERS, SIMULATED_NOTE, Report, cells, note, warnings
+from .report_rows import HEADERS, SIMULATED_NOTE, Report, cells, input_note, note, warnings
 
 # Columns of names, on the left; the rest are numbers.
 _NAMES = 4
@@ -30,5 +30,7 @@ def render_table(report: Report) -> str:
             out.append("  ".join(texts) + (f"  {said}" if said else ""))
     if any(row["status"] == "simulated" for row in rows):
         out += ["", SIMULATED_NOTE]
+    if input_note(report):
+        out += ["", input_note(report)]
     out += [f"warning: {text}" for text in warnings(report)]
     return "\n".join(line.rstrip() for line in out) + "\n"

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 from sam_edge.errors import CheckpointError, SamEdgeError
+from sam_edge.manifest import cost_words
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from sam_edge.targets import HEXAGON
 
 from .cpu_form import CHUNK_MB
+from .input_size import LARGEST, SMALLEST
 from .pipeline import Progress, export_bundle, find_checkpoint
 from .variants import FORMATS, HEXAGON_PRECISIONS, PRECISIONS, TARGETS, Options
 
@@ -62,6 +64,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="the bundle's directory (default: ./MODEL-bundle)")
     parser.add_argument(
+        "--imgsz",
+        metavar="PIXELS",
+        help="the side of the encoder's input instead of the model's own, 512 say: smaller is faster, and "
+        "what it costs in masks is measured and said",
+    )
+    parser.add_argument(
         "--min-iou", type=float, help="the gate on mean IoU (fp32 0.999, fp16 0.995, int8 0.95)"
     )
     parser.add_argument("--calib", type=Path, help="a folder of pictures to calibrate INT8 with")
@@ -110,6 +118,18 @@ def _choose(what: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:
         if one not in known:
             raise SamEdgeError(f"unknown {what} {one!r}; expected one of: {', '.join(known)}")
     return tuple(one for one in known if one in asked)
+
+
+def _pixels(text: str | None) -> int | None:
+    """The number that `--imgsz` gives; whether the model can take it is seen when its checkpoint is read."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 9):
+        raise SamEdgeError(
+            f"--imgsz is {text[:40]!r}; expected a number of pixels from {SMALLEST} to {LARGEST}, a multiple "
+            "of what the model's patches and stages need: 16, 32 or 64"
+        )
+    return int(text)
 
 
 def _check_pairs(args: argparse.Namespace, options: Options) -> None:
@@ -171,14 +191,20 @@ def run(args: argparse.Namespace) -> int:
         raise CheckpointError(f"unknown model {args.model!r}; known: {', '.join(CATALOGUE)}")
     if args.min_iou is not None and not 0 <= args.min_iou <= 1:
         raise SamEdgeError(f"--min-iou {args.min_iou} is not a share; expected 0 to 1")
+    size = _pixels(args.imgsz)
     name = args.model or (None if args.checkpoint else DEFAULT_MODEL)
     checkpoint = find_checkpoint(name or DEFAULT_MODEL, args.checkpoint)
-    out: Path = args.out or Path(f"{name or checkpoint.stem}-bundle")
-    data = export_bundle(out, checkpoint, name, options, args.calib, _Lines(args.json), args.clip)
+    stem = name or checkpoint.stem
+    out: Path = args.out or Path(f"{stem}-bundle" if size is None else f"{stem}-{size}-bundle")
+    data = export_bundle(out, checkpoint, name, options, args.calib, _Lines(args.json), args.clip, size)
+    resized = data.get("resized_from")
     if args.json:
-        print(json.dumps({"bundle": str(out), "variants": data["variants"]}, indent=2))
+        result = {"bundle": str(out), "resized_from": resized, "variants": data["variants"]}
+        print(json.dumps(result, indent=2))
         return 0
     print(f"bundle {out}")
+    if resized is not None:
+        print(f"  masks of inputs of {size} pixels {cost_words(resized)}")
     print(f"  sam-edge verify {out}")
     if any("context" in variant for variant in data["variants"]):
         print(f"  sam-edge verify {out} --device npu")

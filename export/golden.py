@@ -166,6 +166,18 @@ def at_median(golden: Golden, model: Model) -> bool:
     return any(prompt.threshold != model.mask_threshold for prompt in golden.prompts)
 
 
+def as_points(
+    points: NDArray[np.float32] | None, labels: NDArray[np.float32] | None, box: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Points (K, 2), labels (K,) and box (4,) as `Reference.decode` takes them: the corners are points."""
+    coords = np.zeros((0, 2), np.float32) if points is None else points
+    codes = np.zeros(0, np.float32) if labels is None else labels
+    if box is not None:
+        coords = np.concatenate([coords, box.reshape(2, 2)])
+        codes = np.concatenate([codes, np.array([2, 3], np.float32)])
+    return coords, codes
+
+
 def _prompts(
     reference: Reference, seen: ReferenceImage, index: int, threshold: float | None
 ) -> list[GoldenPrompt]:
@@ -179,11 +191,7 @@ def _prompts(
         box: NDArray[np.float32] | None,
         mask_input: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-        coords = np.zeros((0, 2), np.float32) if points is None else points
-        codes = np.zeros(0, np.float32) if labels is None else labels
-        if box is not None:
-            coords = np.concatenate([coords, box.reshape(2, 2)])
-            codes = np.concatenate([codes, np.array([2, 3], np.float32)])
+        coords, codes = as_points(points, labels, box)
         low, logits, scores = reference.decode(seen, coords, codes, mask_input)
         first = reference.model.first_multimask
         best = first + int(scores[first:].argmax())

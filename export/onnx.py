@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxsim
@@ -246,8 +247,13 @@ def _finish(proto: onnx.ModelProto, path: Path) -> None:
 def _lift_constants(graph: onnx.GraphProto) -> None:
     """Constants that are nodes become initializers, as the others are."""
     for node in [one for one in graph.node if one.op_type == "Constant"]:
+        (attribute,) = node.attribute
+        value = onnx.helper.get_attribute_value(attribute)
+        if not isinstance(value, onnx.TensorProto):  # `value_floats` and the like: plain numbers
+            kind = np.float32 if attribute.name.startswith("value_float") else np.int64
+            value = onnx.numpy_helper.from_array(np.array(value, kind))
         tensor = graph.initializer.add()
-        tensor.CopyFrom(onnx.helper.get_node_attr_value(node, "value"))
+        tensor.CopyFrom(value)
         tensor.name = node.output[0]
         graph.node.remove(node)
 

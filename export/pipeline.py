@@ -19,6 +19,7 @@ from sam_edge.manifest import (
     SCHEMA_VERSION,
     InputRules,
     Manifest,
+    cost_words,
     model_facts,
     write_manifest,
 )
@@ -32,6 +33,7 @@ from .clip import ClipSource, ClipWorkshop, add_variant, describe_clip, read_cli
 from .compat import check_contract
 from .fuse import fuse
 from .golden import at_median, make_golden
+from .input_size import resize, resized_from
 from .publish import staged
 from .search import Parity
 from .variants import (
@@ -92,6 +94,7 @@ def export_bundle(
     calib: Path | None = None,
     progress: Progress | None = None,
     clip: Path | None = None,
+    size: int | None = None,
 ) -> dict[str, Any]:
     """Export `checkpoint` to a bundle at `out`; returns the manifest.
 
@@ -103,9 +106,10 @@ def export_bundle(
         calib: a folder of pictures to calibrate INT8 with; the packaged photographs if not given.
         progress: told of each step.
         clip: a folder with a published CLIP, to find masks by a text.
+        size: the side of the encoder's input in pixels, instead of the model's own.
 
     Raises:
-        CheckpointError, OutputError, CalibrationError, BackendError: nothing was started.
+        SamEdgeError, CheckpointError, OutputError, CalibrationError, BackendError: nothing was started.
         ExportError, ParityError: nothing was published.
     """
     progress, options = progress or Progress(), options or Options()
@@ -114,12 +118,15 @@ def export_bundle(
     with staged(out) as stage:
         with _step(progress, "read checkpoint") as detail:
             loaded = load_checkpoint(checkpoint, name)
-            sam = build_reference(loaded)
             detail.append(f"{loaded.model.name}, {loaded.layout} layout")
+            own = loaded
+            if size is not None:
+                loaded = resize(loaded, size)
+            sam = build_reference(loaded)
         if options.compat:
             check_contract(loaded.model)
         source = None if clip is None else _read_clip(clip, progress)
-        data = _describe(loaded, checkpoint)
+        data = _describe(loaded, own.model, checkpoint)
         if options.text_embeddings:
             data["prompt"]["text_embeddings"] = True
         _warn_of_hexagon(options, progress)
@@ -130,6 +137,10 @@ def export_bundle(
             detail.append(f"{len(golden.prompts)} prompts on {len(golden.images)} images")
             if at_median(golden, loaded.model):
                 detail.append("untrained? masks are empty or full, so compared at the median logit")
+        if loaded.model != own.model:
+            with _step(progress, "masks at the model's own size") as detail:
+                data["resized_from"] = resized_from(own, loaded, sam, progress.begin)
+                detail.append(cost_words(data["resized_from"]))
         data["golden"] = file_facts(stage, stage / "golden.npz")
         data["variants"] = []
         work = stage / "work"
@@ -319,7 +330,15 @@ def _clip(
     return described
 
 
-def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
+def _encoder_gmacs(model: Model, own: Model) -> dict[str, float]:
+    if model != own:
+        from sam_edge.models.macs import encoder_gmacs
+
+        return {"encoder_gmacs": encoder_gmacs(model)}
+    return {"encoder_gmacs": ENCODER_GMACS[model.name]} if model.name in ENCODER_GMACS else {}
+
+
+def _describe(loaded: Loaded, own: Model, checkpoint: Path) -> dict[str, Any]:
     model: Model = loaded.model
     side = model.image_size
     rules = model.preprocess
@@ -330,7 +349,7 @@ def _describe(loaded: Loaded, checkpoint: Path) -> dict[str, Any]:
             "family": model.family,
             "name": model.name,
             "parameters": model.parameters,
-            **({"encoder_gmacs": ENCODER_GMACS[model.name]} if model.name in ENCODER_GMACS else {}),
+            **_encoder_gmacs(model, own),
             "checkpoint": {
                 "file": checkpoint.name,
                 "sha256": sha256_file(checkpoint),

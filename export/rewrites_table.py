@@ -111,7 +111,7 @@ def measure(
     variant = bundle.choose(("onnx",), "fp32")
     calibration = packaged_calibration(bundle.manifest.input).images
     checkpoint = find_checkpoint(DEFAULT_MODEL, None)
-    if sha256_file(checkpoint) != bundle.manifest.model_id:
+    if sha256_file(checkpoint) != bundle.manifest.checkpoint_sha256:
         raise BundleError(f"{exported} was not made from {checkpoint}; export it again")
     loaded = load_checkpoint(checkpoint)
     reference = build_reference(loaded)

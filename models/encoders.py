@@ -1,7 +1,11 @@
-"""What image encoders are made of, as data: one description for each kind."""
+"""What image encoders are made of, as data: one description for each kind.
+
+`size_step` is what the side of an input has to be a multiple of, in pixels.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -23,6 +27,11 @@ class VitEncoder:
     mlp_ratio: int = 4
     mlp_dim: int | None = None
 
+    @property
+    def size_step(self) -> int:
+        """A patch."""
+        return self.patch_size
+
 
 @dataclass(frozen=True)
 class TinyVitEncoder:
@@ -38,6 +47,11 @@ class TinyVitEncoder:
     window_sizes: tuple[int, ...] = (7, 7, 14, 7)
     mlp_ratio: int = 4
     expand: int = 4
+
+    @property
+    def size_step(self) -> int:
+        """Four halvings; windows are padded."""
+        return 16
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,11 @@ class HieraEncoder:
     window_spec: tuple[int, ...] = (8, 4, 14, 7)
     mlp_ratio: int = 4
 
+    @property
+    def size_step(self) -> int:
+        """Patches of 4 pixels, halved at each stage; and the table of a window repeats in whole numbers."""
+        return 4 * math.lcm(self.window_spec[0], 2 ** (len(self.stages) - 1))
+
 
 @dataclass(frozen=True)
 class RepVitEncoder:
@@ -67,6 +86,11 @@ class RepVitEncoder:
 
     channels: tuple[int, ...] = (48, 96, 192, 384)
     repeats: tuple[int, ...] = (3, 3, 15, 2)
+
+    @property
+    def size_step(self) -> int:
+        """The stem's two halvings and one at each stage but the first."""
+        return 4 * 2 ** (len(self.channels) - 1)
 
 
 @dataclass(frozen=True)
@@ -87,6 +111,11 @@ class PlainVitEncoder:
     patch_size: int = 16
     mlp_ratio: int = 4
     position_side: int = 14
+
+    @property
+    def size_step(self) -> int:
+        """A patch."""
+        return self.patch_size
 
 
 @dataclass(frozen=True)
@@ -121,6 +150,11 @@ class TinyEncoder:
     num_heads: int = 6
     mlp_ratio: int = 4
 
+    @property
+    def size_step(self) -> int:
+        """The stride of the coarsest stage, to which the others are folded."""
+        return 16
+
 
 @dataclass(frozen=True)
 class EfficientVitStage:
@@ -148,6 +182,11 @@ class EfficientVitEncoder:
     stem_width: int = 32
     neck_width: int = 256
     head_width: int = 32
+
+    @property
+    def size_step(self) -> int:
+        """The stem's halving and one at each stage."""
+        return 2 ** (len(self.stages) + 1)
 
 
 Encoder = (

@@ -1,6 +1,6 @@
 """Measure `sam_edge_tiny` on 500 held-out generated scenes: one click, and a box.
 
-    python -m sam_edge.models.evaluate [--assets DIR] [--checkpoint FILE] [--json]
+    python -m sam_edge.models.evaluate [--assets DIR] [--checkpoint FILE] [--imgsz PIXELS] [--json]
 
 With `--assets` the scenes are made of held-out photographs and cut-outs; without, of the photographs
 that travel with the package and of textured shapes only, so that anyone can repeat it. The click is
@@ -20,6 +20,7 @@ from scipy.ndimage import distance_transform_edt
 
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
 from sam_edge.export.golden import Reference
+from sam_edge.export.input_size import resize
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.scenes import held_out_scenes, load_assets, packaged_assets
 from sam_edge.parity import boundary_iou, iou
@@ -40,9 +41,14 @@ def box_of(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]], np.float32)
 
 
-def evaluate(checkpoint: Path, assets: Path | None, count: int, seed: int = SEED) -> dict[str, float]:
-    """Mean IoU over one object a scene, for a click and for a box, with the boundary IoU of each."""
+def evaluate(
+    checkpoint: Path, assets: Path | None, count: int, seed: int = SEED, size: int | None = None
+) -> dict[str, float]:
+    """Mean IoU over one object a scene, for a click and for a box, with the boundary IoU of each; `size` is
+    the side of the encoder's input, the model's own if not given."""
     loaded = load_checkpoint(checkpoint)
+    if size is not None:
+        loaded = resize(loaded, size)
     reference = Reference(build_reference(loaded), loaded.model)
     scenes = held_out_scenes(load_assets(assets, held_out=True) if assets else packaged_assets(), count, seed)
     rng = np.random.default_rng(seed)
@@ -71,9 +77,10 @@ def main() -> None:
     parser.add_argument("--assets", type=Path)
     parser.add_argument("--checkpoint", type=Path, default=HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file)
     parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--imgsz", type=int, help="as of `sam-edge export`")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    result = evaluate(args.checkpoint, args.assets, args.scenes)
+    result = evaluate(args.checkpoint, args.assets, args.scenes, size=args.imgsz)
     if args.json:
         print(json.dumps(result, indent=2))
         return

@@ -95,9 +95,16 @@ class Manifest:
         return dict(self.data["model"])
 
     @property
-    def model_id(self) -> str:
-        """The checkpoint's sha256: embeddings fit only the model they come from."""
+    def checkpoint_sha256(self) -> str:
+        """Of the file that the bundle was made from."""
         return str(self.data["model"]["checkpoint"]["sha256"])
+
+    @property
+    def model_id(self) -> str:
+        """The checkpoint's sha256, with the input's size where that is not the model's own: embeddings fit
+        only the model they come from."""
+        height, width = self.input.size
+        return self.checkpoint_sha256 + (f"-{height}x{width}" if self.resized_from else "")
 
     @property
     def input(self) -> InputRules:
@@ -111,6 +118,14 @@ class Manifest:
             tuple(rules["std"]),
             rules["pad_value"],
         )
+
+    @property
+    def resized_from(self) -> dict[str, Any] | None:
+        """`size` (height, width) that the model was made for, where the bundle's input is another, with
+        `mean_iou`, `min_iou` and `boundary_iou`: how far the reference's masks at the bundle's size agree
+        with those at that one."""
+        found = self.data.get("resized_from")
+        return None if found is None else dict(found)
 
     @property
     def prompt(self) -> PromptRules:
@@ -212,8 +227,18 @@ def integrity(data: dict[str, Any]) -> str:
 
 def model_facts(data: dict[str, Any]) -> dict[str, Any]:
     """The part of a manifest that also goes into each artifact's own metadata."""
-    keys = ("schema_version", "sam_edge_version", "model", "input", "prompt", "mask")
-    return {key: data[key] for key in keys}
+    keys = ("schema_version", "sam_edge_version", "model", "input", "resized_from", "prompt", "mask")
+    return {key: data[key] for key in keys if key in data}
+
+
+def cost_words(resized_from: dict[str, Any]) -> str:
+    """What another input than the model's own costs, in words."""
+    height, width = resized_from["size"]
+    return (
+        f"against the model's own {width} x {height}: mean IoU {resized_from['mean_iou']:.4f} "
+        f"(min {resized_from['min_iou']:.4f}, boundary {resized_from['boundary_iou']:.4f}, "
+        f"{resized_from['num_prompts']} prompts)"
+    )
 
 
 def read_manifest(bundle: Path) -> Manifest:

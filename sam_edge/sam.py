@@ -492,7 +492,8 @@ class Sam:
         rules = self.manifest
         if embedding.model != rules.model_id:
             raise PromptError(
-                "the embedding was made with another model; encode the image again with this one"
+                "the embedding was made with another model, or at another input size; encode the image again "
+                "with this one"
             )
         resized = resized_size(embedding.original_size, rules.square)
         encoded = [

@@ -372,7 +372,7 @@ def test_the_middle_is_as_far_inside_as_any(seed):
 @pytest.mark.parametrize(("kind", "least"), [("pytorch-fp32", 0.999), ("pytorch-bf16", 0.95)])
 def test_the_reference_is_a_row_like_any_other(exported, kind, least):
     bundle = open_bundle(exported)
-    backend = PyTorch(kind, EMBEDDED)
+    backend = PyTorch(kind, EMBEDDED, 320)
     variant = variant_of(bundle, kind)
     sessions = [
         backend.open(exported / variant[part]["path"], "cpu", None) for part in ("encoder", "decoder")
@@ -384,13 +384,13 @@ def test_the_reference_is_a_row_like_any_other(exported, kind, least):
 
 def test_the_reference_runs_once_on_a_users_pictures(exported, tmp_path):
     images = [np.asarray(image) for image in read_golden(exported / "golden.npz").images[:1]]
-    said = []
-    first = reference_golden(EMBEDDED, "sha", images, tmp_path, said.append)
+    said, manifest = [], open_bundle(exported).manifest
+    first = reference_golden(EMBEDDED, manifest, images, tmp_path, said.append)
     assert said and read_golden(first).prompts
-    again = reference_golden(EMBEDDED, "sha", images, tmp_path, lambda _: pytest.fail("ran again"))
+    again = reference_golden(EMBEDDED, manifest, images, tmp_path, lambda _: pytest.fail("ran again"))
     assert again == first
     first.write_bytes(b"damaged")
-    assert read_golden(reference_golden(EMBEDDED, "sha", images, tmp_path)).prompts
+    assert read_golden(reference_golden(EMBEDDED, manifest, images, tmp_path)).prompts
 
 
 # Numbers

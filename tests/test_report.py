@@ -2,6 +2,7 @@
 
 import copy
 import json
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,6 +17,7 @@ from sam_edge.benchmarks.noise import t_quantile
 from sam_edge.benchmarks.recommend import pareto_front, recommend
 from sam_edge.benchmarks.report_html import render_html
 from sam_edge.benchmarks.report_markdown import render_markdown
+from sam_edge.benchmarks.report_rows import read_report
 from sam_edge.benchmarks.report_table import render_table
 from sam_edge.cli import main
 from sam_edge.errors import SamEdgeError
@@ -99,6 +101,31 @@ def test_a_fallback_is_seen(report):
     row["placement"] = {"encoder": {"CPUExecutionProvider": 3, "CUDAExecutionProvider": 297}, "decoder": None}
     row |= {"on_device": 0.99, "asked": "gpu", "device": "gpu"}
     assert "3 CPUExecutionProvider" in render_markdown(report)
+
+
+RESIZED = {"size": [1024, 1024], "mean_iou": 0.91237, "min_iou": 0.7, "boundary_iou": 0.8, "num_prompts": 20}
+
+
+def test_what_a_smaller_input_costs_stands_beside_the_speed(report, tmp_path):
+    renders = (lambda r: render_html(r, tmp_path), render_table, render_markdown)
+    assert not any("own 1024 x 1024" in render(report) for render in renders)
+    report["bundle"]["resized_from"] = RESIZED
+    for render in renders:
+        assert "512 x 512" in render(report)
+        assert "against the model's own 1024 x 1024: mean IoU 0.9124 (min 0.7000" in unescape(render(report))
+    path = tmp_path / "report.json"
+    for broken in ({"size": [1024]}, {**RESIZED, "mean_iou": "x"}, 3):
+        path.write_text(json.dumps({**report, "bundle": {"resized_from": broken}}))
+        with pytest.raises(SamEdgeError, match="is not a benchmark's report"):
+            read_report(path)
+
+
+def test_comparing_two_input_sizes_says_what_the_smaller_costs(report):
+    larger = copy.deepcopy(report)
+    larger["bundle"]["input_size"] = [1024, 1024]
+    report["bundle"]["resized_from"] = RESIZED
+    told = compare(larger, report)["warnings"]
+    assert any(text.startswith("B: ") and "mean IoU 0.9124" in text for text in told)
 
 
 # Which to ship

@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = check_checkpoint(bundle, args.checkpoint)
     environments: Path = args.environments.absolute()
     name = str(bundle.manifest.model["name"])
-    exports = (args.exports or environments / "exports").absolute() / f"{name}-{bundle.manifest.model_id[:8]}"
+    exports = (
+        args.exports or environments / "exports"
+    ).absolute() / f"{name}-{bundle.manifest.checkpoint_sha256[:8]}"
     everyone, absent = roster(bundle, checkpoint, exports)
     peers = chosen(everyone, [one for one in args.peers.split(",") if one])
     needed = list(dict.fromkeys(peer.environment for peer in peers))
@@ -136,7 +138,10 @@ def measured(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "model": {key: bundle.manifest.model[key] for key in ("family", "name")}
-        | {"input_size": list(bundle.manifest.square.size), "checkpoint_sha256": bundle.manifest.model_id},
+        | {
+            "input_size": list(bundle.manifest.square.size),
+            "checkpoint_sha256": bundle.manifest.checkpoint_sha256,
+        },
         "settings": {
             **{key: getattr(args, key) for key in ("threads", "repeats", "seconds", "seed")},
             "everything_repeats": args.everything_repeats,

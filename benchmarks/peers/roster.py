@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from sam_edge.bundle import Bundle
-from sam_edge.errors import BackendError, CheckpointError, ExportError
+from sam_edge.errors import BackendError, BundleError, CheckpointError, ExportError
 from sam_edge.files import sha256_file
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE
 
@@ -32,14 +32,20 @@ def check_checkpoint(bundle: Bundle, checkpoint: Path | None) -> Path:
     """The absolute path of the checkpoint that `bundle` was made from; None is the embedded one.
 
     Raises:
+        BundleError: its input is of another size than its model's, which peers do not have.
         CheckpointError: it is another, or not there.
     """
+    if bundle.manifest.resized_from is not None:
+        raise BundleError(
+            f"{bundle.path} has another input size than its model, and the peers have not; export it without "
+            "--imgsz"
+        )
     path = checkpoint or HERE / CATALOGUE[DEFAULT_MODEL].checkpoint.file
     if not path.is_file():
         raise CheckpointError(
             f"checkpoint {path} is not a file; give the one that {bundle.path} was made from"
         )
-    if sha256_file(path) != bundle.manifest.model_id:
+    if sha256_file(path) != bundle.manifest.checkpoint_sha256:
         raise CheckpointError(
             f"{bundle.path} was not made from {path}: its hash is not the manifest's; give the "
             "checkpoint with --checkpoint"

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from ..bundle import open_bundle
+from ..manifest import cost_words
 from .options import add_bundle
 
 
@@ -23,7 +24,11 @@ def run(args: argparse.Namespace) -> int:
     model, rules = data["model"], data["input"]
     print(f"{model['name']} ({model['family']}), {model['parameters'] / 1e6:.2f} M parameters")
     print(f"checkpoint {model['checkpoint']['file']} sha256 {model['checkpoint']['sha256']}")
-    print(f"input {rules['size'][1]} x {rules['size'][0]}, {rules['resize']}, {rules['color_order']}")
+    resized = data.get("resized_from")
+    own = "" if resized is None else f" of {resized['size'][1]} x {resized['size'][0]}"
+    print(f"input {rules['size'][1]} x {rules['size'][0]}{own}, {rules['resize']}, {rules['color_order']}")
+    if resized is not None:
+        print(f"masks {cost_words(resized)}")
     width = max(14, *(len(variant["id"]) for variant in data["variants"]))
     for variant in data["variants"]:
         size = sum(file["bytes"] for file in variant["files"]) / 1e6
