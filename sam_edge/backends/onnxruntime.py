@@ -11,7 +11,6 @@ from typing import Any
 from ..errors import BackendError, DeviceError
 from ..warm import Warm, WorkingFolder, processor
 from .base import Arrays, Backend, DeviceInfo, Session, pick_device
-from .isolated import open_isolated
 from .providers import CPU, NPU_SIMULATED, Provider, cpu_provider, find_providers, packages_for
 
 # Weights that are larger stand in a file of their own, which is mapped into memory instead of read.
@@ -90,6 +89,9 @@ class OnnxRuntime(Backend):
         ort = _import()
         provider = self._pick(ort, device)
         if provider.runs_on == NPU_SIMULATED:
+            # Imports much that nothing else needs.
+            from .isolated import open_isolated
+
             return open_isolated(path, device=provider.info.name, threads=threads, whole=whole)
         return self._start(ort, provider, path, threads, warm, whole)
 
