@@ -1,7 +1,8 @@
 """From nothing to the first mask, in a process of its own: a task in JSON from stdin, milliseconds to stdout.
 
 With a "bundle", its "backend" and "precision": sam-edge, with a cache. Without: ONNX Runtime with the two
-published graphs in "folder", and NumPy. Imports come before, and so does reading the image.
+published graphs in "folder", and sam-edge's pre- and postprocessing. Imports come before, and so does reading
+the image.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 import sam_edge
 from sam_edge.manifest import InputRules
-from sam_edge.preprocess import preprocess
+from sam_edge.postprocess import Upscaling
+from sam_edge.preprocess import preprocess, resized_size
 
 CLICK = (900.0, 400.0)
 
@@ -66,7 +68,9 @@ def _published(task: dict[str, Any], image: NDArray[np.uint8]) -> None:
         "mask_input": np.zeros((1, 1, *(4 * side for side in embedding.shape[2:])), np.float32),
         "has_mask_input": np.zeros(1, np.float32),
     }
-    decoder.run(None, given)
+    low_res, _ = decoder.run(None, given)
+    inside, low_res_size = resized_size(image.shape[:2], rules), low_res.shape[2:]
+    Upscaling(low_res_size, size, inside, image.shape[:2]).masks(low_res[:, 1:], 0.0)
 
 
 if __name__ == "__main__":
