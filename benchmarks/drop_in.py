@@ -174,10 +174,12 @@ def click(ours: Sam, theirs: Any, threads: int, repeats: int) -> list[dict[str, 
     ]
 
 
-def everything(ours: Sam, theirs: Any, repeats: int) -> dict[str, Any]:
-    """Masks of everything in a 1920 x 1080 image from 32 x 32 points; the count and the masks must agree."""
+def everything(ours: Sam, theirs: Any, repeats: int, side: int = 32) -> dict[str, Any]:
+    """Masks of everything in a 1920 x 1080 image from `side` x `side` points; the count and the masks must
+    agree."""
     image = photograph(FULL_HD)
     options: dict[str, Any] = {
+        "points_per_side": side,
         "pred_iou_thresh": ours.manifest.pred_iou_thresh,
         "stability_score_thresh": ours.manifest.stability_score_thresh,
     }
@@ -197,7 +199,7 @@ def everything(ours: Sam, theirs: Any, repeats: int) -> dict[str, Any]:
     ]
     share = np.mean(np.array(best) >= 0.99) if best else 1.0
     note = f"{counts['published']} and {counts['sam_edge']} masks, {share:.1%} matched"
-    return row("everything, 32 x 32 points, 1920 x 1080", found, note)
+    return row(f"everything, {side} x {side} points, 1920 x 1080", found, note)
 
 
 def imports(repeats: int) -> dict[str, Any]:

@@ -63,20 +63,22 @@ class _Band:
         return _Band(start, stop, first, last, np.kron(self.weights, np.eye(channels)))
 
 
-def _taps(kind: _Filter, old: int, new: int, i: int) -> tuple[int, Floats]:
-    """The first source index and the fixed-point weights of output `i`.
+def _taps(kind: _Filter, old: int, new: int, start: int, stop: int) -> tuple[NDArray[np.int64], Floats]:
+    """Of outputs `start` to `stop`: the first source index (n,) and fixed-point weights (n, k) from there on.
 
     After `precompute_coeffs` and `normalize_coeffs_8bpc` in Pillow's Resample.c.
     """
     scale = old / new
     stretch = max(scale, 1.0)
     support = kind.support * stretch
-    centre = (i + 0.5) * scale
-    first = max(0, int(centre - support + 0.5))
-    last = min(old, int(centre + support + 0.5))
+    centres = (np.arange(start, stop) + 0.5) * scale
+    first = np.maximum(0, (centres - support + 0.5).astype(np.int64))
+    last = np.minimum(old, (centres + support + 0.5).astype(np.int64))
     # Operation by operation as in C, so that the rounded weights are the same to the last bit.
-    weights = kind.kernel((np.arange(first, last) - centre + 0.5) * (1.0 / stretch))
-    weights /= np.cumsum(weights)[-1]
+    sources = first[:, None] + np.arange((last - first).max())
+    weights = kind.kernel((sources - centres[:, None] + 0.5) * (1.0 / stretch))
+    weights[sources >= last[:, None]] = 0
+    weights /= np.cumsum(weights, axis=1)[:, -1:]
     # To the nearest whole number, halves away from 0.
     return first, np.trunc(weights * (1 << _PRECISION_BITS) + np.copysign(0.5, weights))
 
@@ -86,16 +88,20 @@ def _bands(kind: _Filter, old: int, new: int, start: int, stop: int, channels: i
     """One axis of `old` pixels of `channels` interleaved values: outputs `start` to `stop` of `new`."""
     # As many outputs in a band as share most of their inputs.
     width = max(2, min(16, round(16 * new / old)))
+    firsts, weights = _taps(kind, old, new, start, stop)
+    weights /= 1 << _PRECISION_BITS
+    count = weights.shape[1]
     bands = []
-    for low in range(start, stop, width):
-        taps = [_taps(kind, old, new, i) for i in range(low, min(low + width, stop))]
-        first = min(at for at, _ in taps)
-        last = max(at + len(weights) for at, weights in taps)
-        matrix = np.zeros((last - first, len(taps)))
-        for column, (at, weights) in enumerate(taps):
-            matrix[at - first : at - first + len(weights), column] = weights / (1 << _PRECISION_BITS)
-        at = low - start
-        bands.append(_Band(at, at + len(taps), first, last, matrix).interleaved(channels))
+    for low in range(0, stop - start, width):
+        starts = firsts[low : low + width]
+        first, end = starts.min(), starts.max() + count
+        matrix = np.zeros((end - first, len(starts)))
+        rows = starts - first + np.arange(count)[:, None]
+        matrix[rows, np.arange(len(starts))] = weights[low : low + width].T
+        # Of the last outputs, sources beyond the image are left out: their weights are 0.
+        last = min(end, old)
+        band = _Band(low, low + len(starts), int(first), int(last), matrix[: last - first])
+        bands.append(band.interleaved(channels))
     return bands
 
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from .refine import RefinedMasks
     from .text import TextMasks
 
-# Prompts in one run of the decoder. More only take memory: on a CPU the time per prompt stays the same, or
-# grows.
-DECODER_BATCH = 8
+# Image tokens in one run of the decoder, over all of its prompts: 8 prompts of SAM's 64 x 64, 81 of the
+# embedded model's 20 x 20. More only take memory: on a CPU the time per prompt stays the same, or grows.
+DECODER_TOKENS = 32_768
 
 Floats = NDArray[np.float32]
 
@@ -547,7 +547,10 @@ class Sam:
     def _batches(self, inputs: Arrays, graph: str) -> Iterator[Arrays]:
         """Of `inputs`; one by one where the graph was exported for one prompt, or prompts have masks."""
         batch = next(t["shape"][0] for t in self.variant[graph]["inputs"] if t["name"] == "point_coords")
-        batch = max(batch, 1) if isinstance(batch, int) else DECODER_BATCH
+        if not isinstance(batch, int):
+            height, width = inputs["image_embeddings"].shape[2:]
+            batch = DECODER_TOKENS // (height * width)
+        batch = max(batch, 1)
         sliced: tuple[str, ...] = _PER_PROMPT
         if inputs["has_mask_input"].any():
             # A run takes one mask.

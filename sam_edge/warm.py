@@ -217,8 +217,11 @@ def processor() -> str:
     """What identifies this processor's instructions: graphs are laid out for them."""
     import platform
 
-    facts = [platform.system(), platform.machine(), platform.processor()]
-    if sys.platform == "linux":
+    facts = [platform.system(), platform.machine()]
+    if sys.platform != "linux":
+        facts.append(platform.processor())
+    else:
+        # There, `platform.processor` runs a program and says less.
         with suppress(OSError):
             lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
             wanted = ("flags", "features", "model name", "cpu part", "isa")

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from sam_edge.benchmarks.goals import main, reached
 
 REPORT = {
@@ -49,3 +51,54 @@ def test_something_else_is_refused(tmp_path, capsys):
     for path in (tmp_path / "a.json", tmp_path / "none.json"):
         assert main([str(path)]) == 2
         assert capsys.readouterr().err.startswith(f"error: {path}")
+
+
+def test_what_is_measured_here_stands_in_the_same_table(tmp_path, capsys):
+    rows = {
+        "sam-edge onnx-fp32": {"gflops": [[300], [340]], "decode_ms": [[20]], "versions": {}},
+        "sam-edge openvino-fp32": {"gflops": [[400]], "decode_ms": [[10]], "versions": {}},
+        "published ONNX": {"decode_ms": [[30]], "versions": {}},
+        "matrix products": {"gflops": [[490], [500], [510]]},
+    }
+    (tmp_path / "a.json").write_text(json.dumps({**REPORT, "model": {"name": "mobile_sam"}, "rows": rows}))
+    first = {
+        "sam-edge onnx-int8": {"first_mask_ms": [[45]]},
+        "published ONNX": {"first_mask_ms": [[60], [100]]},
+    }
+    (tmp_path / "b.json").write_text(
+        json.dumps({**REPORT, "model": {"name": "sam_edge_tiny"}, "rows": first})
+    )
+    assert main([str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "FP32, encoder, share of the matrix-product peak | at least 0.8 | 0.8 | openvino-fp32 | yes |",
+        "FP32, a click to logits, as the published graph | at least 1.6 | 3 | openvino-fp32 | yes |",
+        "INT8, load to first mask, warm, share of plain FP32's | at most 0.5 | 0.562 | onnx-int8 | **no** |",
+    ):
+        assert line in printed
+
+
+@pytest.mark.slow
+def test_a_bundle_is_measured_beside_the_published_graphs(exported, tmp_path, capsys):
+    keep = tmp_path / "kept"
+    options = ["--rounds", "1", "--seconds", "0.1", "--points-per-side", "2", "--keep", str(keep)]
+    assert main(["--measure", str(exported), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "| sam_edge_tiny | FP32, everything, times as fast as PyTorch | at least 5 |" in printed
+    assert "onnxruntime" in printed and "torch" in printed
+    assert main([str(keep / "sam_edge_tiny.json")]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_nothing_is_measured_of_what_is_not_there(exported, tmp_path, capsys):
+    (tmp_path / "other.pth").write_bytes(b"another")
+    for given, said in (
+        ([], "nothing to print"),
+        (["--measure", str(tmp_path)], str(tmp_path)),
+        (["--measure", str(exported), "--checkpoint", str(tmp_path / "none.pth")], "is not a file"),
+        (["--measure", str(exported), "--rounds", "0"], "--rounds is 0"),
+        (["--measure", str(exported), "--keep", str(tmp_path / "other.pth")], "cannot make"),
+    ):
+        assert main(given) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and said in error

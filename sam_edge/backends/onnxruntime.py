@@ -11,11 +11,9 @@ from typing import Any
 from ..errors import BackendError, DeviceError
 from ..warm import Warm, WorkingFolder, processor
 from .base import Arrays, Backend, DeviceInfo, Session, pick_device
-from .isolated import open_isolated
 from .providers import CPU, NPU_SIMULATED, Provider, cpu_provider, find_providers, packages_for
 
-# Weights that are larger stand in a file of their own, which is mapped into memory instead of read.
-_EXTERNAL_BYTES = 1024
+_OPTIMISED = "graph.ort"
 # Of a larger graph most is weights, and checking the hash of an entry takes as long as it saves.
 _WORTH_KEEPING = 64_000_000
 # What ONNX Runtime says where it may not leave anything to the CPU and would have to.
@@ -90,6 +88,9 @@ class OnnxRuntime(Backend):
         ort = _import()
         provider = self._pick(ort, device)
         if provider.runs_on == NPU_SIMULATED:
+            # Imports much that nothing else needs.
+            from .isolated import open_isolated
+
             return open_isolated(path, device=provider.info.name, threads=threads, whole=whole)
         return self._start(ort, provider, path, threads, warm, whole)
 
@@ -232,7 +233,7 @@ def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm
             ready = _options(ort, threads)
             ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             try:
-                session = _start(ort, folder / "graph.onnx", ready, provider)
+                session = _start(ort, folder / _OPTIMISED, ready, provider)
                 return _session(session, "cpu", _placement(session))
             except BackendError:
                 # As whole as it was written, and still of no use.
@@ -249,12 +250,11 @@ def _bytes(path: Path) -> int:
 
 
 def _write_optimised(ort: ModuleType, path: Path, folder: Path) -> None:
-    """The graph as ONNX Runtime fuses and lays it out for this processor, its weights in a file beside it."""
+    """The graph as ONNX Runtime fuses and lays it out for this processor, in its own format: read in half the
+    time of ONNX's."""
     options = _options(ort, None)
-    options.optimized_model_filepath = str(folder / "graph.onnx")
-    key = "session.optimized_model_external_initializers_"
-    options.add_session_config_entry(f"{key}file_name", "weights.bin")
-    options.add_session_config_entry(f"{key}min_size_in_bytes", str(_EXTERNAL_BYTES))
+    options.optimized_model_filepath = str(folder / _OPTIMISED)
+    options.add_session_config_entry("session.save_model_format", "ORT")
     _start(ort, path, options, cpu_provider("onnxruntime"))
 
 

@@ -138,7 +138,7 @@ def test_qualcomms_simulation_is_called_one(machine, toy_bundle, monkeypatch):
     qnn = types.SimpleNamespace(get_qnn_htp_path=lambda: "/lib/QnnHtp.so")
     monkeypatch.setitem(sys.modules, "onnxruntime_qnn", qnn)
     monkeypatch.setattr(
-        "sam_edge.backends.onnxruntime.open_isolated", lambda path, **task: BACKEND.open_here(path, **task)
+        "sam_edge.backends.isolated.open_isolated", lambda path, **task: BACKEND.open_here(path, **task)
     )
     machine(devices=[ep_device("QNNExecutionProvider", "CPU")])
     with load(toy_bundle, device="npu") as sam:
