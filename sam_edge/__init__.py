@@ -22,6 +22,7 @@ from .errors import (
     PromptError,
     SamEdgeError,
     SamEdgeWarning,
+    ServeError,
 )
 from .loading import load
 from .predictor import SamPredictor
@@ -54,6 +55,7 @@ __all__ = [
     "SamEdgeError",
     "SamEdgeWarning",
     "SamPredictor",
+    "ServeError",
     "__version__",
     "load",
     "sam_model_registry",
