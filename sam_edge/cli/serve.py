@@ -74,6 +74,8 @@ def _export(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, A
 
 
 def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, Any]]) -> int:
+    import uvicorn  # noqa: F401 before anything is begun
+
     from ..serve.app import make_app
     from ..serve.guard import Guard, hosts_of
 
