@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import socket
 import sys
 import warnings
 import webbrowser
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle, open_bundle
@@ -105,6 +107,12 @@ def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, An
 def _run_until_interrupted(app: ASGIApp, listener: socket.socket) -> None:
     import uvicorn
 
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # What it would say of requests that it ends is no news to whoever ended it.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            super().handle_exit(sig, frame)
+
     settings = uvicorn.Config(
         app,
         http="h11",
@@ -118,7 +126,7 @@ def _run_until_interrupted(app: ASGIApp, listener: socket.socket) -> None:
         timeout_graceful_shutdown=1,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(settings).run(sockets=[listener])
+        Server(settings).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -117,11 +117,11 @@ def make_app(
     return app
 
 
-def _config(request: Request) -> Response:
+async def _config(request: Request) -> Response:
     return JSONResponse(_server(request).config, headers={"Cache-Control": "no-cache"})
 
 
-def _manifest(request: Request) -> Response:
+async def _manifest(request: Request) -> Response:
     """As it was when the bundle was opened: files that were exported again since do not fit it."""
     data = _server(request).bundle.manifest.data
     return JSONResponse(data, headers={"Cache-Control": "no-cache"})
@@ -176,6 +176,8 @@ class _Embeddings(HTTPEndpoint):
             raise HTTPException(
                 503, "too many pictures wait to be encoded", {"Retry-After": str(full.retry_after)}
             ) from None
+        except asyncio.CancelledError:
+            raise HTTPException(503, "the server was stopped") from None
         except (ClientDisconnect, GoneError):
             return Response(status_code=499)  # nobody reads it
         return Response(found, media_type=_BYTES, headers={"Cache-Control": "no-store"})
@@ -219,20 +221,20 @@ def _identity(path: Path) -> tuple[int, ...]:
     return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
-def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-def _image_error(_: Request, error: Exception) -> Response:
+async def _image_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 413 if isinstance(error, PixelsError) else 400)
 
 
-def _other_error(_: Request, error: Exception) -> Response:
+async def _other_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 500)
 
 
-def _unknown_error(_: Request, error: Exception) -> Response:
+async def _unknown_error(_: Request, error: Exception) -> Response:
     """The error itself goes on to the server's log."""
     return JSONResponse({"error": "the server failed; its terminal says why"}, 500)
