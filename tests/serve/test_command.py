@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -61,6 +62,33 @@ def test_the_command_serves_until_it_is_interrupted(exported, page, photo):
         out, error = process.communicate(timeout=30)
     assert process.returncode == 0 and out == ""
     assert error == "encodes with onnx-fp32 (onnxruntime, cpu)\n"
+
+
+def test_interrupted_while_a_picture_is_encoded(exported, page, photo):
+    code = """
+import sys
+from sam_edge.cli import main
+from sam_edge.sam import Sam
+encode = Sam.encode
+def held(self, image):
+    print("begun", flush=True)
+    sys.stdin.read()
+    return encode(self, image)
+Sam.encode = held
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", code, "serve", str(exported), "--page", str(page), "--port", "0"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, text=True, **pipes)
+    url = process.stdout.readline().strip()
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(fetch, f"{url}embeddings", photo.read_bytes(), content_type="image/jpeg")
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        status, body = asked.result(30)
+    assert status == 503 and json.loads(body) == {"error": "the server was stopped"}
+    _, error = process.communicate(timeout=30)  # which lets the encoder go
+    assert process.returncode == 0 and error.count("\n") == 1
 
 
 def test_without_an_encoder_nothing_is_loaded(exported, page, photo):
