@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTO := models/photos/astronaut.jpg
+PAGE := sam_edge/serve/page
+# 1 where there is a Node.js that builds web/.
+NODE := $(shell command -v npm >/dev/null && node -p \
+  'const [a, b] = process.versions.node.split("."); +(a > 20 || (a == 20 && b >= 19))')
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all test-web web lint format clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,11 +27,37 @@ demo: $(VENV)/installed
 	@echo "bundle:  out/sam_edge_tiny"
 	@echo "overlay: out/overlay.png"
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev test-web
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: $(VENV)/installed-dev
+test-all: $(VENV)/installed-dev test-web
 	$(BIN)/python -m pytest -q
+
+ifeq ($(NODE),1)
+web/node_modules/installed: web/package.json web/package-lock.json
+	cd web && npm ci
+	touch $@
+
+web: web/node_modules/installed
+	cd web && npm run build
+	rm -rf $(PAGE) && cp -R web/dist $(PAGE)
+
+test-web: $(VENV)/installed-dev web
+	cd web && npm run check && PYTHON=$(CURDIR)/$(BIN)/python npm test
+	@if command -v chromium >/dev/null; then \
+	  cd web && PYTHON=$(CURDIR)/$(BIN)/python npm run e2e; \
+	else \
+	  echo "The page was not tested in a browser: there is no chromium here (Debian's package has that name)."; \
+	fi
+else
+NO_NODE := The page for 'sam-edge serve' takes Node.js 20.19 or newer with npm, which is not here
+
+web:
+	@echo "$(NO_NODE)." >&2; exit 1
+
+test-web:
+	@echo "$(NO_NODE): it is neither built nor tested."
+endif
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -41,4 +71,4 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) out build *.egg-info $(PAGE) web/node_modules web/dist web/lib

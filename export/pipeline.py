@@ -25,6 +25,7 @@ from sam_edge.manifest import (
 )
 from sam_edge.models.catalogue import CATALOGUE, ENCODER_GMACS, HERE, Model
 from sam_edge.parity import GATES, OVERFLOWN, run_parity
+from sam_edge.publish import staged
 from sam_edge.targets import HEXAGON
 
 from .calibration import Calibration, packaged_calibration, read_calibration
@@ -34,7 +35,6 @@ from .compat import check_contract
 from .fuse import fuse
 from .golden import at_median, make_golden
 from .input_size import resize, resized_from
-from .publish import staged
 from .search import Parity
 from .variants import (
     Options,

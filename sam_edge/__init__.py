@@ -28,6 +28,7 @@ from .errors import (
     PromptError,
     SamEdgeError,
     SamEdgeWarning,
+    ServeError,
 )
 from .loading import load
 from .predictor import SamPredictor
@@ -60,6 +61,7 @@ __all__ = [
     "SamEdgeError",
     "SamEdgeWarning",
     "SamPredictor",
+    "ServeError",
     "__version__",
     "load",
     "sam_model_registry",

@@ -53,17 +53,17 @@ class Bundle:
     def check_files(self, variant: dict[str, Any]) -> None:
         """Raise `IntegrityError` unless every file of `variant` is the one exported."""
         for file in variant["files"]:
-            self._check(file)
+            self.check_file(file)
 
     def check_golden(self) -> Path:
         """The golden data's path; raises `IntegrityError` unless it is the file exported."""
-        self._check(self.manifest.golden)
+        self.check_file(self.manifest.golden)
         return self.path / str(self.manifest.golden["path"])
 
     def check_clip_golden(self) -> Path:
         """The path of the golden data for its CLIP, as `check_golden`."""
         file = self.manifest.data["clip"]["golden"]
-        self._check(file)
+        self.check_file(file)
         return self.path / str(file["path"])
 
     def check_clip(self) -> int:
@@ -74,13 +74,13 @@ class Bundle:
         files = [clip["tokenizer"], clip["golden"]]
         files += [file for variant in clip["variants"] for file in variant["files"]]
         for file in files:
-            self._check(file)
+            self.check_file(file)
         return len(files)
 
     def check_tokenizer(self) -> Path:
         """The path of its CLIP's tokeniser, as `check_golden`."""
         file = self.manifest.data["clip"]["tokenizer"]
-        self._check(file)
+        self.check_file(file)
         return self.path / str(file["path"])
 
     def clip(self) -> dict[str, Any]:
@@ -109,7 +109,8 @@ class Bundle:
         there = ", ".join(v["id"] for v in clip["variants"])
         raise BundleError(f"{self.path} has no CLIP for {name}; it has it for: {there}")
 
-    def _check(self, file: dict[str, Any]) -> None:
+    def check_file(self, file: dict[str, Any]) -> None:
+        """Raise `IntegrityError` unless `file`, of those that the manifest lists, is the one exported."""
         path = self.path / file["path"]
         if not path.is_file():
             raise IntegrityError(f"{path} is missing; export or copy the bundle again")

@@ -13,7 +13,8 @@
     ├── DeviceError         a device that is not there
     ├── PromptError         points, boxes or masks that make no sense
     ├── ImageError          an image that is none, or of the wrong kind
-    └── OutputError         a place that cannot be written
+    ├── OutputError         a place that cannot be written
+    └── ServeError          a page that cannot be served
 
 A message says what was wrong, what was expected and what to do. `exit_code` is what the command line
 ends with: 2 where the input was wrong, 1 where the work failed.
@@ -84,6 +85,10 @@ class ImageError(SamEdgeError):
 
 class OutputError(SamEdgeError):
     """A place that cannot be written."""
+
+
+class ServeError(SamEdgeError):
+    """A page that cannot be served."""
 
 
 class SamEdgeWarning(UserWarning):

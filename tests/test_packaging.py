@@ -71,8 +71,13 @@ def test_the_wheels_contents(wheel):
         "sam_edge/models/sam_edge_tiny.safetensors",
         "sam_edge/models/README.md",
         "sam_edge/models/photos/cat.jpg",
+        "sam_edge/serve/app.py",
     ):
         assert needed in names
+    # The page that `make web` built, where it did.
+    page = ROOT / "sam_edge" / "serve" / "page"
+    built = {path.relative_to(ROOT).as_posix() for path in page.rglob("*") if path.is_file()}
+    assert built <= set(names)
     assert not [name for name in names if "test" in name]
 
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "verify": ("sam_edge.cli.verify", "check a bundle's files and its masks"),
     "predict": ("sam_edge.cli.predict", "segment a picture"),
     "everything": ("sam_edge.cli.everything", "segment everything in a picture"),
+    "serve": ("sam_edge.cli.serve", "open a page to try a bundle in a browser"),
     "benchmark": ("sam_edge.benchmarks.cli", "measure every variant on every device here"),
     "compare": ("sam_edge.benchmarks.compare_cli", "say what changed between two benchmarks"),
     "info": ("sam_edge.cli.info", "say what a bundle holds"),
@@ -37,6 +38,8 @@ _EXTRAS = {
     "requests": "export",
     "PIL": "cli",
     "pycocotools": "bench",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 
@@ -112,7 +115,7 @@ def _run(arguments: list[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:
             raise
-        extra = "export" if asked == "export" else _EXTRAS[missing]
+        extra = asked if asked in ("export", "serve") else _EXTRAS[missing]
         raise BackendError(
             f"sam-edge {asked} needs {missing}, which is not installed; pip install 'sam-edge[{extra}]'"
         ) from error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import colorsys
+import contextlib
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..files import write_atomically
@@ -36,14 +38,71 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         # Pillow's remarks on odd metadata are no business of the user's.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I;16"):  # convert() would clip, not scale
-                upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
-            return np.array(upright.convert("RGB"))
+            return _upright(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(
             f"{path} cannot be read as a picture ({error}); expected JPEG, PNG or the like"
         ) from error
+
+
+class PixelsError(ImageError):
+    """A picture with more pixels than are taken."""
+
+
+def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    """As `read_image`, of the bytes of a stranger's file; only formats that browsers show are tried.
+
+    Raises:
+        ImageError: not such a picture.
+        PixelsError: it has more than `max_pixels`.
+    """
+    with _opened(data, max_pixels) as picture:
+        return _upright(picture)
+
+
+def check_header(data: bytes, max_pixels: int) -> None:
+    """Raise as `decode_image`, as far as the picture's header tells: no pixel is decoded."""
+    with _opened(data, max_pixels):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(data), formats=_safe_formats()) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise PixelsError(
+                    f"the picture has {width} x {height} pixels, {width * height / 1e6:.0f} megapixels; at "
+                    f"most {max_pixels / 1e6:.0f} are taken: make it smaller first"
+                )
+            yield picture
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PixelsError(
+            f"the picture has far more than the {max_pixels / 1e6:.0f} megapixels that are taken ({error}); "
+            "make it smaller first"
+        ) from error
+    except Exception as error:  # damaged pictures raise nearly anything
+        reason = "it is none" if isinstance(error, UnidentifiedImageError) else error
+        raise ImageError(
+            f"the file cannot be read as a picture ({reason}); expected JPEG, PNG, WebP, GIF or BMP"
+        ) from error
+
+
+@cache
+def _safe_formats() -> list[str]:
+    """Those that browsers show and this Pillow reads; some of the others start programs."""
+    Image.init()
+    return [name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF") if name in Image.OPEN]
+
+
+def _upright(picture: Image.Image) -> NDArray[np.uint8]:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16"):  # convert() would clip, not scale
+        upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
+    return np.array(upright.convert("RGB"))
 
 
 def _write(path: Path, picture: Image.Image) -> None:

@@ -1,6 +1,6 @@
-"""Publish a bundle whole or not at all.
+"""Publish a folder, a bundle say, whole or not at all.
 
-A bundle is built in a hidden sibling of its place and renamed when complete. A sibling's name holds
+It is built in a hidden sibling of its place and renamed when complete. A sibling's name holds
 the process that makes it, so that the next run can tell what a killed one left behind.
 """
 
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sam_edge.errors import OutputError
+from .errors import OutputError
 
 
 def _leftovers(out: Path) -> list[tuple[Path, str, int]]:
@@ -37,7 +37,7 @@ def _alive(pid: int) -> bool:
 
 
 def clean_up(out: Path) -> None:
-    """Remove what killed exports left beside `out`; put back an old bundle that was set aside."""
+    """Remove what killed exports left beside `out`; put back what was set aside of an old one."""
     for sibling, kind, pid in _leftovers(out):
         if pid != os.getpid() and _alive(pid):
             continue
@@ -47,26 +47,38 @@ def clean_up(out: Path) -> None:
             shutil.rmtree(sibling, ignore_errors=True)
 
 
-def check_place(out: Path) -> None:
-    """Refuse a place that holds something other than a bundle; writes nothing.
+def check_place(out: Path, sign: str, kind: str, option: str) -> None:
+    """Refuse a place that holds something other than what is to be replaced; writes nothing.
 
     Raises:
         OutputError: says which.
     """
     if out.exists() and not out.is_dir():
-        raise OutputError(f"--out {out} is a file; give a directory to create")
-    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise OutputError(f"{option} {out} is a file; give a directory to create")
+    if out.is_dir() and any(out.iterdir()) and not (out / sign).is_file():
         raise OutputError(
-            f"--out {out} holds files but no manifest.json, so it is not a bundle and is not "
+            f"{option} {out} holds files but no {sign}, so it is not {kind} and is not "
             "replaced; give another directory"
         )
 
 
 @contextlib.contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A directory to build in; published as `out` when the block ends well, removed otherwise."""
+def staged(
+    out: Path, sign: str = "manifest.json", kind: str = "a bundle", option: str = "--out"
+) -> Iterator[Path]:
+    """A directory to build in; published as `out` when the block ends well, removed otherwise.
+
+    Args:
+        out: may be there already, empty or of the same kind.
+        sign: the file by which one of its kind is known.
+        kind: what it is, for messages.
+        option: what asked for it, for messages.
+
+    Raises:
+        OutputError: it cannot be written, or holds something else.
+    """
     out = out.absolute()
-    check_place(out)
+    check_place(out, sign, kind, option)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     made = [parent for parent in out.parents if not parent.exists()]
     try:
@@ -75,7 +87,7 @@ def staged(out: Path) -> Iterator[Path]:
         partial.mkdir()
     except OSError as error:
         raise OutputError(
-            f"--out {out}: {out.parent} cannot be written ({error.strerror}); give another directory"
+            f"{option} {out}: {out.parent} cannot be written ({error.strerror}); give another directory"
         ) from error
     try:
         yield partial

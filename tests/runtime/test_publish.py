@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sam_edge.export.publish import staged
+from sam_edge.publish import staged
 
 DEAD = 2**22 + 1  # above the largest process id
 

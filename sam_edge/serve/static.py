@@ -1,0 +1,51 @@
+"""The page and a bundle as static files, for any host; pictures are then encoded in the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..bundle import Bundle
+from ..publish import staged
+from .site import HEADERS, config, files_to_run, page_files, sample_files
+
+# What Netlify, Cloudflare Pages and others read; other hosts take the same headers elsewhere.
+HEADERS_FILE = "_headers"
+
+
+def export_site(bundle: Bundle, variants: list[dict[str, Any]], out: Path, page: Path) -> int:
+    """Write the page, what it needs of the bundle, the samples, config.json and `_headers` into a folder.
+
+    Args:
+        bundle: what the page runs.
+        variants: those of its variants that the page may run; the others' files are left out.
+        out: a folder to create, or an earlier one of this kind; written whole or not at all.
+        page: the folder of the built page.
+
+    Returns: how many bytes were written.
+
+    Raises:
+        ServeError: the page is not built.
+        IntegrityError: a file of the bundle is not as exported.
+        OutputError: the place cannot be written, or holds something else.
+    """
+    needed = [file for variant in variants for file in files_to_run(variant)]
+    files = {url: file.path for url, file in (page_files(page) | sample_files()).items()}
+    files |= {f"bundle/{file['path']}": bundle.path / file["path"] for file in needed}
+    texts = {
+        "bundle/manifest.json": json.dumps(bundle.manifest.data, ensure_ascii=False),
+        "config.json": json.dumps(config(bundle, "page", variants)),
+        HEADERS_FILE: "/*\n" + "".join(f"  {name}: {value}\n" for name, value in HEADERS.items()),
+    }
+    for file in needed:
+        bundle.check_file(file)
+    with staged(out, "config.json", "an exported page", "--export") as stage:
+        for url, source in files.items():
+            target = stage / url
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        for url, text in texts.items():
+            (stage / url).write_text(text, "utf-8")
+        return sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
