@@ -4,7 +4,6 @@
 OUT/reference.json names arrays by their files in OUT: images are RGB, masks bits, 8 to a byte.
 """
 
-
 from __future__ import annotations
 
 import json
@@ -80,7 +79,7 @@ def main(bundle: Path, out: Path) -> None:
     }
     for variant in opened.manifest.variants:
         if variant["format"] == "onnx":
-            reference["variants"][variant["id"]] = _variant(bundle, variant["precision"], golden, write)
+            reference["variants"][variant["id"]] = _variant(bundle, variant, golden, write)
     (out / "reference.json").write_text(json.dumps(reference))
 
 
@@ -109,8 +108,8 @@ def _bad(prompt: dict[str, Any], manifest: Any) -> dict[str, Any]:
     raise AssertionError(f"{prompt} should be refused")
 
 
-def _variant(bundle: Path, precision: str, golden: Any, write: Writer) -> dict[str, Any]:
-    sam = load(bundle, backend="onnxruntime", precision=precision, device="cpu")
+def _variant(bundle: Path, variant: dict[str, Any], golden: Any, write: Writer) -> dict[str, Any]:
+    sam = load(bundle, backend="onnxruntime", precision=variant["precision"], device="cpu")
     embeddings = [sam.encode(image) for image in golden.images]
     prompts = []
     for prompt in golden.prompts:
@@ -134,6 +133,11 @@ def _variant(bundle: Path, precision: str, golden: Any, write: Writer) -> dict[s
     embedding = sam.encode(photo)
     point, box = [225.0, 120.0], [100.0, 20.0, 400.0, 500.0]
     return {
+        "gate": variant["parity"]["gate"],
+        "embeddings": [
+            {name: {"dims": array.shape, "data": write(array)} for name, array in embedding.arrays.items()}
+            for embedding in embeddings
+        ],
         "prompts": prompts,
         "everything": [_everything(sam, image) for image in golden.images],
         "photo": {

@@ -41,6 +41,8 @@ export interface Reference {
   variants: Record<
     string,
     {
+      gate: { mean_iou: number; min_iou: number };
+      embeddings: Record<string, { dims: number[]; data: string }>[];
       prompts: ReferencePrompt[];
       everything: ReferenceRecord[][];
       photo: ReferenceImage & {
