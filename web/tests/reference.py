@@ -134,16 +134,14 @@ def _variant(bundle: Path, variant: dict[str, Any], golden: Any, write: Writer) 
     point, box = [225.0, 120.0], [100.0, 20.0, 400.0, 500.0]
     return {
         "gate": variant["parity"]["gate"],
-        "embeddings": [
-            {name: {"dims": array.shape, "data": write(array)} for name, array in embedding.arrays.items()}
-            for embedding in embeddings
-        ],
+        "embeddings": [_arrays(embedding, write) for embedding in embeddings],
         "prompts": prompts,
         "everything": [_everything(sam, image) for image in golden.images],
         "photo": {
             "width": photo.shape[1],
             "height": photo.shape[0],
             "rgb": write(photo),
+            "embedding": _arrays(embedding, write),
             "point": point,
             "point_mask": write(np.packbits(sam.predict(embedding, [point]).best()[0])),
             "box": box,
@@ -151,6 +149,10 @@ def _variant(bundle: Path, variant: dict[str, Any], golden: Any, write: Writer) 
             "everything": _everything(sam, photo, 16),
         },
     }
+
+
+def _arrays(embedding: Any, write: Writer) -> dict[str, Any]:
+    return {name: {"dims": array.shape, "data": write(array)} for name, array in embedding.arrays.items()}
 
 
 def _everything(sam: Any, image: Any, grid: int = GRID) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ export interface ReferenceRecord {
   point_coords: [[number, number]];
 }
 
+export type ReferenceArrays = Record<string, { dims: number[]; data: string }>;
+
 export interface Reference {
   images: ReferenceImage[];
   inputs: string[];
@@ -42,10 +44,11 @@ export interface Reference {
     string,
     {
       gate: { mean_iou: number; min_iou: number };
-      embeddings: Record<string, { dims: number[]; data: string }>[];
+      embeddings: ReferenceArrays[];
       prompts: ReferencePrompt[];
       everything: ReferenceRecord[][];
       photo: ReferenceImage & {
+        embedding: ReferenceArrays;
         point: [number, number];
         point_mask: string;
         box: [number, number, number, number];
