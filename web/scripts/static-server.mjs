@@ -29,11 +29,11 @@ const POLICY =
  * Serves folders by the beginning of their paths; "/" is the built page.
  *
  * @param {Record<string, string>} folders
- * @param {{ intercept?: Intercept, isolate?: boolean, policy?: boolean }} [options]
+ * @param {{ intercept?: Intercept, isolate?: boolean, policy?: boolean, port?: number }} [options]
  *   `intercept` answers before the folders do; `isolate`: whether pages may have threads.
- * @returns {Promise<{ url: string, close: () => Promise<void> }>}
+ * @returns {Promise<{ url: string, port: number, close: () => Promise<void> }>}
  */
-export async function serve(folders, { intercept, isolate = true, policy = true } = {}) {
+export async function serve(folders, { intercept, isolate = true, policy = true, port = 0 } = {}) {
   const roots = Object.entries({ "/": DIST, ...folders }).sort((a, b) => b[0].length - a[0].length);
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url ?? "/", "http://x").pathname);
@@ -64,9 +64,10 @@ export async function serve(folders, { intercept, isolate = true, policy = true 
     response.setHeader("Content-Type", types[extname(file)] ?? "application/octet-stream");
     createReadStream(file).pipe(response);
   });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
+  await new Promise((resolve) => server.listen(port, "127.0.0.1", () => resolve(undefined)));
   const address = /** @type {import("node:net").AddressInfo} */ (server.address());
   return {
+    port: address.port,
     url: `http://127.0.0.1:${address.port}/`,
     close: () =>
       new Promise((resolve) => {

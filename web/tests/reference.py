@@ -69,6 +69,7 @@ def main(bundle: Path, out: Path) -> None:
     opened = open_bundle(bundle)
     golden = read_golden(opened.check_golden())
     reference: dict[str, Any] = {
+        "model_id": opened.manifest.model_id,
         "images": [
             {"width": image.shape[1], "height": image.shape[0], "rgb": write(image)} for image in golden.images
         ],
@@ -131,7 +132,7 @@ def _variant(bundle: Path, variant: dict[str, Any], golden: Any, write: Writer) 
         )
     photo = np.array(Image.open(PHOTO).convert("RGB"))
     embedding = sam.encode(photo)
-    point, box = [225.0, 120.0], [100.0, 20.0, 400.0, 500.0]
+    point, box = [226.0, 121.0], [100.0, 20.0, 400.0, 500.0]
     return {
         "gate": variant["parity"]["gate"],
         "embeddings": [_arrays(embedding, write) for embedding in embeddings],

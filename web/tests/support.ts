@@ -34,6 +34,7 @@ export interface ReferenceRecord {
 export type ReferenceArrays = Record<string, { dims: number[]; data: string }>;
 
 export interface Reference {
+  model_id: string;
   images: ReferenceImage[];
   inputs: string[];
   // biome-ignore lint/suspicious/noExplicitAny: rules as in the manifest, without what resizing does not need

@@ -22,7 +22,8 @@ export function showBusy(text: string | null, progress?: number, canStop = false
 
 /** An error that stays until it is dismissed; `retry` is offered where it makes sense. */
 export function showError(message: string, retry?: () => void): void {
-  element("alert-text").textContent = message.charAt(0).toUpperCase() + message.slice(1);
+  // A sentence begins with a capital; a file's name stays as it is.
+  element("alert-text").textContent = message.replace(/^[a-z](?=[a-z]* )/, (first) => first.toUpperCase());
   const button = element("alert-retry");
   button.hidden = retry === undefined;
   button.onclick = () => {

@@ -46,6 +46,7 @@ let preview: DecodedMasks | null = null;
 let everything: Everything | null = null;
 let cursor: Point | null = null;
 let corner: Point | null = null;
+let hovered: Point | null = null;
 let layer: OffscreenCanvas | null = null;
 let clickRemoves = false;
 
@@ -133,6 +134,7 @@ async function open(blob: Blob, name: string): Promise<void> {
     stage.canvas.hidden = false;
     show();
     stage.canvas.focus({ preventScroll: true });
+    element("stage").scrollIntoView({ block: "nearest" });
     await encode(opened);
   } catch (error) {
     showError(reason(error));
@@ -197,11 +199,12 @@ function encodedBy({ encoderBytes }: Started): "server" | "page" {
 const submit = newestOnly<Job>(decode, (job) => job.kind === "commit");
 
 async function decode(job: Job): Promise<void> {
-  if (job.picture !== picture || !isEncoded) return;
+  const isCurrent = () => job.picture === picture && isEncoded && everything === null;
+  if (!isCurrent() || (job.kind === "hover" && hovered === null)) return;
   const prompt = job.kind === "commit" ? asPrompt(job.prompts) : { points: [job.at] };
   try {
     const found = await engine.call("decode", [prompt, stage.size, job.kind === "commit" ? "all" : "best"]);
-    if (job.picture !== picture || everything !== null) return;
+    if (!isCurrent()) return;
     showStatus("status-decode", "decoded", duration(found.milliseconds));
     if (job.kind === "commit" && job.prompts === prompts()) {
       decoded = found;
@@ -209,7 +212,7 @@ async function decode(job: Job): Promise<void> {
       setState("ready");
       showCandidates();
       drawChosen();
-    } else if (job.kind === "hover" && isEmpty(prompts())) {
+    } else if (job.kind === "hover" && hovered !== null && isEmpty(prompts())) {
       preview = found;
       const mask = found.masks[found.best];
       layer = mask && maskLayer(mask, found.size, 0.8);
@@ -272,6 +275,7 @@ function reset(): void {
 }
 
 function hover(at: Point | null): void {
+  hovered = at;
   if (picture === null || !isEncoded || everything || !isEmpty(prompts())) return;
   if (at !== null) void submit({ kind: "hover", picture, at });
   else if (preview !== null) forgetMasks();
@@ -589,27 +593,32 @@ document.addEventListener("paste", (event) => given(event.clipboardData));
 // ---- beginning
 
 function showSamples(): void {
-  element("samples-section").hidden = config.samples.length === 0;
-  element("samples").replaceChildren(
-    ...config.samples.map(({ name, path }) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.setAttribute("aria-label", `Sample: ${name}`);
-      button.title = name;
-      const image = document.createElement("img");
-      image.src = new URL(path, BASE).href;
-      image.alt = "";
-      button.append(image);
-      button.onclick = async () => {
-        try {
-          await open(await readSample(BASE, path), path.split("/").at(-1) ?? name);
-        } catch (error) {
-          showError(reason(error), () => button.click());
-        }
-      };
-      return button;
-    }),
-  );
+  for (const [id, place] of [
+    ["samples-section", "samples"],
+    ["empty-samples", "empty-samples"],
+  ]) {
+    element(id).hidden = config.samples.length === 0;
+    element(place).replaceChildren(...config.samples.map(sampleButton));
+  }
+}
+
+function sampleButton({ name, path }: Config["samples"][number]): HTMLButtonElement {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-label", `Sample: ${name}`);
+  button.title = name;
+  const image = document.createElement("img");
+  image.src = new URL(path, BASE).href;
+  image.alt = "";
+  button.append(image);
+  button.onclick = async () => {
+    try {
+      await open(await readSample(BASE, path), path.split("/").at(-1) ?? name);
+    } catch (error) {
+      showError(reason(error), () => button.click());
+    }
+  };
+  return button;
 }
 
 async function begin(): Promise<void> {
