@@ -416,6 +416,7 @@ function show(): void {
   enable("save-cut", hasMask);
   enable("save-coco", decoded !== null || everything !== null);
   element("everything").setAttribute("aria-pressed", String(everything !== null));
+  element("everything-text").textContent = everything ? "Back to clicking" : "Segment everything";
   element("add").setAttribute("aria-pressed", String(!clickRemoves));
   element("remove").setAttribute("aria-pressed", String(clickRemoves));
   element("hint").textContent = everything ? "Click on a mask to choose it for download." : HINT;
