@@ -1,12 +1,15 @@
 /** The page in Debian's Chromium. */
 
+import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { inject } from "vitest";
 import { serve } from "../../scripts/static-server.mjs";
 import { bundle } from "../support.ts";
 
-export const PHOTOS = fileURLToPath(new URL("../../../models/photos/", import.meta.url));
+export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+export const PHOTOS = `${ROOT}models/photos/`;
 export const PHOTO = `${PHOTOS}astronaut.jpg`;
 // A decode with simulated graphics takes seconds.
 const PATIENCE = { timeout: 90_000 };
@@ -56,6 +59,17 @@ export function servePage({ encode = "page", variants, intercept, ...options }: 
         path === "/config.json" ? { body: JSON.stringify(config) } : intercept?.(path, body),
     },
   );
+}
+
+/** `sam-edge serve` with the built page. */
+export async function serveForReal(encode: string): Promise<{ url: string; close(): void }> {
+  const args = ["-m", "sam_edge", "serve", bundle, "--page", "web/dist", "--port", "0", "--encode", encode];
+  const child = spawn(inject("python"), args, { cwd: ROOT, stdio: ["ignore", "pipe", "inherit"] });
+  const url = await new Promise<string>((resolve, reject) => {
+    child.stdout.once("data", (line: Buffer) => resolve(line.toString().trim()));
+    child.once("exit", (code) => reject(new Error(`sam-edge serve ended with ${code}`)));
+  });
+  return { url, close: () => child.kill("SIGINT") };
 }
 
 /** What a test does with the page, as a user would. */

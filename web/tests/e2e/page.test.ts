@@ -1,8 +1,8 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import type { Browser } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { bits, bytes, iou, maskOf, type ReferenceArrays, reference } from "../support.ts";
-import { launch, PHOTO, PHOTOS, SWIFTSHADER, servePage, Visit } from "./browser.ts";
+import { launch, PHOTO, PHOTOS, ROOT, SWIFTSHADER, serveForReal, servePage, Visit } from "./browser.ts";
 
 const FP32 = "onnx-fp32";
 const { photo } = reference.variants[FP32];
@@ -290,6 +290,28 @@ describe("a server that encodes", () => {
       await visit.encoded();
     } finally {
       await own.close();
+    }
+  });
+});
+
+describe.runIf(existsSync(`${ROOT}sam_edge/serve`))("`sam-edge serve`", () => {
+  test.each([
+    ["server", /encoded by the server/],
+    ["page", /encoded/],
+  ])("and its page, encoded by the %s", async (encode, status) => {
+    const { url, close } = await serveForReal(encode);
+    try {
+      visit = await Visit.start(browser, url);
+      await visit.open();
+      await visit.click(photo.point);
+      expect(await visit.status()).toMatch(status);
+      expect(await visit.status()).toMatch(/threads [2-9]/);
+      expect(iou(await visit.mask(), pointMask)).toBeGreaterThanOrEqual(0.999);
+      await visit.choose({ name: "text.jpg", mimeType: "image/jpeg", buffer: Buffer.from("not a picture") });
+      expect(await visit.alert()).toContain("cannot be read as a picture");
+      expect(visit.complaints).toEqual([]);
+    } finally {
+      close();
     }
   });
 });
