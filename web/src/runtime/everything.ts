@@ -1,0 +1,106 @@
+/** Masks of everything in an image, from a grid of points; as sam_edge/automatic_mask_generator.py. */
+
+import { maskWindow, stabilityScore } from "./postprocess.ts";
+import * as rle from "./rle.ts";
+import type { ImageEmbedding, Sam } from "./sam.ts";
+
+type Box = readonly [x0: number, y0: number, x1: number, y1: number];
+
+export interface EverythingOptions {
+  /** Points along one side of the grid. */
+  readonly pointsPerSide?: number;
+  /** Masks with a score at or below it are dropped; 0 keeps all. Default: the model's. */
+  readonly predIouThresh?: number;
+  /** As well, by the IoU of the mask at a raised and a lowered threshold. Default: the model's. */
+  readonly stabilityScoreThresh?: number;
+  /** By how much that threshold, in logits, is raised and lowered. */
+  readonly stabilityScoreOffset?: number;
+  /** Of two masks whose boxes have a higher IoU only the better one is kept. */
+  readonly boxNmsThresh?: number;
+  /** Told of how many points are done, and of how many there are; an answer `false` ends the work. */
+  readonly progress?: (done: number, total: number) => boolean | undefined | Promise<boolean | undefined>;
+}
+
+/** A mask of everything-mode. */
+export interface MaskRecord {
+  readonly segmentation: rle.Rle;
+  /** x, y, width, height. */
+  readonly bbox: [number, number, number, number];
+  readonly area: number;
+  readonly predicted_iou: number;
+  readonly stability_score: number;
+  readonly point_coords: [[number, number]];
+}
+
+// Points between two reports of progress.
+const POINTS_PER_BATCH = 64;
+
+/** x, y of points evenly spaced in [0, 1] x [0, 1], row by row. */
+export function pointGrid(perSide: number): [number, number][] {
+  const side = Array.from({ length: perSide }, (_, i) => (2 * i + 1) / (2 * perSide));
+  return side.flatMap((y) => side.map((x): [number, number] => [x, y]));
+}
+
+/** Non-maximal suppression: the indices kept, best score first, as torchvision's `nms`. */
+export function nms(boxes: readonly Box[], scores: readonly number[], iouThreshold: number): number[] {
+  const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
+  const kept: number[] = [];
+  for (const i of order) if (kept.every((j) => !overlaps(boxes[j], boxes[i], iouThreshold))) kept.push(i);
+  return kept;
+}
+
+/** Without a division: two boxes without an area do not suppress each other. */
+function overlaps(a: Box, b: Box, iouThreshold: number): boolean {
+  const width = Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0);
+  const height = Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
+  const shared = width * height;
+  const areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]);
+  return shared > iouThreshold * (areas - shared);
+}
+
+/** Masks of everything, the best-scored first. */
+export async function everything(
+  sam: Sam,
+  embedding: ImageEmbedding,
+  options: EverythingOptions = {},
+): Promise<MaskRecord[]> {
+  const {
+    pointsPerSide = 32,
+    predIouThresh = sam.manifest.mask.pred_iou_thresh ?? 0.88,
+    stabilityScoreThresh = sam.manifest.mask.stability_score_thresh ?? 0.95,
+    stabilityScoreOffset = 1,
+    boxNmsThresh = 0.7,
+    progress = () => undefined,
+  } = options;
+  const [height, width] = embedding.originalSize;
+  const up = sam.upscaling(embedding.originalSize);
+  const points = pointGrid(pointsPerSide).map(([x, y]): [number, number] => [x * width, y * height]);
+  const found: MaskRecord[] = [];
+  const boxes: Box[] = [];
+  for (let start = 0; start < points.length; start += POINTS_PER_BATCH) {
+    const batch = points.slice(start, start + POINTS_PER_BATCH);
+    const prompts = batch.map((point) => ({ points: [point] }));
+    for await (const { prompt, score, lowRes } of sam.candidates(embedding, prompts, predIouThresh)) {
+      const window = maskWindow(up, lowRes, sam.manifest.mask.threshold, stabilityScoreOffset);
+      const stability = stabilityScore(window);
+      if (stabilityScoreThresh > 0 && !(stability >= stabilityScoreThresh)) continue;
+      const [x, y, w, h] = rle.bbox(window.mask, [window.height, window.width]);
+      const [x0, y0] = w > 0 ? [window.left + x, window.top + y] : [0, 0];
+      const box: Box = [x0, y0, x0 + Math.max(w - 1, 0), y0 + Math.max(h - 1, 0)];
+      const corner = [window.top, window.left] as const;
+      const segmentation = rle.encode(window.mask, [window.height, window.width], corner, [height, width]);
+      boxes.push(box);
+      found.push({
+        segmentation,
+        bbox: [x0, y0, w, h],
+        area: rle.area(segmentation),
+        predicted_iou: score,
+        stability_score: stability,
+        point_coords: [batch[prompt]],
+      });
+    }
+    if ((await progress(start + batch.length, points.length)) === false) break;
+  }
+  const scores = found.map((record) => record.predicted_iou);
+  return nms(boxes, scores, boxNmsThresh).map((i) => found[i]);
+}

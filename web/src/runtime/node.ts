@@ -1,0 +1,22 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { reason, SamEdgeError } from "./errors.ts";
+import type { Source } from "./source.ts";
+
+/** A bundle in a folder. */
+export function folderSource(folder: string): Source {
+  return {
+    name: folder,
+    async read(path) {
+      try {
+        return new Uint8Array(await readFile(join(folder, path)));
+      } catch (error) {
+        throw new SamEdgeError(
+          "integrity",
+          `${join(folder, path)} cannot be read (${reason(error)}); give a folder made by \`sam-edge export\``,
+          error,
+        );
+      }
+    },
+  };
+}

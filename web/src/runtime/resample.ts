@@ -1,0 +1,84 @@
+/** Pillow's antialiased bilinear resizing, which SAM was trained with, to the bit; as sam_edge/resample.py. */
+
+import { channelsOf, type Image, type Size } from "./image.ts";
+
+const PRECISION_BITS = 32 - 8 - 2;
+const HALF = 1 << (PRECISION_BITS - 1);
+
+/** For each output, the first input it depends on, how many, and their fixed-point weights. */
+interface Taps {
+  readonly first: Int32Array;
+  readonly count: Int32Array;
+  readonly weights: Int32Array;
+  /** Weights of an output begin at `stride` times its index. */
+  readonly stride: number;
+}
+
+/**
+ * One axis of `before` pixels to `after`. Operation by operation as `precompute_coeffs` and
+ * `normalize_coeffs_8bpc` in Pillow's Resample.c, so that the rounded weights are the same.
+ */
+function taps(before: number, after: number): Taps {
+  const scale = before / after;
+  const support = Math.max(scale, 1);
+  const stride = Math.ceil(support) * 2 + 1;
+  const first = new Int32Array(after);
+  const count = new Int32Array(after);
+  const weights = new Int32Array(after * stride);
+  const floats = new Float64Array(stride);
+  for (let i = 0; i < after; i++) {
+    const centre = (i + 0.5) * scale;
+    first[i] = Math.max(0, Math.trunc(centre - support + 0.5));
+    count[i] = Math.min(before, Math.trunc(centre + support + 0.5)) - first[i];
+    let sum = 0;
+    for (let k = 0; k < count[i]; k++) {
+      const x = (first[i] + k - centre + 0.5) * (1 / support);
+      floats[k] = Math.max(0, 1 - Math.abs(x));
+      sum += floats[k];
+    }
+    for (let k = 0; k < count[i]; k++)
+      weights[i * stride + k] = Math.trunc((floats[k] / sum) * (1 << PRECISION_BITS) + 0.5);
+  }
+  return { first, count, weights, stride };
+}
+
+/** Resize to `size`: RGB, without alpha. Columns first, then rows, as the classic Pillow. */
+export function resizeBilinear(image: Image, size: Size): Image & { readonly data: Uint8Array } {
+  const channels = channelsOf(image);
+  const { data, width: oldWidth, height: oldHeight } = image;
+  const [height, width] = size;
+  const wide = new Uint8Array(oldHeight * width * 3);
+  const across = taps(oldWidth, width);
+  for (let y = 0, out = 0; y < oldHeight; y++) {
+    for (let x = 0; x < width; x++) {
+      let red = HALF;
+      let green = HALF;
+      let blue = HALF;
+      const weights = x * across.stride;
+      let at = (y * oldWidth + across.first[x]) * channels;
+      for (let k = 0; k < across.count[x]; k++, at += channels) {
+        const weight = across.weights[weights + k];
+        red += weight * data[at];
+        green += weight * data[at + 1];
+        blue += weight * data[at + 2];
+      }
+      wide[out++] = red >> PRECISION_BITS;
+      wide[out++] = green >> PRECISION_BITS;
+      wide[out++] = blue >> PRECISION_BITS;
+    }
+  }
+  const down = taps(oldHeight, height);
+  const row = width * 3;
+  const result = new Uint8Array(height * row);
+  const sums = new Int32Array(row);
+  for (let y = 0; y < height; y++) {
+    sums.fill(HALF);
+    for (let k = 0; k < down.count[y]; k++) {
+      const weight = down.weights[y * down.stride + k];
+      const from = (down.first[y] + k) * row;
+      for (let x = 0; x < row; x++) sums[x] += weight * wide[from + x];
+    }
+    for (let x = 0, out = y * row; x < row; x++) result[out++] = sums[x] >> PRECISION_BITS;
+  }
+  return { data: result, width, height };
+}

@@ -1,0 +1,116 @@
+/** The parts of the page that need no browser. */
+
+import { describe, expect, test } from "vitest";
+import { cached } from "../../src/page/cache.ts";
+import { newestOnly } from "../../src/page/newest.ts";
+import { imageSize } from "../../src/page/picture.ts";
+import { type Bytes, sha256 } from "../../src/runtime/index.ts";
+
+describe("while a decode runs, only the newest prompt waits", () => {
+  /** Jobs that end when they are told to. */
+  function setup() {
+    const ran: string[] = [];
+    let finish = () => {};
+    const submit = newestOnly<string>(
+      (job) => {
+        ran.push(job);
+        return new Promise((resolve) => {
+          finish = resolve;
+        });
+      },
+      (job) => job.startsWith("click"),
+    );
+    const next = async () => {
+      finish();
+      await new Promise((resolve) => setTimeout(resolve));
+    };
+    return { ran, submit, next };
+  }
+
+  test("of the pointer's places", async () => {
+    const { ran, submit, next } = setup();
+    for (const job of ["hover 1", "hover 2", "hover 3", "hover 4"]) void submit(job);
+    await next();
+    await next();
+    expect(ran).toEqual(["hover 1", "hover 4"]);
+  });
+
+  test("and a click is not dropped for where the pointer goes then", async () => {
+    const { ran, submit, next } = setup();
+    for (const job of ["hover 1", "hover 2", "click 1", "hover 3", "click 2", "hover 4"]) void submit(job);
+    await next();
+    await next();
+    expect(ran).toEqual(["hover 1", "click 2"]);
+  });
+});
+
+describe("model files are kept by their hash", async () => {
+  const bytes = new TextEncoder().encode("a model");
+  const file = { path: "onnx/decoder.onnx", bytes: bytes.length, sha256: await sha256(bytes) };
+
+  function setup(content: () => Bytes) {
+    const kept = new Map<string, Response>();
+    const cache = {
+      match: async (key: string) => kept.get(key)?.clone(),
+      put: async (key: string, response: Response) => kept.set(key, response),
+      delete: async (key: string) => kept.delete(key),
+    };
+    let reads = 0;
+    const source = () =>
+      cached(
+        {
+          name: "server",
+          read: async () => {
+            reads += 1;
+            return content();
+          },
+        },
+        { open: async () => cache } as unknown as CacheStorage,
+      );
+    return { kept, source, reads: () => reads };
+  }
+
+  test("and fetched once", async () => {
+    const { source, reads } = setup(() => bytes);
+    expect(await source().read(file.path, file)).toEqual(bytes);
+    expect(await source().read(file.path, file)).toEqual(bytes);
+    expect(reads()).toBe(1);
+  });
+
+  test("and fetched again where what was kept is damaged", async () => {
+    const { source, kept, reads } = setup(() => bytes);
+    await source().read(file.path, file);
+    for (const key of kept.keys()) kept.set(key, new Response("a modem"));
+    expect(await source().read(file.path, file)).toEqual(bytes);
+    expect(reads()).toBe(2);
+  });
+
+  test("but not where they are not what was exported", async () => {
+    const { source, kept } = setup(() => new TextEncoder().encode("a mod"));
+    await expect(source().read(file.path, file)).rejects.toThrow("truncated");
+    expect(kept.size).toBe(0);
+  });
+});
+
+describe("a picture's size is read before the picture is", () => {
+  // Of pictures of 300 by 200 pixels that Pillow wrote, the beginnings.
+  test.each([
+    ["PNG", "89504e470d0a1a0a0000000d494844520000012c000000c80802000000"],
+    ["GIF", "4749463837612c01c800810000"],
+    ["BMP", "424d56bf02000000000036000000280000002c010000c80000000100180000000000"],
+    ["JPEG", `ffd8ffe000104a46494600010100000100010000ffdb0043${"00".repeat(65)}ffc000110800c8012c03012200`],
+    ["progressive JPEG", `ffd8ffdb0043${"00".repeat(65)}ffc200110800c8012c03012200`],
+    ["WebP", "52494646ac0000005745425056503820a00000007010009d012a2c01c8003e6d369a"],
+    ["lossless WebP", "524946462e000000574542505650384c210000002f2bc13100074020698bb7fd0a01"],
+    ["WebP with more", "52494646d000000057454250565038580a000000080000002b0100c7000056503820"],
+  ])("%s", (_, hexadecimal) => {
+    expect(imageSize(Uint8Array.from(Buffer.from(hexadecimal, "hex")))).toEqual([300, 200]);
+  });
+
+  test.each(["", "ff", "ffd8", "ffd8ffe0", "89504e47", "52494646000000005745425056503820"])(
+    "not from %s",
+    (head) => {
+      expect(imageSize(Uint8Array.from(Buffer.from(head, "hex")))).toBeNull();
+    },
+  );
+});
