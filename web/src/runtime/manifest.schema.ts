@@ -142,6 +142,49 @@ export const schema = {
     }
    }
   },
+  "resized_from": {
+   "description": "Where the input is not of the model's own size: that size, and how far the reference's masks at the bundle's size agree with its masks at its own",
+   "type": "object",
+   "required": [
+    "size",
+    "mean_iou",
+    "min_iou",
+    "boundary_iou",
+    "num_prompts"
+   ],
+   "additionalProperties": false,
+   "properties": {
+    "size": {
+     "type": "array",
+     "items": {
+      "type": "integer",
+      "minimum": 1,
+      "maximum": 8192
+     },
+     "minItems": 2,
+     "maxItems": 2
+    },
+    "mean_iou": {
+     "type": "number",
+     "minimum": 0,
+     "maximum": 1
+    },
+    "min_iou": {
+     "type": "number",
+     "minimum": 0,
+     "maximum": 1
+    },
+    "boundary_iou": {
+     "type": "number",
+     "minimum": 0,
+     "maximum": 1
+    },
+    "num_prompts": {
+     "type": "integer",
+     "minimum": 1
+    }
+   }
+  },
   "prompt": {
    "type": "object",
    "required": [

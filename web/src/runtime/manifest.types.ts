@@ -43,6 +43,20 @@ export interface Manifest {
     std: [number, number, number];
     pad_value: number;
   };
+  /**
+   * Where the input is not of the model's own size: that size, and how far the reference's masks at the bundle's size agree with its masks at its own
+   */
+  resized_from?: {
+    /**
+     * @minItems 2
+     * @maxItems 2
+     */
+    size: [number, number];
+    mean_iou: number;
+    min_iou: number;
+    boundary_iou: number;
+    num_prompts: number;
+  };
   prompt: {
     /**
      * @minItems 2
