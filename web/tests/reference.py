@@ -71,7 +71,8 @@ def main(bundle: Path, out: Path) -> None:
     reference: dict[str, Any] = {
         "model_id": opened.manifest.model_id,
         "images": [
-            {"width": image.shape[1], "height": image.shape[0], "rgb": write(image)} for image in golden.images
+            {"width": image.shape[1], "height": image.shape[0], "rgb": write(image)}
+            for image in golden.images
         ],
         "inputs": [write(preprocess(image, opened.manifest.input)[0]) for image in golden.images],
         "preprocessed": [_preprocessed(size, rules, write) for size, rules in _PREPROCESSED],
