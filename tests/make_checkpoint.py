@@ -42,6 +42,16 @@ def published_shapes(name):
             stored = str(
                 np.load(GOLDEN / "efficient_sam.npz")[f"{name.removeprefix('efficient_sam_')}/shapes"]
             )
+        case "mobile_sam":
+            # The classifier that the encoder was trained with is in the file.
+            head = {
+                "norm_head.weight": (320,),
+                "norm_head.bias": (320,),
+                "head.weight": (1000, 320),
+                "head.bias": (1000,),
+            }
+            classifier = {f"image_encoder.{key}": shape for key, shape in head.items()}
+            return {**expected_shapes(CATALOGUE[name]), **classifier}
         case _:
             return expected_shapes(CATALOGUE[name])
     return {key: tuple(shape) for key, shape in json.loads(stored).items()}
