@@ -74,10 +74,8 @@ def test_the_wheels_contents(wheel):
         "sam_edge/serve/app.py",
     ):
         assert needed in names
-    # The page that `make web` built, where it did.
-    page = ROOT / "sam_edge" / "serve" / "page"
-    built = {path.relative_to(ROOT).as_posix() for path in page.rglob("*") if path.is_file()}
-    assert built <= set(names)
+    # 40 MB for browsers, which have a package of their own.
+    assert not [name for name in names if name.startswith("sam_edge/serve/page")]
     assert not [name for name in names if "test" in name]
 
 

@@ -41,7 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where pictures are encoded: here, in the page, or as one chooses there (both)",
     )
     parser.add_argument(
-        "--page", type=Path, metavar="DIR", default=site.PAGE, help="a page built elsewhere: web/dist, say"
+        "--page",
+        type=Path,
+        metavar="DIR",
+        default=site.find_page(),
+        help="a page built elsewhere: web/dist, say",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(

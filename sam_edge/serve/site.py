@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from ..manifest import STAGES
 from ..models.photos import HERE as PHOTO_FOLDER
 from ..models.photos import PHOTOS
 
-PAGE = Path(__file__).with_name("page")
+# What `make web` builds in a source tree; else the package of it.
+_BUILT, _PACKAGE = Path(__file__).with_name("page"), "sam_edge_page"
 ENCODE = ("both", "server", "page")
 
 # Cross-origin isolation, without which wasm has one thread, and no scripts but the page's own.
@@ -73,6 +75,15 @@ class SiteFile:
         return _TYPES.get(self.path.suffix.lower(), "application/octet-stream")
 
 
+def find_page() -> Path:
+    """The folder of the built page: of this source tree, or of the package sam-edge-page; the first where
+    there is neither."""
+    package = find_spec(_PACKAGE)
+    if (_BUILT / "index.html").is_file() or package is None:
+        return _BUILT
+    return Path(next(iter(package.submodule_search_locations or [_BUILT])))
+
+
 def page_files(page: Path) -> dict[str, SiteFile]:
     """The built page's files by URL; symbolic links that leave its folder are left out.
 
@@ -81,7 +92,8 @@ def page_files(page: Path) -> dict[str, SiteFile]:
     """
     if not (page / "index.html").is_file():
         raise ServeError(
-            f"the page is not built: {page} has no index.html; run `make web` (which takes Node.js 20.19)"
+            f"the page is not built: {page} has no index.html; run `make web` in a source tree (which takes "
+            "Node.js 20.19), or install sam-edge-page, which is made of web/"
         )
     root = page.resolve()
     return {

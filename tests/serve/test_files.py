@@ -11,6 +11,7 @@ from sam_edge.bundle import open_bundle
 from sam_edge.errors import BundleError, ServeError
 from sam_edge.manifest import read_manifest, write_manifest
 from sam_edge.models.photos import HERE, PHOTOS
+from sam_edge.serve import site
 from sam_edge.serve.app import make_app
 from sam_edge.serve.site import page_files, page_variants
 
@@ -195,3 +196,13 @@ def test_the_page_runs_onnx_only(bundle):
     write_manifest(bundle, data)
     with pytest.raises(BundleError, match=r"no ONNX variant, .* it has coreml-fp32"):
         page_variants(open_bundle(bundle))
+
+
+def test_the_page_is_of_the_source_tree_or_of_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "_BUILT", tmp_path / "tree")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "sam_edge_page").mkdir()
+    assert site.find_page() == tmp_path / "sam_edge_page"
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "index.html").touch()
+    assert site.find_page() == tmp_path / "tree"
