@@ -9,6 +9,7 @@ export default defineConfig({
           include: ["tests/runtime/**/*.test.ts"],
           globalSetup: "tests/setup.ts",
           testTimeout: 120_000,
+          hookTimeout: 120_000,
         },
       },
       {

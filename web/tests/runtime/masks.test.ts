@@ -72,7 +72,9 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
       expect(many.masks.length).toBe(prompt.count);
       for (const [m, mask] of many.masks.entries()) {
         expect(iou(mask, bits(prompt.masks, mask.length, m))).toBeGreaterThanOrEqual(0.999);
-        expect(many.scores[m]).toBeCloseTo(prompt.scores[m], 3);
+        // Stability scores count pixels, of which single ones may differ.
+        const digits = sam.manifest.mask.scores === "stability" ? 2 : 3;
+        expect(many.scores[m]).toBeCloseTo(prompt.scores[m], digits);
       }
       const [single] = (await sam.predict(embedding, given(prompt), false)).masks;
       expect(iou(single, bits(prompt.single, single.length))).toBeGreaterThanOrEqual(0.999);
@@ -91,7 +93,10 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
   });
 
   test.each(reference.images.map((_, i) => i))("everything in image %i, scores first", async (i) => {
-    expectSame(await everything(sam, embeddings[i], { pointsPerSide: 12 }), expected.everything[i]);
+    const found = await everything(sam, embeddings[i], { pointsPerSide: 12 });
+    // Of other models, which may have random weights, nothing may pass.
+    if (sam.manifest.model.family === "sam_edge_tiny") expect(found.length).toBeGreaterThan(0);
+    expectSame(found, expected.everything[i]);
   });
 
   test("everything without the decoder's stages", async () => {
@@ -112,7 +117,6 @@ function given(prompt: ReferencePrompt): Prompt {
 
 /** As many masks, each like one of the other's. */
 function expectSame(found: Awaited<ReturnType<typeof everything>>, expected: ReferenceRecord[]) {
-  expect(expected.length).toBeGreaterThan(0);
   expect(found.length).toBe(expected.length);
   const masks = found.map((record) => maskOf(rle.compress(record.segmentation)));
   for (const record of expected) {
