@@ -205,7 +205,8 @@ def test_linear_attention_in_int8(silent, tmp_path):
         (found,) = rewritten.encode(torch.from_numpy(images))
     assert apart(found.numpy(), embeddings) <= 1e-4
     onnx.write_encoder(rewritten, TINY, tmp_path / "fp32.onnx")
-    int8.quantize_encoder(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [images])
+    observed = int8.observe_products(tmp_path / "fp32.onnx", [images])
+    int8.quantize_encoder(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", observed)
     assert apart(run_onnx(tmp_path / "int8.onnx", images), embeddings) <= 0.15
 
 
