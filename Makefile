@@ -71,4 +71,4 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) out build *.egg-info $(PAGE) web/node_modules web/dist web/lib
+	rm -rf $(VENV) out build *.egg-info $(PAGE) web/node_modules web/dist web/lib web/build

@@ -200,13 +200,17 @@ def store_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
         rows = weight if weight.ndim == 2 else weight.reshape(-1, weight.shape[-1])
         axis = 1 if weight.ndim == 2 else 0
         stored, scale = to_int8(rows, (axis,))
-        nodes = _stored(graph, stored, scale, axis, True, tensor.name)
-        if weight.ndim == 2:
-            nodes[0].output[0] = tensor.name
-        else:
+        names = [f"{tensor.name}_int8", f"{tensor.name}_int8_scale"]
+        _add_constants(graph, names, (stored, scale.reshape(-1)))
+        matrix = tensor.name if weight.ndim == 2 else f"{tensor.name}_int8_restored"
+        # The last axis by -1: behind a 1, ONNX Runtime makes a MatMulNBits of the product, which rounds what
+        # is multiplied too.
+        restore = helper.make_node("DequantizeLinear", names, [matrix], name=matrix, axis=-axis)
+        nodes = [restore]
+        if weight.ndim > 2:
             shape = f"{tensor.name}_int8_shape"
-            graph.initializer.append(numpy_helper.from_array(np.array(weight.shape, np.int64), shape))
-            inputs = [nodes[0].output[0], shape]
+            _add_constants(graph, [shape], [np.array(weight.shape, np.int64)])
+            inputs = [matrix, shape]
             nodes.append(helper.make_node("Reshape", inputs, [tensor.name], name=f"{tensor.name}_reshaped"))
         for index, node in enumerate(nodes):
             graph.node.insert(index, node)
