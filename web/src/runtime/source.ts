@@ -41,6 +41,16 @@ export async function check(name: string, file: File, bytes: Bytes): Promise<voi
   }
 }
 
+/** What `sam-edge serve` says of a request that failed; "" of other servers. */
+async function errorOf(response: Response): Promise<string> {
+  try {
+    const { error } = await response.json();
+    return typeof error === "string" ? error : "";
+  } catch {
+    return "";
+  }
+}
+
 /** A bundle on a server: `base` is the URL of its folder. */
 export function httpSource(base: string | URL, fetcher: typeof fetch = (...args) => fetch(...args)): Source {
   const root = String(base).replace(/\/?$/, "/");
@@ -60,9 +70,10 @@ export function httpSource(base: string | URL, fetcher: typeof fetch = (...args)
         );
       }
       if (!response.ok) {
+        const said = await errorOf(response);
         throw new SamEdgeError(
           "network",
-          `the server answers ${response.status} to ${url}; check that it serves a whole bundle`,
+          `the server answers ${response.status} to ${url}${said && ` (${said})`}; check that it serves a whole bundle`,
         );
       }
       try {

@@ -122,6 +122,13 @@ describe("servers", () => {
   test("that do not have the file", async () => {
     await expect(answer(async () => new Response("", { status: 404 }))).rejects.toThrow("answers 404");
   });
+
+  test("that say what is wrong", async () => {
+    const body = JSON.stringify({ error: "encoder.onnx is damaged" });
+    await expect(answer(async () => new Response(body, { status: 500 }))).rejects.toThrow(
+      "answers 500 to http://x/bundle/manifest.json (encoder.onnx is damaged)",
+    );
+  });
 });
 
 test("an embedding of another model is refused", async () => {
