@@ -79,9 +79,8 @@ def find_page() -> Path:
     """The folder of the built page: of this source tree, or of the package sam-edge-page; the first where
     there is neither."""
     package = find_spec(_PACKAGE)
-    if (_BUILT / "index.html").is_file() or package is None:
-        return _BUILT
-    return Path(next(iter(package.submodule_search_locations or [_BUILT])))
+    folders = [] if package is None else list(package.submodule_search_locations or [])
+    return _BUILT if (_BUILT / "index.html").is_file() or not folders else Path(folders[0])
 
 
 def page_files(page: Path) -> dict[str, SiteFile]:
