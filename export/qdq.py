@@ -97,7 +97,9 @@ def quantize(
             bias = _bias(node, readers, constants)
             if bias is not None:
                 before = numpy_helper.to_array(constants[bias[0].input[bias[1]]], str(folder))
-                bias[0].input[bias[1]] = _constant(graph, f"{node.name}_int8_bias", before - moved)
+                corrected = f"{node.name}_int8_bias"
+                _add_constants(graph, [corrected], [(before - moved).astype(np.float32)])
+                bias[0].input[bias[1]] = corrected
             replace(node, 0, partial(_quantised, graph, values))
             replace(node, 1, partial(_stored, graph, stored, scale, axis, signed))
         nodes.append(node)
@@ -142,11 +144,6 @@ def _bias(
             if name in constants and len(constants[name].dims) == 1:
                 return after[0], index
     return None
-
-
-def _constant(graph: onnx.GraphProto, name: str, value: NDArray[np.float64]) -> str:
-    graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
-    return name
 
 
 def _add_constants(graph: onnx.GraphProto, names: Sequence[str], values: Sequence[NDArray[Any]]) -> None:
@@ -200,18 +197,17 @@ def store_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
         rows = weight if weight.ndim == 2 else weight.reshape(-1, weight.shape[-1])
         axis = 1 if weight.ndim == 2 else 0
         stored, scale = to_int8(rows, (axis,))
-        names = [f"{tensor.name}_int8", f"{tensor.name}_int8_scale"]
-        _add_constants(graph, names, (stored, scale.reshape(-1)))
+        inputs = [f"{tensor.name}_int8", f"{tensor.name}_int8_scale"]
+        _add_constants(graph, inputs, (stored, scale.reshape(-1)))
         matrix = tensor.name if weight.ndim == 2 else f"{tensor.name}_int8_restored"
         # The last axis by -1: behind a 1, ONNX Runtime makes a MatMulNBits of the product, which rounds what
         # is multiplied too.
-        restore = helper.make_node("DequantizeLinear", names, [matrix], name=matrix, axis=-axis)
-        nodes = [restore]
+        nodes = [helper.make_node("DequantizeLinear", inputs, [matrix], name=matrix, axis=-axis)]
         if weight.ndim > 2:
             shape = f"{tensor.name}_int8_shape"
             _add_constants(graph, [shape], [np.array(weight.shape, np.int64)])
-            inputs = [matrix, shape]
-            nodes.append(helper.make_node("Reshape", inputs, [tensor.name], name=f"{tensor.name}_reshaped"))
+            name = f"{tensor.name}_reshaped"
+            nodes.append(helper.make_node("Reshape", [matrix, shape], [tensor.name], name=name))
         for index, node in enumerate(nodes):
             graph.node.insert(index, node)
 
@@ -299,10 +295,6 @@ def _free_float_convolutions(graph: onnx.GraphProto) -> None:
     drop_unread(graph)
 
 
-def _transposes(gemm: onnx.NodeProto) -> bool:
-    return any(attribute.name in ("transA", "transB") and attribute.i for attribute in gemm.attribute)
-
-
 def _part_biases(graph: onnx.GraphProto, folder: Path) -> None:
     """Quantised Gemm(a, b, bias) becomes MatMul(a, b) - (-bias), and so does a sum behind a MatMul.
 
@@ -321,11 +313,12 @@ def _part_biases(graph: onnx.GraphProto, folder: Path) -> None:
 
     negated = {}
     for index, node in reversed(list(enumerate(graph.node))):
+        transposed = attribute(node, "transA") or attribute(node, "transB")
         if node.op_type == "Add" and is_quantised(made.get(node.input[0]), "MatMul"):
             if node.input[1] in constants:
                 negated[node.input[1]] = f"{node.input[1]}_negated"
                 node.op_type, node.input[1] = "Sub", negated[node.input[1]]
-        elif is_quantised(node, "Gemm") and len(node.input) == 3 and not _transposes(node):
+        elif is_quantised(node, "Gemm") and len(node.input) == 3 and not transposed:
             product, bias = f"{node.output[0]}_product", f"{node.input[2]}_negated"
             negated[node.input[2]] = bias
             after = helper.make_node("Sub", [product, bias], list(node.output), name=f"{node.name}_bias")
@@ -333,6 +326,5 @@ def _part_biases(graph: onnx.GraphProto, folder: Path) -> None:
             del node.input[2:], node.attribute[:]
             graph.node.insert(index + 1, after)
     for name, opposite in negated.items():
-        value = -numpy_helper.to_array(constants[name], str(folder))
-        graph.initializer.append(numpy_helper.from_array(value, opposite))
+        _add_constants(graph, [opposite], [-numpy_helper.to_array(constants[name], str(folder))])
     drop_unread(graph)
