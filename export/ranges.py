@@ -44,11 +44,12 @@ def tensor_ranges(source: Path, inputs: Iterable[Inputs]) -> dict[str, tuple[flo
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
     names = [one.name for one in values if one.type.tensor_type.elem_type == TensorProto.FLOAT]
+    first = len(model.graph.node)
     del model.graph.output[:]
     for name in names:
         _reduce(model.graph, name, "ReduceMin", f"{name} low")
         _reduce(model.graph, name, "ReduceMax", f"{name} high")
-    runs = _run(model, source, inputs)
+    runs = _run(model, first, source.parent, inputs)
     return {name: _range(runs, name) for name in names}
 
 
@@ -58,11 +59,11 @@ def _reduce(graph: onnx.GraphProto, name: str, how: str, output: str, axes: str 
     graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
 
 
-def _run(model: onnx.ModelProto, source: Path, inputs: Iterable[Inputs]) -> Runs:
-    """All outputs of `model`, which is `source` with others, for each of the inputs."""
-    first = len(onnx.load(source, load_external_data=False).graph.node)
+def _run(model: onnx.ModelProto, first: int, folder: Path, inputs: Iterable[Inputs]) -> Runs:
+    """All outputs of `model`, whose external data is in `folder`, for each of the inputs; its nodes from the
+    index `first` on only look at what others make."""
     _place(model.graph, first)
-    with tempfile.NamedTemporaryFile(dir=source.parent, suffix=".onnx") as scratch:
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as scratch:
         onnx.save(model, scratch.name)
         session = _session(Path(scratch.name))
     names = [value.name for value in model.graph.output]
@@ -103,6 +104,7 @@ def observe(
     """
     model = onnx.load(source, load_external_data=False)
     graph = model.graph
+    first = len(graph.node)
     del graph.output[:]
     for axes, value in ((_OF_FOUR, [0, 2, 3]), (_OF_ROWS, [0])):
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), axes))
@@ -115,7 +117,7 @@ def observe(
             graph.initializer.append(numpy_helper.from_array(np.array([-1, count], np.int64), shape))
             graph.node.append(helper.make_node("Reshape", [name, shape], [seen]))
         _reduce(graph, seen, "ReduceMean", f"{name} mean", _OF_ROWS if last else _OF_FOUR)
-    runs = _run(model, source, inputs)
+    runs = _run(model, first, source.parent, inputs)
     return {name: Observed(*_range(runs, name), _mean(runs, name)) for name in channels}
 
 
