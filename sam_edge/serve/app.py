@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import save
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
@@ -24,7 +25,6 @@ from ..embedding_cache import EmbeddingCache
 from ..errors import ImageError, IntegrityError, SamEdgeError
 from ..sam import Sam
 from .encodes import Encodes, FullError, GoneError
-from .safetensors import to_safetensors
 from .site import Limits, SiteFile, bundle_files, config, page_files, sample_files
 
 # One picture is encoded and the others wait.
@@ -68,7 +68,7 @@ class Server:
         found = self.cache.encode(sam, decode_image(body, self.limits.max_image_pixels))
         height, width = found.original_size
         facts = {"original_height": str(height), "original_width": str(width), "model_id": found.model}
-        return to_safetensors(found.arrays, facts)
+        return save(dict(found.arrays), facts)
 
 
 def make_app(
