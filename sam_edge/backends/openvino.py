@@ -317,6 +317,9 @@ def _config(kind: str, threads: int | None, precision: str) -> dict[str, Any]:
     # Left alone, OpenVINO computes in bfloat16 or float16 wherever the hardware can.
     if kind == "cpu" or (kind == "gpu" and precision == "fp32"):
         config["INFERENCE_PRECISION_HINT"] = "f32"
+    if kind == "cpu":
+        # It would round the activations ahead of weights in INT8 as well.
+        config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     if kind == "cpu" and threads is not None:
         config[_THREADS] = threads
     return config
