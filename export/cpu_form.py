@@ -6,6 +6,8 @@
   is zero, and windows are padded with zeros.
 - Attention is computed in chunks whose scores stay in the processor's cache: a few windows, or one head and a
   few rows of queries, at a time.
+- The inverted residuals of TinyViT's first stage, whose tensors are largest, are computed some rows of the
+  picture at a time.
 - Queries come scaled, from scaled weights; biases of keys are left out; queries, keys and values are products
   of their own, so that nothing has to be split.
 """
@@ -46,6 +48,10 @@ def cpu_form(sam: SamModel, chunk_mb: float = CHUNK_MB) -> SamModel:
         elif isinstance(block, image_encoder_tiny_vit.Block):
             block.attn = _tiny_vit_attention(block, chunk_mb)  # type: ignore[assignment]
             block.window = 0
+        elif isinstance(block, image_encoder_tiny_vit.Stage):
+            for index, one in enumerate(block.blocks):
+                if isinstance(one, image_encoder_tiny_vit.InvertedResidual):
+                    block.blocks[index] = InvertedResidualByRows(one, chunk_mb)
     sam.image_encoder = encoder
     return sam.requires_grad_(False)
 
@@ -232,3 +238,26 @@ def _tiny_vit_attention(block: image_encoder_tiny_vit.Block, chunk_mb: float) ->
     assert isinstance(norm, nn.LayerNorm) and isinstance(proj, nn.Linear)
     projections = Projections(attention.qkv, proj, attention.num_heads, norm.bias.detach())
     return WindowedAttention(norm, projections, Bias(attention.bias), block.window, chunk_mb)
+
+
+class InvertedResidualByRows(nn.Module):
+    """TinyViT's inverted residual, some rows of its output at a time: (B, dim, H, W) -> (B, dim, H, W)."""
+
+    def __init__(self, block: image_encoder_tiny_vit.InvertedResidual, chunk_mb: float) -> None:
+        super().__init__()
+        layers = block.conv1, block.conv2, block.conv3
+        self.expand, self.depthwise, self.project = layers
+        self.chunk_mb = chunk_mb
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        depthwise, (height, width) = self.depthwise, x.shape[2:]
+        assert isinstance(depthwise, nn.Conv2d) and depthwise.padding == (1, 1)
+        found = []
+        for rows in chunks(height, width * depthwise.out_channels * _FLOAT_MB, self.chunk_mb):
+            above, below = min(rows.start, 1), min(height - rows.stop, 1)
+            y = F.gelu(self.expand(x[:, :, rows.start - above : rows.stop + below]))
+            y = F.pad(y, (1, 1, 1 - above, 1 - below))
+            y = F.gelu(F.conv2d(y, depthwise.weight, depthwise.bias, groups=depthwise.groups))
+            found.append(F.gelu(x[:, :, rows] + self.project(y)))
+        return torch.cat(found, 2) if len(found) > 1 else found[0]
