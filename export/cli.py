@@ -11,12 +11,12 @@ from pathlib import Path
 from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.manifest import cost_words
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
-from sam_edge.targets import HEXAGON
+from sam_edge.targets import HEXAGON, WEB
 
 from .cpu_form import CHUNK_MB
 from .input_size import LARGEST, SMALLEST
 from .pipeline import Progress, export_bundle, find_checkpoint
-from .variants import FORMATS, HEXAGON_PRECISIONS, PRECISIONS, TARGETS, Options
+from .variants import CPUS, FORMATS, PRECISIONS, PRECISIONS_OF, TARGETS, Options
 
 
 class _Lines(Progress):
@@ -60,7 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        help=f"one or more of {','.join(PRECISIONS)} (default: fp32; fp16,int8 with --target {HEXAGON})",
+        help=f"one or more of {','.join(PRECISIONS)} (default: fp32; fp16,int8 with --target {HEXAGON}, "
+        f"fp32,int8 with --target {WEB})",
     )
     parser.add_argument("--out", type=Path, help="the bundle's directory (default: ./MODEL-bundle)")
     parser.add_argument(
@@ -76,8 +77,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         default="any",
-        help=f"one or more of {','.join(TARGETS)}: CPUs that INT8 weights are made for, and Qualcomm's NPU, "
-        "which has variants of its own (default: any)",
+        help=f"one or more of {','.join(TARGETS)}: CPUs that INT8 weights are made for; Qualcomm's NPU and "
+        "browsers, which have variants of their own (default: any)",
     )
     parser.add_argument("--dynamic", action="store_true", help="OpenVINO: any number of prompts and points")
     parser.add_argument("--ios", type=int, choices=(16, 17, 18), default=17, help="Core ML: the oldest iOS")
@@ -146,33 +147,38 @@ def _check_pairs(args: argparse.Namespace, options: Options) -> None:
         raise SamEdgeError(f"--chunk-mb is {args.chunk_mb}; expected a number of megabytes above 0")
     if args.no_simulator and HEXAGON not in options.targets:
         raise SamEdgeError(f"--no-simulator is for --target {HEXAGON}")
+    for target, precisions in PRECISIONS_OF.items():
+        if target in options.targets:
+            _check_target(target, precisions, options)
     if HEXAGON in options.targets:
-        _check_hexagon(args, options)
+        if args.clip is not None:
+            raise SamEdgeError(f"--clip has no form for {HEXAGON}; leave one of the two out")
+        if args.compat and options.targets == (HEXAGON,):
+            raise SamEdgeError(
+                f"--compat {args.compat} has no form for {HEXAGON}; give --target any,{HEXAGON}"
+            )
 
 
-def _check_hexagon(args: argparse.Namespace, options: Options) -> None:
-    """Refuse what the NPU's variants do not have."""
-    alone = options.targets == (HEXAGON,)
+def _check_target(target: str, precisions: tuple[str, ...], options: Options) -> None:
+    """Refuse what a target's own variants do not have."""
+    alone = not set(options.targets) & set(CPUS)
     if "onnx" not in options.formats or (alone and options.formats != ("onnx",)):
         raise SamEdgeError(
-            f"--target {HEXAGON} makes ONNX graphs; give --format onnx, and --target any,{HEXAGON} for the "
+            f"--target {target} makes ONNX graphs; give --format onnx, and --target any,{target} for the "
             "variants of other devices beside them"
         )
-    if not set(HEXAGON_PRECISIONS) & set(options.precisions) or (alone and "fp32" in options.precisions):
-        raise SamEdgeError(
-            f"--target {HEXAGON}: the NPU has no FP32; give --precision {','.join(HEXAGON_PRECISIONS)}"
-        )
-    if args.clip is not None:
-        raise SamEdgeError(f"--clip has no form for {HEXAGON}; leave one of the two out")
-    if alone and args.compat:
-        raise SamEdgeError(f"--compat {args.compat} has no form for {HEXAGON}; give --target any,{HEXAGON}")
+    asked = set(options.precisions)
+    if not asked & set(precisions) or (options.targets == (target,) and not asked <= set(precisions)):
+        missing = {HEXAGON: "the NPU has no FP32", WEB: "WebAssembly has no FP16"}[target]
+        raise SamEdgeError(f"--target {target}: {missing}; give --precision {','.join(precisions)}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Export; 0 when the bundle is published."""
     targets = _choose("target", args.target, TARGETS)
     if args.precision is None:
-        args.precision = ",".join(HEXAGON_PRECISIONS) if HEXAGON in targets else "fp32"
+        own = {one for target in targets for one in PRECISIONS_OF.get(target, ())} or {"fp32"}
+        args.precision = ",".join(one for one in PRECISIONS if one in own)
     options = Options(
         formats=_choose("format", args.format, FORMATS),
         precisions=_choose("precision", args.precision, PRECISIONS),
@@ -208,6 +214,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"  sam-edge verify {out}")
     if any("context" in variant for variant in data["variants"]):
         print(f"  sam-edge verify {out} --device npu")
+    if WEB in targets:
+        print(f"  sam-edge serve {out}")
     print(f"  sam-edge predict {out} IMAGE --point X,Y --overlay overlay.png")
     if args.clip is not None:
         print(f"  sam-edge predict {out} IMAGE --text 'a dog' --overlay overlay.png")

@@ -271,7 +271,7 @@ def _variant(
 
 def _gate(precision: str, target: str | None) -> float:
     """The mean IoU that a variant must reach."""
-    if target is None:
+    if target != HEXAGON:
         return GATES[precision][0]
     from .hexagon import GATES as OF_HEXAGON
 

@@ -25,7 +25,7 @@ from sam_edge.files import sha256_file
 from sam_edge.manifest import STAGES
 from sam_edge.models.catalogue import Model
 from sam_edge.prompts import ABSENT
-from sam_edge.targets import HEXAGON
+from sam_edge.targets import HEXAGON, WEB
 
 from . import onnx
 from .calibration import Calibration
@@ -37,8 +37,9 @@ from .search import Parity, keep_few
 FORMATS = ("onnx", "openvino", "coreml")
 PRECISIONS = ("fp32", "fp16", "int8")
 # What --target names: CPUs on which 8-bit weights do not overflow (VNNI, AMX, Arm's dot product), or any; and
-# Qualcomm's NPU, which has variants of its own.
-TARGETS = ("any", "vnni", HEXAGON)
+# Qualcomm's NPU and browsers, which have variants of their own.
+CPUS = ("any", "vnni")
+TARGETS = (*CPUS, HEXAGON, WEB)
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "coreml": ".mlpackage"}
 _TOOLS = {
     "onnx": ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy"),
@@ -59,8 +60,8 @@ class Options:
         formats: of `FORMATS`.
         precisions: of `PRECISIONS`.
         min_iou: replaces every precision's gate on the mean IoU.
-        targets: of `TARGETS`: for which CPUs INT8 weights are made, and "hexagon" for that NPU's variants,
-            alone or beside the others.
+        targets: of `TARGETS`: for which CPUs INT8 weights are made, and "hexagon" and "web" for that NPU's
+            and for browsers' variants, alone or beside the others.
         dynamic: OpenVINO decoders with prompt and point counts as dynamic axes.
         ios: the oldest iOS of Core ML packages.
         w8a8: Core ML's INT8 with activations in INT8 too.
@@ -85,14 +86,17 @@ class Options:
     def variants(self) -> list[tuple[str, str, str | None]]:
         """Format, precision and target of each variant; the target is None of those for whatever device."""
         found: list[tuple[str, str, str | None]] = []
-        if set(self.targets) != {HEXAGON}:
+        if set(self.targets) & set(CPUS):
             found += [(kind, precision, None) for kind in self.formats for precision in self.precisions]
-        if HEXAGON in self.targets:
-            found += [("onnx", one, HEXAGON) for one in self.precisions if one in HEXAGON_PRECISIONS]
+        for target, precisions in PRECISIONS_OF.items():
+            if target in self.targets:
+                found += [("onnx", one, target) for one in self.precisions if one in precisions]
         return found
 
 
-HEXAGON_PRECISIONS = ("fp16", "int8")
+# Of the targets with variants of their own. The NPU has no FP32; in browsers FP16 is for WebGPU, which likes
+# the graphs of CPUs.
+PRECISIONS_OF = {HEXAGON: ("fp16", "int8"), WEB: ("fp32", "int8")}
 
 
 @dataclass(frozen=True)
@@ -290,13 +294,15 @@ def write_variant(
         directory: exists and is empty.
         measure: the parity of what is in `directory` now.
         enough: whether INT8's search for operators to keep in float may stop.
-        target: "hexagon", or None.
+        target: "hexagon", "web" or None.
     """
     facts = {**shop.facts, "format": kind, "precision": precision}
     encoder, decoder = (directory / f"{part}{SUFFIX[kind]}" for part in ("encoder", "decoder"))
     write = {"onnx": _onnx, "openvino": _openvino, "coreml": _coreml}[kind]
     if target == HEXAGON:
         write, facts = _hexagon, {**facts, "target": target}
+    elif target == WEB:
+        write, facts = partial(_onnx, for_web=True), {**facts, "target": target}
     return write(
         shop,
         precision,
@@ -344,7 +350,13 @@ def _because(names: Sequence[str]) -> list[str]:
 
 
 def _onnx(
-    shop: Workshop, precision: str, encoder: Path, decoder: Path, facts: dict[str, Any], search: Search
+    shop: Workshop,
+    precision: str,
+    encoder: Path,
+    decoder: Path,
+    facts: dict[str, Any],
+    search: Search,
+    for_web: bool = False,
 ) -> Written:
     facts = {**facts, "opset": onnx.OPSET}
     kept: list[str] = []
@@ -373,6 +385,12 @@ def _onnx(
         kept = [*_because(left), "decoder: activations in float, masks are drawn from them"]
         for part in made.keys() & set(STAGES):
             int8.compress_decoder(shop.decoder_parts[part], made[part])
+    if for_web:
+        from .web import write_for_web
+
+        for part, path in sources.items():
+            write_for_web(path, shop.work / f"web-{part}.onnx")
+        sources = {part: shop.work / f"web-{part}.onnx" for part in made}
     for part, path in made.items():
         onnx.stamp(sources[part], path, {**facts, "graph": part}, decoder if part in STAGES else None)
     if shop.options.compat:

@@ -15,7 +15,7 @@ from .bundle import PRECISIONS, Bundle, open_bundle
 from .errors import BackendError, BundleError
 from .manifest import STAGES
 from .sam import Choice, Sam
-from .targets import meant_for
+from .targets import HEXAGON, meant_for
 from .warm import Warm, graph_id
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _load(
 
 def is_whole(variant: dict[str, Any], device: str) -> bool:
     """Whether the variant is made for a chip that is no CPU, which `device` is then to take whole."""
-    return "target" in variant and device.casefold() not in ("auto", "cpu")
+    return variant.get("target") == HEXAGON and device.casefold() not in ("auto", "cpu")
 
 
 def open_graph(

@@ -1,7 +1,7 @@
-"""Chips that variants are made for, and which variants are meant for which device.
+"""What variants are made for, and which variants are meant for which device.
 
-A variant with a `target` is for that chip's devices: on others its graphs give the same masks, but there the
-bundle's other variants are meant.
+A variant with a `target` is for a chip's devices, or for browsers: elsewhere its graphs give the same masks,
+but there the bundle's other variants are meant.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from .backends import DeviceInfo
 
 HEXAGON = "hexagon"
+WEB = "web"
 # The start of its devices' names, as backends list them -> the target.
 _DEVICES = {"QNNExecutionProvider": HEXAGON}
 

@@ -13,6 +13,7 @@ from ..errors import BundleError, ServeError
 from ..manifest import STAGES
 from ..models.photos import HERE as PHOTO_FOLDER
 from ..models.photos import PHOTOS
+from ..targets import WEB
 
 # What `make web` builds in a source tree; else the package of it.
 _BUILT, _PACKAGE = Path(__file__).with_name("page"), "sam_edge_page"
@@ -113,7 +114,7 @@ def sample_files() -> dict[str, SiteFile]:
 
 
 def page_variants(bundle: Bundle, precision: str = "auto") -> list[dict[str, Any]]:
-    """The variants that the page may run, the most exact first.
+    """The variants that the page may run, the most exact first, and of these one made for browsers.
 
     Raises:
         BundleError: there is none.
@@ -122,8 +123,9 @@ def page_variants(bundle: Bundle, precision: str = "auto") -> list[dict[str, Any
     found = [
         variant
         for one in precisions
+        for target in (WEB, None)
         for variant in bundle.manifest.variants
-        if variant["format"] == "onnx" and variant["precision"] == one and "target" not in variant
+        if (variant["format"], variant["precision"], variant.get("target")) == ("onnx", one, target)
     ]
     if not found:
         there = ", ".join(variant["id"] for variant in bundle.manifest.variants)

@@ -562,9 +562,10 @@ export const schema = {
      "$ref": "#/$defs/parity"
     },
     "target": {
-     "description": "The chip that the graphs are made for, and are to run on whole; other devices give the same masks",
+     "description": "What the graphs are made for: a chip, which is to run them whole, or WebAssembly in browsers; elsewhere they give the same masks",
      "enum": [
-      "hexagon"
+      "hexagon",
+      "web"
      ]
     },
     "absent_label": {

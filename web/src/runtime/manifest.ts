@@ -104,13 +104,14 @@ export function runnable(manifest: Manifest): Variant[] {
 }
 
 /**
- * The ONNX variant with that id, or the first one.
+ * The ONNX variant with that id, or the first one: of those for browsers, of those for any device, of all.
  *
  * Throws a `SamEdgeError` that lists what there is.
  */
 export function chooseVariant(manifest: Manifest, id?: string): Variant {
   const here = runnable(manifest);
-  const chosen = id === undefined ? here[0] : here.find((variant) => variant.id === id);
+  const first = here.find(({ target }) => target === "web") ?? here.find(({ target }) => !target) ?? here[0];
+  const chosen = id === undefined ? first : here.find((variant) => variant.id === id);
   if (chosen === undefined) {
     const there = manifest.variants.map((variant) => variant.id).join(", ");
     throw new SamEdgeError(

@@ -122,9 +122,9 @@ export interface Variant {
   };
   parity: Parity;
   /**
-   * The chip that the graphs are made for, and are to run on whole; other devices give the same masks
+   * What the graphs are made for: a chip, which is to run them whole, or WebAssembly in browsers; elsewhere they give the same masks
    */
-  target?: "hexagon";
+  target?: "hexagon" | "web";
   /**
    * The decoder takes a fixed number of points; this label fills up, without a part in attention
    */
