@@ -65,6 +65,22 @@ def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, 
     trace(decoder, values, inputs, outputs, tuple(dynamic), path)
 
 
+def write_upscaler(sam: SamModel, model: Model, path: Path) -> None:
+    """The decoder's second stage alone, which takes any number of lines of image tokens: those that hold the
+    picture, say. `sam` has stages (`reassociate.has_stages`)."""
+    dim, side = model.decoder.dim, model.embedding_side
+    example = torch.zeros(2, side * (side // 2), dim), torch.zeros(2, 4, dim // 8)
+    prompts, lines = torch.export.Dim("num_prompts"), torch.export.Dim("num_lines", min=1, max=side)
+    upscaler = sam.mask_decoder.output_upscaling
+    trace(
+        upscaler, example, STAGE_VALUES, UPSCALER_OUTPUTS, ({0: prompts, 1: side * lines}, {0: prompts}), path
+    )
+    proto = onnx.load(path)
+    for value, axis, name in ((proto.graph.input[0], 1, "num_tokens"), (proto.graph.output[0], 2, "num_rows")):
+        value.type.tensor_type.shape.dim[axis].dim_param = name
+    save(proto, path)
+
+
 def write_part(source: Path, target: Path, outputs: Collection[str], inputs: Collection[str] = ()) -> None:
     """Write the part of a graph that makes some of its outputs, of its own inputs and of `inputs`, which are
     outputs too."""

@@ -101,12 +101,12 @@ class FewKeys(nn.Module):
 class Upscaler(nn.Module):
     """SAM's `output_upscaling` and its product with the masks' weights, of rows: one for each pixel.
 
-    `grid` is (h, w) of the image tokens.
+    `width` is that of the image's tokens. Of their lines it takes any number, the upper ones say.
     """
 
-    def __init__(self, upscaling: nn.Sequential, grid: tuple[int, int]) -> None:
+    def __init__(self, upscaling: nn.Sequential, width: int) -> None:
         super().__init__()
-        self.grid = grid
+        self.width = width
         layers: Any = upscaling
         first, self.norm, _, second, _ = layers
         self.first, self.second = _as_linear(first), _as_linear(second)
@@ -119,7 +119,7 @@ class Upscaler(nn.Module):
         x = self.first(image_tokens).reshape(n, 4 * tokens, *width)
         x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
         rows = F.gelu(self.second(x).reshape(n, 16 * tokens, -1))
-        return shuffle(mask_weights @ rows.transpose(1, 2), *self.grid)
+        return shuffle(mask_weights @ rows.transpose(1, 2), tokens // self.width, self.width)
 
 
 def _as_linear(convolution: nn.ConvTranspose2d) -> nn.Linear:
@@ -191,8 +191,8 @@ def reassociate(sam: SamModel) -> SamModel:
         layer.cross_attn_image_to_token = FewKeys(layer.cross_attn_image_to_token)
     transformer.final_attn_token_to_image = FewQueries(transformer.final_attn_token_to_image)
     if type(decoder) is MaskDecoder:
-        grid = sam.prompt_encoder.image_embedding_size
-        decoder.output_upscaling = Upscaler(decoder.output_upscaling, grid)  # type: ignore[assignment]
+        _, width = sam.prompt_encoder.image_embedding_size
+        decoder.output_upscaling = Upscaler(decoder.output_upscaling, width)  # type: ignore[assignment]
         networks = Hypernetworks(decoder.output_hypernetworks_mlps)
         decoder.output_hypernetworks_mlps = networks  # type: ignore[assignment]
         decoder.__class__ = RowMaskDecoder

@@ -163,6 +163,14 @@ class Workshop:
         return parts
 
     @cached_property
+    def web_decoder_parts(self) -> dict[str, Path]:
+        """`decoder_parts` whose upscaler takes any number of lines of image tokens."""
+        parts = self.decoder_parts
+        if "upscaler" not in parts:
+            return parts
+        return parts | {"upscaler": self._traced("line-upscaler.onnx", onnx.write_upscaler, self.in_cpu_form)}
+
+    @cached_property
     def in_cpu_form(self) -> SamModel:
         """The reference as a function, with less to compute."""
         return cpu_form(self.sam, self.options.chunk_mb)
@@ -361,15 +369,16 @@ def _onnx(
     facts = {**facts, "opset": onnx.OPSET}
     kept: list[str] = []
     remark = ""
-    made = {"encoder": encoder} | {part: encoder.with_name(f"{part}.onnx") for part in shop.decoder_parts}
+    parts = shop.web_decoder_parts if for_web else shop.decoder_parts
+    made = {"encoder": encoder} | {part: encoder.with_name(f"{part}.onnx") for part in parts}
     sources = made
     if precision == "fp32":
-        sources = {"encoder": shop.encoder, **shop.decoder_parts}
+        sources = {"encoder": shop.encoder, **parts}
     elif precision == "fp16":
         from . import fp16
 
         sources = {part: shop.work / f"fp16-{part}.onnx" for part in made}
-        for part, exact in {"encoder": shop.encoder, **shop.decoder_parts}.items():
+        for part, exact in {"encoder": shop.encoder, **parts}.items():
             islands = fp16.convert(exact, sources[part], shop.part_inputs(part))
             if part not in STAGES:
                 kept += [f"{part} {name}: FP32, as FP16 would overflow or lose digits" for name in islands]
@@ -378,13 +387,13 @@ def _onnx(
 
         source, signed = shop.rewritten_encoder, "vnni" in shop.options.targets
         observed = shop.observed(source)
-        int8.compress_decoder(shop.decoder_parts["decoder"], decoder)
+        int8.compress_decoder(parts["decoder"], decoder)
         left, remark = search(
             source, lambda names: int8.quantize_encoder(source, encoder, observed, names, signed)
         )
         kept = [*_because(left), "decoder: activations in float, masks are drawn from them"]
         for part in made.keys() & set(STAGES):
-            int8.compress_decoder(shop.decoder_parts[part], made[part])
+            int8.compress_decoder(parts[part], made[part])
     if for_web:
         from .web import write_for_web
 

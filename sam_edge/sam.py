@@ -419,7 +419,8 @@ class Sam:
             return
         scorer, upscaler = stages
         rules, first = self.manifest, self.manifest.first_multimask
-        tensors = {one["name"]: one["shape"][1:] for one in self.variant["upscaler"]["inputs"]}
+        made_by = {one["name"]: one["shape"][1:] for one in self.variant["scorer"]["outputs"]}
+        tensors = {one["name"]: made_by[one["name"]] for one in self.variant["upscaler"]["inputs"]}
         ((_, inputs),) = self._inputs(embedding, prompts)
         done = 0
         for batch in self._batches(inputs, "scorer"):

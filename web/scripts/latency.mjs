@@ -31,7 +31,11 @@ const { values, positionals } = parseArgs({
   },
 });
 
-/** @typedef {{ name: string, file: string, embeddings: Record<string, number[]>, input: number, absent: number | null }} Row */
+/**
+ * `stages`: the graphs of a decoder in two, and how many image tokens hold the picture.
+ * @typedef {{ name: string, file: string, embeddings: Record<string, number[]>, input: number,
+ *   absent: number | null, stages?: { scorer: string, upscaler: string, tokens: number } }} Row
+ */
 
 /** @returns {Row[]} */
 function rows() {
@@ -53,6 +57,18 @@ function rows() {
       const add = (/** @type {string} */ name, /** @type {string} */ file) =>
         found.push({ name: `${manifest.model.name} ${name}`, file, embeddings, input, absent });
       add(`${variant.id.replace(/^onnx-/, "")}, sam-edge`, resolve(folder, variant.decoder.path));
+      const { scorer, upscaler } = variant;
+      if (upscaler?.inputs.some((/** @type {{ shape: unknown[] }} */ one) => one.shape[1] === "num_tokens")) {
+        const [, , height, width] = embeddings.image_embeddings;
+        const tokens = width * Math.min(height, Math.ceil((height * SIZE[0]) / Math.max(...SIZE) + 1 / 4));
+        add(
+          `${variant.id.replace(/^onnx-/, "")}, sam-edge, drawn where the picture is`,
+          resolve(folder, variant.decoder.path),
+        );
+        Object.assign(found.at(-1) ?? {}, {
+          stages: { scorer: basename(scorer.path), upscaler: basename(upscaler.path), tokens },
+        });
+      }
       const published = resolve(folder, dirname(variant.decoder.path), "decoder-segment-anything.onnx");
       if (existsSync(published))
         add(`${variant.id.replace(/^onnx-/, "")}, sam-edge with upscaling`, published);
@@ -76,11 +92,15 @@ async function prepare({ row, threads }) {
   const ort = await import("/ort/ort.wasm.min.mjs");
   ort.env.wasm.numThreads = threads;
   ort.env.wasm.wasmPaths = "/ort/";
-  const model = new Uint8Array(await (await fetch(row.url)).arrayBuffer());
-  const session = await ort.InferenceSession.create(model, {
-    executionProviders: ["wasm"],
-    logSeverityLevel: 3,
-  });
+  const read = async (url) => new Uint8Array(await (await fetch(url)).arrayBuffer());
+  const decoder = await read(row.url);
+  const name = row.url.split("/").at(-1);
+  const open = (model, externalData = []) =>
+    ort.InferenceSession.create(model, { executionProviders: ["wasm"], logSeverityLevel: 3, externalData });
+  const stage = async (file) =>
+    open(await read(row.url.replace(name, file)), [{ path: name, data: decoder }]);
+  const session = row.stages ? await stage(row.stages.scorer) : await open(decoder);
+  const upscaler = row.stages && (await stage(row.stages.upscaler));
   const feeds = {};
   const random = (dims) =>
     new ort.Tensor(
@@ -107,11 +127,20 @@ async function prepare({ row, threads }) {
       coords.splice(0, 2, ...at);
       labels.splice(0, 2, 1, -1);
       const start = performance.now();
-      await session.run({
+      const found = await session.run({
         ...known,
         point_coords: tensor(coords, [1, points, 2]),
         point_labels: tensor(labels, [1, points]),
       });
+      if (row.stages) {
+        const { mask_weights, image_tokens } = found;
+        const dim = image_tokens.dims[2];
+        const upper = image_tokens.data.subarray(0, row.stages.tokens * dim);
+        await upscaler.run({
+          mask_weights,
+          image_tokens: new ort.Tensor("float32", upper, [1, row.stages.tokens, dim]),
+        });
+      }
       times.push(performance.now() - start);
     }
     return times;

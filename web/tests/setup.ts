@@ -30,7 +30,19 @@ export default function setup(project: TestProject) {
   let bundle = process.env.SAM_EDGE_BUNDLE;
   if (bundle === undefined) {
     bundle = join(scratch, "bundle");
-    run("-m", "sam_edge", "export", "--format", "onnx", "--precision", "fp32,int8", "--target", "any,web", "--out", bundle);
+    run(
+      "-m",
+      "sam_edge",
+      "export",
+      "--format",
+      "onnx",
+      "--precision",
+      "fp32,int8",
+      "--target",
+      "any,web",
+      "--out",
+      bundle,
+    );
   }
   const reference = join(scratch, "reference");
   run("web/tests/reference.py", resolve(bundle), reference);

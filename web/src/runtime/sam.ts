@@ -2,6 +2,7 @@
 
 import { SamEdgeError } from "./errors.ts";
 import type { Image, Size } from "./image.ts";
+import { between } from "./interpolate.ts";
 import {
   chooseVariant,
   fileOf,
@@ -21,6 +22,8 @@ import { floats, type Session, type Tensor, type Tensors } from "./tensor.ts";
 
 // Prompts in one run of the decoder. More only take memory.
 const DECODER_BATCH = 8;
+// Rows of logits made of one line of image tokens.
+const ROWS_OF_A_LINE = 4;
 
 /** An encoded image: a value. `tensors` holds `image_embeddings` and what else the model's encoder makes. */
 export interface ImageEmbedding {
@@ -64,6 +67,11 @@ export interface LoadOptions {
   readonly device?: Device;
   /** Whether images are encoded here; embeddings can come from elsewhere. Default: yes. */
   readonly encoder?: boolean;
+  /**
+   * Draw masks only where the picture is, and not where its input was padded, if the variant can: logits there
+   * are 0. Faster, for masks that are no next prompt's `maskInput`. Default: no.
+   */
+  readonly pictureOnly?: boolean;
 }
 
 /** One variant of a bundle, loaded on one device. */
@@ -71,6 +79,8 @@ export class Sam {
   readonly manifest: Manifest;
   readonly variant: Variant;
   readonly device: Device;
+  /** Whether logits are 0 where the input was padded below the picture. */
+  readonly pictureOnly: boolean;
   readonly #open: (graph: Graph) => Promise<Session>;
   readonly #sessions = new Map<string, Promise<Session>>();
 
@@ -79,10 +89,12 @@ export class Sam {
     variant: Variant,
     device: Device,
     open: (graph: Graph) => Promise<Session>,
+    pictureOnly = false,
   ) {
     this.manifest = manifest;
     this.variant = variant;
     this.device = device;
+    this.pictureOnly = pictureOnly && takesLines(variant);
     this.#open = open;
   }
 
@@ -138,26 +150,44 @@ export class Sam {
    */
   async decode(embedding: ImageEmbedding, prompts: readonly Prompt[], multimask = true): Promise<Decoded> {
     const { count, first_multimask: first, size } = this.manifest.mask;
-    const decoder = await this.session("decoder");
+    const run = this.pictureOnly ? await this.#inStages(embedding) : (await this.session("decoder")).run;
+    const part = this.pictureOnly ? "scorer" : "decoder";
     const area = size[0] * size[1];
     const [from, to] = multimask || first === 0 ? [first, count] : [0, first];
     const single = !multimask && first === 0;
     const m = single ? 1 : to - from;
     const scores = new Float32Array(prompts.length * m);
     const lowRes = new Float32Array(prompts.length * m * area);
-    for (const { start, n, inputs } of this.#batches(embedding, prompts, "decoder")) {
-      const outputs = await decoder.run(inputs);
+    for (const { start, n, inputs } of this.#batches(embedding, prompts, part)) {
+      const outputs = await run(inputs);
       const allScores = floats(outputs, "iou_predictions", n, count);
-      const allMasks = floats(outputs, "low_res_masks", n, count, ...size);
+      const allMasks = floats(outputs, "low_res_masks", n, count, -1, size[1]);
+      const drawn = allMasks.length / (n * count);
       for (let i = 0; i < n; i++) {
         const own = allScores.subarray(i * count, (i + 1) * count);
         const begin = single ? own.indexOf(Math.max(...own)) : from;
-        const at = i * count + begin;
         scores.set(own.subarray(begin, begin + m), (start + i) * m);
-        lowRes.set(allMasks.subarray(at * area, (at + m) * area), (start + i) * m * area);
+        for (let k = 0; k < m; k++) {
+          const at = (i * count + begin + k) * drawn;
+          lowRes.set(allMasks.subarray(at, at + drawn), ((start + i) * m + k) * area);
+        }
       }
     }
     return { n: prompts.length, m, scores, size, lowRes };
+  }
+
+  /** The decoder in two stages, the second only of the lines of tokens that the picture's masks depend on. */
+  async #inStages(embedding: ImageEmbedding): Promise<Session["run"]> {
+    const [scorer, upscaler] = [await this.session("scorer"), await this.session("upscaler")];
+    const { size } = this.manifest.mask;
+    const rules = square(this.manifest);
+    const [, last] = between(size[0], rules.size[0], resizedSize(embedding.originalSize, rules)[0] - 1);
+    const lines = Math.ceil((last + 1) / ROWS_OF_A_LINE);
+    return async (inputs) => {
+      const found = await scorer.run(inputs);
+      const image_tokens = firstLines(found, lines * (size[1] / ROWS_OF_A_LINE));
+      return { ...found, ...(await upscaler.run({ ...found, image_tokens })) };
+    };
   }
 
   /**
@@ -272,7 +302,7 @@ export async function load(source: Source, ort: OrtModule, options: LoadOptions 
   const manifest = await readManifest(source);
   const variant = chooseVariant(manifest, options.variant);
   const device = options.device ?? "wasm";
-  const sam = new Sam(manifest, variant, device, async (graph) => {
+  const open = async (graph: Graph) => {
     const model = await readChecked(source, fileOf(variant, graph.path));
     const isStage = graph === variant.scorer || graph === variant.upscaler;
     // A stage's weights may be those of the decoder's file.
@@ -285,8 +315,10 @@ export async function load(source: Source, ort: OrtModule, options: LoadOptions 
         ]
       : [];
     return openSession(ort, model, device, external);
-  });
-  await sam.session("decoder");
+  };
+  const sam = new Sam(manifest, variant, device, open, options.pictureOnly);
+  for (const part of sam.pictureOnly ? (["scorer", "upscaler"] as const) : (["decoder"] as const))
+    await sam.session(part);
   if (options.encoder ?? true) await sam.session("encoder");
   return sam;
 }
@@ -302,6 +334,24 @@ function rowsOf(data: Float32Array, dims: readonly number[], rows: readonly numb
   for (const [to, from] of rows.entries())
     chosen.set(data.subarray(from * length, (from + 1) * length), to * length);
   return { data: chosen, dims: [rows.length, ...dims.slice(1)] };
+}
+
+/** Whether the variant's upscaler can do with the upper lines of the image's tokens. */
+function takesLines({ upscaler }: Variant): boolean {
+  return (
+    upscaler?.inputs.some(({ name, shape }) => name === "image_tokens" && shape[1] === "num_tokens") ?? false
+  );
+}
+
+/** The first `count` image tokens of each prompt. */
+function firstLines(found: Tensors, count: number): Tensor {
+  const data = floats(found, "image_tokens");
+  const [n, tokens, dim] = found.image_tokens.dims;
+  if (n === 1) return { data: data.subarray(0, count * dim), dims: [1, count, dim] };
+  const chosen = new Float32Array(n * count * dim);
+  for (let i = 0; i < n; i++)
+    chosen.set(data.subarray(i * tokens * dim, (i * tokens + count) * dim), i * count * dim);
+  return { data: chosen, dims: [n, count, dim] };
 }
 
 function clip(value: number, limit: number): number {

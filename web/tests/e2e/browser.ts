@@ -42,10 +42,13 @@ interface ServeOptions {
 /** The built page, the bundle and the samples, as `sam-edge serve` has them. */
 export function servePage({ encode = "page", variants, intercept, ...options }: ServeOptions = {}) {
   const manifest = JSON.parse(readFileSync(`${bundle}/manifest.json`, "utf8"));
+  // Those made for browsers come first.
+  const ids: string[] = manifest.variants.map(({ id }: { id: string }) => id);
+  ids.sort((a, b) => Number(b.endsWith("-web")) - Number(a.endsWith("-web")));
   const names = readdirSync(PHOTOS).filter((name) => name.endsWith(".jpg"));
   const config = {
     encode,
-    variants: variants ?? manifest.variants.map(({ id }: { id: string }) => id),
+    variants: variants ?? ids,
     max_body_bytes: 32_000_000,
     max_image_pixels: 50_000_000,
     samples: names.map((name) => ({ name: name.replace(".jpg", ""), path: `samples/${name}` })),

@@ -6,6 +6,7 @@ import {
   load,
   normalize,
   type Prompt,
+  plane,
   resize,
   rle,
   Sam,
@@ -90,6 +91,34 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
     }
     expect(ious.reduce((a, b) => a + b) / ious.length).toBeGreaterThanOrEqual(expected.gate.mean_iou);
     expect(Math.min(...ious)).toBeGreaterThanOrEqual(expected.gate.min_iou);
+  });
+
+  test("masks drawn only where the picture is are the same", async () => {
+    const only = await load(folderSource(bundle), ort, { variant: id, pictureOnly: true, encoder: false });
+    expect(only.pictureOnly).toBe(only.variant.target === "web" && only.variant.upscaler !== undefined);
+    const [rows, columns] = only.manifest.mask.size;
+    for (const [i, embedding] of embeddings.entries()) {
+      const prompts: Prompt[] = [{ points: [[20, 30]] }, { points: [[50, 9]] }];
+      const [whole, part] = [await sam.decode(embedding, prompts), await only.decode(embedding, prompts)];
+      expect(largestDifference(part.scores, whole.scores)).toBeLessThan(1e-4);
+      const [height, width] = embedding.originalSize;
+      const upper = Math.ceil((rows * height) / Math.max(height, width));
+      for (let at = 0; at < whole.n * whole.m; at++) {
+        const drawn = (from: Float32Array) => plane(from, at, whole.size).subarray(0, upper * columns);
+        expect(largestDifference(drawn(part.lowRes), drawn(whole.lowRes))).toBeLessThan(1e-3);
+        const skipped = plane(part.lowRes, at, whole.size).subarray((upper + 8) * columns);
+        if (only.pictureOnly) expect(skipped.every((logit) => logit === 0)).toBe(true);
+      }
+      for (const prompt of expected.prompts.filter(({ image: of }) => of === i)) {
+        const [{ masks }, same] = [
+          await sam.predict(embedding, given(prompt)),
+          await only.predict(embedding, given(prompt)),
+        ];
+        for (const [m, mask] of masks.entries())
+          expect(iou(same.masks[m], mask)).toBeGreaterThanOrEqual(0.999);
+      }
+    }
+    await only.close();
   });
 
   test.each(reference.images.map((_, i) => i))("everything in image %i, scores first", async (i) => {
