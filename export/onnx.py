@@ -76,8 +76,8 @@ def write_upscaler(sam: SamModel, model: Model, path: Path) -> None:
         upscaler, example, STAGE_VALUES, UPSCALER_OUTPUTS, ({0: prompts, 1: side * lines}, {0: prompts}), path
     )
     proto = onnx.load(path)
-    for value, axis, name in ((proto.graph.input[0], 1, "num_tokens"), (proto.graph.output[0], 2, "num_rows")):
-        value.type.tensor_type.shape.dim[axis].dim_param = name
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "num_tokens"
+    proto.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "num_rows"
     save(proto, path)
 
 

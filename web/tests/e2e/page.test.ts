@@ -340,7 +340,7 @@ describe("bad input is named, and the page goes on", () => {
     let truncated = true;
     const own = await servePage({
       intercept: (path) =>
-        truncated && path.endsWith("fp32/decoder.onnx")
+        truncated && path.includes("/onnx-fp32") && path.endsWith("/decoder.onnx")
           ? { type: "application/octet-stream", body: "short" }
           : undefined,
     });
