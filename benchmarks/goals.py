@@ -186,8 +186,13 @@ def read(path: Path) -> dict[str, Any]:
     raise SamEdgeError(f"{path} is no report of `peers`; give what its --out wrote")
 
 
-def measure(bundles: Sequence[Path], checkpoints: Sequence[Path], **settings: Any) -> list[dict[str, Any]]:
-    """A report of `beyond_peers` on each bundle.
+def measure(
+    bundles: Sequence[Path],
+    checkpoints: Sequence[Path],
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """A report of `beyond_peers` on each bundle, which `keep` is given as soon as it is made.
 
     Raises:
         SamEdgeError: a bundle or its checkpoint is not there; before anything is measured.
@@ -201,9 +206,11 @@ def measure(bundles: Sequence[Path], checkpoints: Sequence[Path], **settings: An
     # It needs PyTorch, which a table of reports does not.
     from .beyond_peers import measured
 
-    return [
-        measured(one.path, checkpoint, **settings) for one, checkpoint in zip(opened, made_from, strict=True)
-    ]
+    found = []
+    for one, checkpoint in zip(opened, made_from, strict=True):
+        found.append(measured(one.path, checkpoint, **settings))
+        keep(found[-1])
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -250,10 +257,16 @@ def run(args: argparse.Namespace) -> int:
         except OSError as error:
             raise OutputError(f"cannot make {args.keep}: {error.strerror}; choose another folder") from error
     settings = {key: getattr(args, key) for key in ("threads", "rounds", "seconds", "points_per_side")}
-    found = measure(args.measure, args.checkpoint, say=lambda what: print(what, file=sys.stderr), **settings)
-    for report in found if args.keep is not None else ():
-        path = args.keep / f"{report['model']['name']}.json"
-        write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+
+    def keep(report: dict[str, Any]) -> None:
+        if args.keep is not None:
+            path = args.keep / f"{report['model']['name']}.json"
+            write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+
+    def say(what: str) -> None:
+        print(what, file=sys.stderr)
+
+    found = measure(args.measure, args.checkpoint, keep, say=say, **settings)
     print(markdown([*reports, *found]))
     return 0
 

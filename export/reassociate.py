@@ -29,6 +29,9 @@ from torch.nn import functional as F
 from .reference.mask_decoder import Attention, MaskDecoder
 from .reference.model import SamModel
 
+# Image tokens upscaled at a time: 2 MB of the last, widest rows of a prompt.
+STEP = 1024
+
 
 def _by_head(weight: Tensor, heads: int) -> Tensor:
     """(heads * width, dim) -> (heads, width, dim)."""
@@ -94,19 +97,21 @@ class FewKeys(nn.Module):
         scores = q @ sought.transpose(1, 2) + bias
         weights = torch.softmax(scores.reshape(n, -1, self.num_heads, tokens), dim=-1)
         values = self.v_proj(v).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
-        given = (values @ self.outputs).reshape(n, count, dim)
-        return weights.reshape(n, -1, count) @ given + self.out_bias
+        # The weights of each head sum to 1.
+        given = (values @ self.outputs + self.out_bias / self.num_heads).reshape(n, count, dim)
+        return weights.reshape(n, -1, count) @ given
 
 
 class Upscaler(nn.Module):
     """SAM's `output_upscaling` and its product with the masks' weights, of rows: one for each pixel.
 
-    `width` is that of the image's tokens. Of their lines it takes any number, the upper ones say.
+    `width` is that of the image's tokens. Of their lines it takes any number, the upper ones say. `step` tokens
+    at a time, what is made of them stays in the processor's cache; all at once where it is None.
     """
 
-    def __init__(self, upscaling: nn.Sequential, width: int) -> None:
+    def __init__(self, upscaling: nn.Sequential, width: int, step: int | None = STEP) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.step = width, step
         layers: Any = upscaling
         first, self.norm, _, second, _ = layers
         self.first, self.second = _as_linear(first), _as_linear(second)
@@ -116,10 +121,14 @@ class Upscaler(nn.Module):
         n, tokens, _ = image_tokens.shape
         norm: Any = self.norm
         width = norm.weight.shape
-        x = self.first(image_tokens).reshape(n, 4 * tokens, *width)
-        x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
-        rows = F.gelu(self.second(x).reshape(n, 16 * tokens, -1))
-        return shuffle(mask_weights @ rows.transpose(1, 2), tokens // self.width, self.width)
+        found = []
+        for some in image_tokens.split(self.step, dim=1) if self.step else (image_tokens,):
+            x = self.first(some).reshape(n, 4 * some.shape[1], *width)
+            x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
+            rows = F.gelu(self.second(x).reshape(n, 16 * some.shape[1], -1))
+            found.append(mask_weights @ rows.transpose(1, 2))
+        rows = torch.cat(found, 2) if len(found) > 1 else found[0]
+        return shuffle(rows, tokens // self.width, self.width)
 
 
 def _as_linear(convolution: nn.ConvTranspose2d) -> nn.Linear:
