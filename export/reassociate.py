@@ -105,8 +105,8 @@ class FewKeys(nn.Module):
 class Upscaler(nn.Module):
     """SAM's `output_upscaling` and its product with the masks' weights, of rows: one for each pixel.
 
-    `width` is that of the image's tokens. Of their lines it takes any number, the upper ones say. `step` tokens
-    at a time, what is made of them stays in the processor's cache; all at once where it is None.
+    `width` is that of the image's tokens. Of their lines it takes any number, the upper ones say. Of `step`
+    tokens at a time, what is made stays in the processor's cache; all are taken at once where it is None.
     """
 
     def __init__(self, upscaling: nn.Sequential, width: int, step: int | None = STEP) -> None:
