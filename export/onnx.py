@@ -72,7 +72,7 @@ def write_upscaler(sam: SamModel, model: Model, path: Path) -> None:
     dim, side = model.decoder.dim, model.embedding_side
     example = torch.zeros(2, side * (side // 2), dim), torch.zeros(2, 4, dim // 8)
     prompts, lines = torch.export.Dim("num_prompts"), torch.export.Dim("num_lines", min=1, max=side)
-    upscaler = copy.copy(sam.mask_decoder.output_upscaling)
+    upscaler: Any = copy.copy(sam.mask_decoder.output_upscaling)
     upscaler.step = None
     trace(
         upscaler, example, STAGE_VALUES, UPSCALER_OUTPUTS, ({0: prompts, 1: side * lines}, {0: prompts}), path

@@ -122,7 +122,7 @@ class Upscaler(nn.Module):
         norm: Any = self.norm
         width = norm.weight.shape
         found = []
-        for some in image_tokens.split(self.step, dim=1) if self.step else (image_tokens,):
+        for some in torch.split(image_tokens, self.step, 1) if self.step else (image_tokens,):
             x = self.first(some).reshape(n, 4 * some.shape[1], *width)
             x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
             rows = F.gelu(self.second(x).reshape(n, 16 * some.shape[1], -1))
