@@ -1,0 +1,43 @@
+"""The roofline's arithmetic, on operators whose work is known; and of the embedded model."""
+
+import pytest
+
+from sam_edge.benchmarks.roofline import main, work
+from sam_edge.bundle import open_bundle
+
+
+def operator(name, inputs, output):
+    shapes = [{"float": shape} for shape in inputs]
+    return {"op_name": name, "input_type_shape": shapes, "output_type_shape": [{"float": output}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "output", "mflop", "megabytes"),
+    [
+        ("MatMul", [[1, 10, 20], [20, 30]], [1, 10, 30], 2 * 10 * 20 * 30 / 1e6, 4 * (200 + 600 + 300) / 1e6),
+        ("FusedMatMul", [[8, 10, 20], [8, 30, 20]], [8, 10, 30], 2 * 8 * 10 * 20 * 30 / 1e6, None),
+        ("Gemm", [[10, 20], [30, 20], [30]], [10, 30], 2 * 10 * 20 * 30 / 1e6, None),
+        ("Gemm", [[10, 20], [30]], [10, 30], 2 * 10 * 20 * 30 / 1e6, None),
+        ("Conv", [[1, 8, 6, 6], [16, 4, 3, 3]], [1, 16, 6, 6], 2 * 16 * 36 * 4 * 9 / 1e6, None),
+        ("Gelu", [[100, 10]], [100, 10], 0, 8 * 1000 / 1e6),
+    ],
+)
+def test_what_an_operator_computes_and_moves(name, inputs, output, mflop, megabytes):
+    gflop, moved = work(operator(name, inputs, output))
+    assert 1e3 * gflop == pytest.approx(mflop)
+    assert megabytes is None or moved == pytest.approx(megabytes)
+
+
+def test_an_encoder_has_the_arithmetic_of_its_manifest(exported, capsys):
+    assert main([str(exported), "--runs", "1"]) == 0
+    printed = capsys.readouterr().out
+    (line,) = (line for line in printed.splitlines() if line.startswith("| all |"))
+    gmacs = open_bundle(exported).manifest.model["encoder_gmacs"]
+    assert float(line.split("|")[4]) == pytest.approx(2 * gmacs, rel=0.05, abs=0.06)
+    assert "at most with these operators" in printed
+
+
+def test_other_variants_are_refused(exported, capsys):
+    assert main([str(exported), "--variant", "onnx-fp8"]) == 2
+    assert "onnx-fp8" in capsys.readouterr().err
+    assert main([str(exported), "--runs", "0"]) == 2
