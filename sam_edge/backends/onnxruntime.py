@@ -143,8 +143,10 @@ class OnnxRuntime(Backend):
 def _options(ort: ModuleType, threads: int | None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    # Sessions take turns: idle threads of one would keep the next from the processor.
+    # Sessions take turns: idle threads of one would keep the next from the processor, those of one that was
+    # just made the making of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     # To say how many nodes the device took; older versions do not know it and do not mind.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     # A plan of memory made ahead wastes it: ViT-B takes 1.6 times as much with one, and no less time. So does
