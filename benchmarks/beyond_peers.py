@@ -32,7 +32,7 @@ from sam_edge.prompts import Prompts
 
 from . import machine
 from .drop_in import FULL_HD, everything, interleaved, photograph
-from .measure import run_child
+from .measure import MATMUL_SIDE, run_child
 from .published import published, published_around
 
 Row = dict[str, Any]
@@ -40,7 +40,6 @@ PYTORCH, PUBLISHED, PEAK = "segment_anything", "published ONNX", "matrix product
 # Of the encoder, two a multiply-accumulate, on the image's own tokens: nothing is projected of padding.
 ENCODER_GFLOP = {"vit_b": 935.0, "mobile_sam": 74.9}
 _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
-_MATMUL_SIDE = 1536
 _CLICKS = 10
 
 
@@ -245,7 +244,7 @@ def encoders(
     """`gflops` of encoders without preprocessing, and of NumPy's matrix products in FP32, in turn."""
     common = {"threads": threads, "seconds": seconds, "image": str(folder / "image.npy"), "device": "cpu"}
     for _ in range(rounds):
-        found = run_child({"work": "matmul", "side": _MATMUL_SIDE, **common})
+        found = run_child({"work": "matmul", "side": MATMUL_SIDE, **common})
         rows[PEAK].setdefault("gflops", []).append(found["gflops"])
         for one in variants:
             row = {"bundle": str(bundle.path), "variant": one["id"], "backend": _BACKENDS[one["format"]]}

@@ -40,7 +40,7 @@ PHASES = (
     "end_to_end_ms",
 )
 SIMULATED = (NPU_SIMULATED, "mil-reference")
-_MATMUL_SIDE = 1536
+MATMUL_SIDE = 1536
 # The report's names -> those of `ParityReport`.
 _PARITY = {
     "prompts": "num_prompts",
@@ -201,7 +201,7 @@ def _latency(plan: Plan, results: Results, child: Child, say: Say, image: Path) 
     for number in range(plan.rounds):
         say(f"round {number + 1} of {plan.rounds}: matrix products")
         seconds = min(1.0, plan.seconds / plan.rounds)
-        task = {"work": "matmul", "side": _MATMUL_SIDE, "seconds": seconds, "threads": plan.threads}
+        task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": seconds, "threads": plan.threads}
         results.gflops.append(child(task)["gflops"])
         for found in order.sample(results.rows, len(results.rows)):
             if found.row.absent or found.failed:

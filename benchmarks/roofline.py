@@ -27,17 +27,17 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from sam_edge.backends.onnxruntime import session_options
 from sam_edge.bundle import open_bundle
 from sam_edge.errors import SamEdgeError
 
-from .measure import run_child
+from .measure import MATMUL_SIDE, run_child
 
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "FusedConv")
 RENAMED, PARTS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten"), ("Slice", "Split", "Gather")
 # Megabytes of arrays whose copying is measured.
 SIZES = (1, 4, 16, 64, 256)
 _BYTES = {"float": 4, "int32": 4, "int64": 8, "bool": 1, "uint8": 1, "int8": 1}
-_MATMUL_SIDE = 1536
 
 
 @dataclass
@@ -62,11 +62,7 @@ class Kind:
 def profile(path: Path, threads: int, runs: int) -> dict[str, list[dict[str, Any]]]:
     """ONNX Runtime's events of each operator of the encoder `path`, one a run, but for the first two runs."""
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        # As sam_edge's backend has them.
-        options.enable_mem_pattern = options.enable_mem_reuse = False
+        options = session_options(onnxruntime, threads)
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -174,7 +170,7 @@ def markdown(found: dict[str, Kind], gflops: float, rates: dict[int, float]) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 0, or 2 where the input is wrong."""
+    """Print the table; 0, 1 where something cannot be measured, 2 where the input is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m sam_edge.benchmarks.roofline", description=(__doc__ or "").partition("\n")[0]
     )
@@ -190,14 +186,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         variant = bundle.variant(args.variant)
         if (variant["format"], variant["precision"]) != ("onnx", "fp32"):
             raise SamEdgeError(f"{args.variant} is not ONNX in FP32, whose operators are counted here")
-        task = {"work": "matmul", "side": _MATMUL_SIDE, "seconds": 2.0, "threads": args.threads}
+        task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": 2.0, "threads": args.threads}
         gflops = median(run_child(task)["gflops"])
         rates = copying(args.threads)
         events = profile(bundle.path / variant["encoder"]["path"], args.threads, args.runs)
         print(markdown(kinds(events, gflops, rates), gflops, rates))
     except SamEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     return 0
 
 

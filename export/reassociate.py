@@ -109,9 +109,10 @@ class Upscaler(nn.Module):
     tokens at a time, what is made stays in the processor's cache; all are taken at once where it is None.
     """
 
-    def __init__(self, upscaling: nn.Sequential, width: int, step: int | None = STEP) -> None:
+    def __init__(self, upscaling: nn.Sequential, width: int) -> None:
         super().__init__()
-        self.width, self.step = width, step
+        self.width = width
+        self.step: int | None = STEP
         layers: Any = upscaling
         first, self.norm, _, second, _ = layers
         self.first, self.second = _as_linear(first), _as_linear(second)

@@ -419,8 +419,9 @@ class Sam:
             return
         scorer, upscaler = stages
         rules, first = self.manifest, self.manifest.first_multimask
-        made_by = {one["name"]: one["shape"][1:] for one in self.variant["scorer"]["outputs"]}
-        tensors = {one["name"]: made_by[one["name"]] for one in self.variant["upscaler"]["inputs"]}
+        needed = {one["name"] for one in self.variant["upscaler"]["inputs"]}
+        outputs = self.variant["scorer"]["outputs"]
+        tensors = {one["name"]: one["shape"][1:] for one in outputs if one["name"] in needed}
         ((_, inputs),) = self._inputs(embedding, prompts)
         done = 0
         for batch in self._batches(inputs, "scorer"):

@@ -104,7 +104,7 @@ class OnnxRuntime(Backend):
         whole: bool,
         context: Path | None = None,
     ) -> Session:
-        options = _options(ort, threads)
+        options = session_options(ort, threads)
         if provider.name == CPU:
             return _on_cpu(ort, path, options, threads, warm)
         if whole:
@@ -140,7 +140,8 @@ class OnnxRuntime(Backend):
         return next(one for one in providers if one.info == info)
 
 
-def _options(ort: ModuleType, threads: int | None) -> Any:
+def session_options(ort: ModuleType, threads: int | None) -> Any:
+    """ONNX Runtime's `SessionOptions` as all sessions have them."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # Sessions take turns: idle threads of one would keep the next from the processor, those of one that was
@@ -233,7 +234,7 @@ def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm
         facts = ("onnxruntime", ort.__version__, CPU, processor())
         folder = warm.find(*facts) or warm.keep(lambda to: _write_optimised(ort, path, to), *facts)
         if folder is not None:
-            ready = _options(ort, threads)
+            ready = session_options(ort, threads)
             ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             try:
                 session = _start(ort, folder / _OPTIMISED, ready, provider)
@@ -255,7 +256,7 @@ def _bytes(path: Path) -> int:
 def _write_optimised(ort: ModuleType, path: Path, folder: Path) -> None:
     """The graph as ONNX Runtime fuses and lays it out for this processor, in its own format: read in half the
     time of ONNX's."""
-    options = _options(ort, None)
+    options = session_options(ort, None)
     options.optimized_model_filepath = str(folder / _OPTIMISED)
     options.add_session_config_entry("session.save_model_format", "ORT")
     _start(ort, path, options, cpu_provider("onnxruntime"))

@@ -150,8 +150,11 @@ export class Sam {
    */
   async decode(embedding: ImageEmbedding, prompts: readonly Prompt[], multimask = true): Promise<Decoded> {
     const { count, first_multimask: first, size } = this.manifest.mask;
-    const run = this.pictureOnly ? await this.#inStages(embedding) : (await this.session("decoder")).run;
+    const lines = this.#lines(embedding);
+    const run = this.pictureOnly ? await this.#inStages(lines) : (await this.session("decoder")).run;
     const part = this.pictureOnly ? "scorer" : "decoder";
+    const rows = this.pictureOnly ? lines * ROWS_OF_A_LINE : size[0];
+    const drawn = rows * size[1];
     const area = size[0] * size[1];
     const [from, to] = multimask || first === 0 ? [first, count] : [0, first];
     const single = !multimask && first === 0;
@@ -161,8 +164,7 @@ export class Sam {
     for (const { start, n, inputs } of this.#batches(embedding, prompts, part)) {
       const outputs = await run(inputs);
       const allScores = floats(outputs, "iou_predictions", n, count);
-      const allMasks = floats(outputs, "low_res_masks", n, count, -1, size[1]);
-      const drawn = allMasks.length / (n * count);
+      const allMasks = floats(outputs, "low_res_masks", n, count, rows, size[1]);
       for (let i = 0; i < n; i++) {
         const own = allScores.subarray(i * count, (i + 1) * count);
         const begin = single ? own.indexOf(Math.max(...own)) : from;
@@ -176,16 +178,22 @@ export class Sam {
     return { n: prompts.length, m, scores, size, lowRes };
   }
 
-  /** The decoder in two stages, the second only of the lines of tokens that the picture's masks depend on. */
-  async #inStages(embedding: ImageEmbedding): Promise<Session["run"]> {
-    const [scorer, upscaler] = [await this.session("scorer"), await this.session("upscaler")];
-    const { size } = this.manifest.mask;
+  /** How many lines of image tokens the picture's masks depend on. */
+  #lines(embedding: ImageEmbedding): number {
     const rules = square(this.manifest);
-    const [, last] = between(size[0], rules.size[0], resizedSize(embedding.originalSize, rules)[0] - 1);
-    const lines = Math.ceil((last + 1) / ROWS_OF_A_LINE);
+    const [height] = resizedSize(embedding.originalSize, rules);
+    const [, last] = between(this.manifest.mask.size[0], rules.size[0], height - 1);
+    return Math.ceil((last + 1) / ROWS_OF_A_LINE);
+  }
+
+  /** The decoder in two stages, the second only of the upper `lines` of tokens. */
+  async #inStages(lines: number): Promise<Session["run"]> {
+    const [scorer, upscaler] = [await this.session("scorer"), await this.session("upscaler")];
+    const [height, width] = this.manifest.mask.size.map((side) => side / ROWS_OF_A_LINE);
     return async (inputs) => {
       const found = await scorer.run(inputs);
-      const image_tokens = firstLines(found, lines * (size[1] / ROWS_OF_A_LINE));
+      floats(found, "image_tokens", inputs.point_coords.dims[0], height * width, -1);
+      const image_tokens = firstTokens(found.image_tokens, lines * width);
       return { ...found, ...(await upscaler.run({ ...found, image_tokens })) };
     };
   }
@@ -343,10 +351,8 @@ function takesLines({ upscaler }: Variant): boolean {
   );
 }
 
-/** The first `count` image tokens of each prompt. */
-function firstLines(found: Tensors, count: number): Tensor {
-  const data = floats(found, "image_tokens");
-  const [n, tokens, dim] = found.image_tokens.dims;
+/** The first `count` of (N, tokens, dim) of each prompt. */
+function firstTokens({ data, dims: [n, tokens, dim] }: Tensor, count: number): Tensor {
   if (n === 1) return { data: data.subarray(0, count * dim), dims: [1, count, dim] };
   const chosen = new Float32Array(n * count * dim);
   for (let i = 0; i < n; i++)

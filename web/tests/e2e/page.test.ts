@@ -197,8 +197,9 @@ describe("where it runs", () => {
     await visit.click(photo.point);
     const models = () => visit.requests.filter((url) => url.includes(".onnx"));
     const fetched = models();
-    expect(fetched.length).toBeGreaterThan(1);
-    expect(new Set(fetched).size).toBe(fetched.length);
+    // The encoder, and the decoder in two stages with its weights.
+    expect(fetched.length).toBe(4);
+    expect(new Set(fetched).size).toBe(4);
     await visit.page.reload();
     await visit.open();
     await visit.click(photo.point);
