@@ -1,7 +1,9 @@
 """Quantisation in ONNX graphs: products and their weights in the form that ONNX Runtime computes in integers.
 
 A product reads its input through a QuantizeLinear and a DequantizeLinear, one scale a tensor; its weights are
-stored in INT8, one scale an output channel, and read through a DequantizeLinear. What rounding the weights
+stored in INT8, one scale an output channel, and read through a DequantizeLinear. Weights of what is computed
+in float are read through a Cast and a Mul: those ONNX Runtime makes when it loads a graph, where it keeps a
+DequantizeLinear for each run. What rounding the weights
 moves the product by on average is taken off its bias (Nagel et al., "Data-Free Quantization Through Weight
 Equalization and Bias Correction", ICCV 2019).
 """
@@ -109,6 +111,7 @@ def quantize(
     _fold_clips(graph, folder)
     _free_float_convolutions(graph)
     _part_biases(graph, folder)
+    _restore_at_load(graph, folder)
 
 
 def to_int8(
@@ -186,30 +189,29 @@ def _stored(
 
 
 def store_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
-    """Store the weights `names` in INT8, with a scale for each channel; what reads them computes in float.
+    """Store the weights `names` in INT8; what reads them computes in float.
 
-    A matrix has a scale for each column; weights of more axes, which ONNX has no such scales for, as a matrix
-    with one for each row.
+    A matrix has a scale for each column, weights of more axes one for each row.
     """
     for tensor in [one for one in graph.initializer if one.name in names]:
         weight = numpy_helper.to_array(tensor)
         graph.initializer.remove(tensor)
-        rows = weight if weight.ndim == 2 else weight.reshape(-1, weight.shape[-1])
-        axis = 1 if weight.ndim == 2 else 0
-        stored, scale = to_int8(rows, (axis,))
-        inputs = [f"{tensor.name}_int8", f"{tensor.name}_int8_scale"]
-        _add_constants(graph, inputs, (stored, scale.reshape(-1)))
-        matrix = tensor.name if weight.ndim == 2 else f"{tensor.name}_int8_restored"
-        # The last axis by -1: behind a 1, ONNX Runtime makes a MatMulNBits of the product, which rounds what
-        # is multiplied too.
-        nodes = [helper.make_node("DequantizeLinear", inputs, [matrix], name=matrix, axis=-axis)]
-        if weight.ndim > 2:
-            shape = f"{tensor.name}_int8_shape"
-            _add_constants(graph, [shape], [np.array(weight.shape, np.int64)])
-            name = f"{tensor.name}_reshaped"
-            nodes.append(helper.make_node("Reshape", [matrix, shape], [tensor.name], name=name))
-        for index, node in enumerate(nodes):
-            graph.node.insert(index, node)
+        axes = (1,) if weight.ndim == 2 else tuple(range(weight.ndim - 1))
+        for node in reversed(_restored(graph, tensor.name, *to_int8(weight, axes))):
+            graph.node.insert(0, node)
+
+
+def _restored(
+    graph: onnx.GraphProto, name: str, stored: NDArray[np.int8], scale: NDArray[np.float32]
+) -> list[onnx.NodeProto]:
+    """Nodes that make `name` of whole numbers and scales, which have all axes."""
+    inputs = [f"{name}_int8", f"{name}_int8_scale"]
+    _add_constants(graph, inputs, (stored, scale))
+    whole = f"{name}_whole"
+    return [
+        helper.make_node("Cast", inputs[:1], [whole], name=whole, to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [whole, inputs[1]], [name], name=name),
+    ]
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:
@@ -327,4 +329,33 @@ def _part_biases(graph: onnx.GraphProto, folder: Path) -> None:
             graph.node.insert(index + 1, after)
     for name, opposite in negated.items():
         _add_constants(graph, [opposite], [-numpy_helper.to_array(constants[name], str(folder))])
+    drop_unread(graph)
+
+
+def _restore_at_load(graph: onnx.GraphProto, folder: Path) -> None:
+    """Weights in INT8 of what ONNX Runtime computes in float all the same: convolutions whose input is not
+    quantised or whose result is not at once, and Gemms with a bias."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made = {output: node for node in graph.node for output in node.output}
+    readers = _readers(graph)
+
+    def in_float(node: onnx.NodeProto) -> bool:
+        if node.op_type != "Conv":
+            return node.op_type == "Gemm" and len(node.input) == 3
+        before, after = made.get(node.input[0]), readers.get(node.output[0], [])
+        quantised = before is not None and before.op_type == "DequantizeLinear"
+        return not (quantised and after and all(one.op_type == "QuantizeLinear" for one in after))
+
+    for index, node in reversed(list(enumerate(graph.node))):
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        if all(map(in_float, readers[node.output[0]])):
+            stored, scale, zero = (numpy_helper.to_array(constants[name], str(folder)) for name in node.input)
+            axis = attribute(node, "axis")
+            sides = [-1 if i == axis else 1 for i in range(stored.ndim)]
+            whole = (stored.astype(np.int16) - int(zero.flat[0])).astype(np.int8)
+            nodes = _restored(graph, node.output[0], whole, scale.reshape(sides))
+            graph.node.remove(node)
+            for one in reversed(nodes):
+                graph.node.insert(index, one)
     drop_unread(graph)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,17 +125,41 @@ def _load(
         return open_clip(bundle, variant["id"], partial(opened, checked=True))
 
     def both(*graphs: str) -> tuple[Session, Session]:
-        first = opened(variant, graphs[0])
-        try:
-            return first, opened(variant, graphs[1])
-        except BaseException:
-            first.close()
-            raise
+        first, second = (partial(opened, variant, graph) for graph in graphs)
+        return _both(first, second, backend.opens_together)
 
     encoder, decoder = both("encoder", "decoder")
     explained = partial(explain_choice, bundle, wanted, (backend, variant))
     stages = partial(both, *STAGES) if backend.has_stages and STAGES[0] in variant else None
     return Sam(bundle, variant, backend.name, encoder, decoder, explained, opened_clip, threads, stages)
+
+
+def _both(
+    first: Callable[[], Session], second: Callable[[], Session], together: bool
+) -> tuple[Session, Session]:
+    """What both make, at once where they may; where one fails, the other's session is closed."""
+    made: dict[int, Session] = {}
+    failed: dict[int, BaseException] = {}
+
+    def make(number: int, one: Callable[[], Session]) -> None:
+        try:
+            made[number] = one()
+        except BaseException as error:
+            failed[number] = error
+
+    other = threading.Thread(target=make, args=(1, second))
+    if together:
+        other.start()
+    make(0, first)
+    if together:
+        other.join()
+    elif not failed:
+        make(1, second)
+    if failed:
+        for session in made.values():
+            session.close()
+        raise failed[min(failed)]
+    return made[0], made[1]
 
 
 def is_whole(variant: dict[str, Any], device: str) -> bool:

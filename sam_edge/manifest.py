@@ -282,8 +282,9 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path} has an input of {height} by {width}, into which images resized by their longest side do "
             "not fit; export it again"
         )
-    for name in _paths(data):
-        _check_path(bundle, name)
+    root = bundle.resolve()
+    for name in dict.fromkeys(_paths(data)):
+        _check_path(root, bundle, name)
     for variant in data["variants"]:
         stages = tuple(part for part in STAGES if part in variant)
         if stages not in ((), STAGES):
@@ -370,10 +371,10 @@ def _is_count(axis: list[Any]) -> bool:
     return len(axis) == 1 and isinstance(axis[0], int) and 1 <= axis[0] <= _MOST_POINTS
 
 
-def _check_path(bundle: Path, name: str) -> None:
+def _check_path(root: Path, bundle: Path, name: str) -> None:
     unsafe = name.startswith("/") or re.search(r"[\\:\x00]", name) is not None or ".." in name.split("/")
     try:
-        if not unsafe and (bundle / name).resolve().is_relative_to(bundle.resolve()):
+        if not unsafe and (root / name).resolve().is_relative_to(root):
             return
     except (OSError, RuntimeError, ValueError):
         pass

@@ -24,21 +24,20 @@ _ROWS, _COLUMNS = 32, 64
 ONE_THREAD = 262_144
 
 
-def bilinear(old: int, new: int, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-    """Bilinear interpolation with half-pixel centres (align_corners=False) of one axis, as a matrix.
-
-    (stop - start, old): the rows for the outputs from `start` to `stop` of `new`.
-    """
-    outputs = np.arange(start, new if stop is None else stop)
-    at = np.maximum((outputs + 0.5) * (old / new) - 0.5, 0)
-    low = np.minimum(at.astype(np.intp), old - 1)
-    high = np.minimum(low + 1, old - 1)
-    weight = at - low
-    matrix = np.zeros((len(outputs), old))
-    rows = np.arange(len(outputs))
-    np.add.at(matrix, (rows, low), 1 - weight)
-    np.add.at(matrix, (rows, high), weight)
+def bilinear(old: int, new: int) -> NDArray[np.float64]:
+    """Bilinear interpolation with half-pixel centres (align_corners=False) of one axis, as a matrix
+    (new, old)."""
+    sources, weights = _taps(old, new)
+    matrix = np.zeros((new, old))
+    np.add.at(matrix, (np.arange(new), sources), weights)
     return matrix
+
+
+def _taps(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The two inputs that each output is made of, and their weights: (2, new) each."""
+    at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
+    low = np.minimum(at.astype(np.intp), old - 1)
+    return np.stack([low, np.minimum(low + 1, old - 1)]), np.stack([1 - (at - low), at - low])
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,19 @@ class _Band:
 @lru_cache(maxsize=64)
 def _bands(low_res: int, padded: int, resized: int, original: int, width: int) -> list[_Band]:
     """Up to the padded input, crop the padding, on to the original: one axis, in bands of `width`."""
+    (inner, inner_weights), (outer, outer_weights) = _taps(low_res, padded), _taps(resized, original)
+    # Of each output, two pixels of the input, two logits each.
+    sources = inner[:, outer].reshape(4, original)
+    weights = (inner_weights[:, outer] * outer_weights).reshape(4, original)
+    sources = np.where(weights > 0, sources, sources[0])
     bands = []
     for start in range(0, original, width):
         stop = min(start + width, original)
-        second = bilinear(resized, original, start, stop)
-        between = np.flatnonzero(second.any(axis=0))
-        top, bottom = int(between[0]), int(between[-1]) + 1
-        block = second[:, top:bottom] @ bilinear(low_res, padded, top, bottom)
-        used = np.flatnonzero(block.any(axis=0))
-        first, last = int(used[0]), int(used[-1]) + 1
-        weights = np.ascontiguousarray(block[:, first:last], np.float32)
-        bands.append(_Band(start, stop, first, last, weights))
+        used = sources[:, start:stop]
+        first, last = int(used.min()), int(used.max()) + 1
+        block = np.zeros((stop - start, last - first))
+        np.add.at(block, (np.arange(stop - start), used - first), weights[:, start:stop])
+        bands.append(_Band(start, stop, first, last, block.astype(np.float32)))
     return bands
 
 

@@ -48,19 +48,16 @@ _BILINEAR, _BICUBIC = _Filter(_triangle, 1.0, False), _Filter(_cubic, 2.0, True)
 
 @dataclass(frozen=True)
 class _Band:
-    """Outputs [start, stop) are the inputs [first, last) times `weights` (inputs, outputs)."""
+    """Outputs [start, stop) are the inputs [first, last) times `weights` (inputs, outputs).
+
+    Each value of a pixel counts: of interleaved ones, every output is of the inputs of its own channel.
+    """
 
     start: int
     stop: int
     first: int
     last: int
     weights: NDArray[np.floating]
-
-    def interleaved(self, channels: int) -> _Band:
-        """The same for pixels of several values, one after the other."""
-        edges = channels * np.array([self.start, self.stop, self.first, self.last])
-        start, stop, first, last = edges.tolist()
-        return _Band(start, stop, first, last, np.kron(self.weights, np.eye(channels)))
 
 
 def _taps(kind: _Filter, old: int, new: int, start: int, stop: int) -> tuple[NDArray[np.int64], Floats]:
@@ -94,14 +91,16 @@ def _bands(kind: _Filter, old: int, new: int, start: int, stop: int, channels: i
     bands = []
     for low in range(0, stop - start, width):
         starts = firsts[low : low + width]
-        first, end = starts.min(), starts.max() + count
-        matrix = np.zeros((end - first, len(starts)))
+        first, end, new_here = starts.min(), starts.max() + count, len(starts)
+        matrix = np.zeros((end - first, channels, new_here, channels))
         rows = starts - first + np.arange(count)[:, None]
-        matrix[rows, np.arange(len(starts))] = weights[low : low + width].T
+        for channel in range(channels):
+            matrix[rows, channel, np.arange(new_here), channel] = weights[low : low + width].T
         # Of the last outputs, sources beyond the image are left out: their weights are 0.
         last = min(end, old)
-        band = _Band(low, low + len(starts), int(first), int(last), matrix[: last - first])
-        bands.append(band.interleaved(channels))
+        edges = (channels * np.array([low, low + new_here, first, last])).tolist()
+        inside = matrix[: last - first].reshape(-1, new_here * channels)
+        bands.append(_Band(edges[0], edges[1], edges[2], edges[3], inside))
     return bands
 
 

@@ -105,11 +105,13 @@ class Backend:
     """An inference runtime: a `name`, the `formats` it reads ("onnx", "openvino", "coreml"), and `open`.
 
     `has_stages`: whether it also opens a decoder's stages, for everything-mode; else the whole decoder does.
+    `opens_together`: whether `open` and `open_warm` may be called from several threads at once.
     """
 
     name: str
     formats: tuple[str, ...]
     has_stages = True
+    opens_together = False
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
         """Load a graph.

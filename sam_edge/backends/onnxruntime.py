@@ -40,6 +40,7 @@ class OnnxRuntime(Backend):
 
     name = "onnxruntime"
     formats = ("onnx",)
+    opens_together = True
 
     def devices(self) -> list[DeviceInfo]:
         """Every execution provider here or known to sam-edge, with the package that would add it."""

@@ -45,6 +45,8 @@ _FREE_AXES: dict[str, tuple[int, ...]] = {
     "image_tokens": (0,),
     "mask_weights": (0,),
 }
+# The modules that are there are the process's, and not a thread's.
+_IMPORTING = threading.RLock()
 
 
 @contextmanager
@@ -54,15 +56,16 @@ def no_telemetry() -> Iterator[None]:
     Without openvino_telemetry, which pip installs with them, they do neither.
     """
     name = "openvino_telemetry"
-    before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = before
+    with _IMPORTING:
+        before = sys.modules.get(name)
+        sys.modules[name] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            if before is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = before
 
 
 def _import() -> ModuleType:
@@ -255,6 +258,7 @@ class OpenVino(Backend):
 
     name = "openvino"
     formats = ("openvino",)
+    opens_together = True
 
     def devices(self) -> list[DeviceInfo]:
         """A CPU, GPU and NPU, with what would add those that are not there."""

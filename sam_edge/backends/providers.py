@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -69,6 +70,7 @@ _CACHE_OPTIONS = {
 SIMULATED_QNN = {"soc_model": "69", "htp_arch": "79"}
 # What happened to each plugin's package: "" for nothing.
 _registered: dict[str, str] = {}
+_registering = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Provider:
 
 def find_providers(ort: ModuleType, backend: str) -> list[Provider]:
     """Every provider that is here or that a package would add, CPUs first; registers plugins on the way."""
-    broken = _register_plugins(ort)
+    with _registering:
+        broken = _register_plugins(ort)
     there = [name for name in ort.get_available_providers() if name not in _NOT_LOCAL]
     plugins: dict[str, list[Any]] = {}
     for one in _ep_devices(ort):

@@ -96,14 +96,19 @@ def test_what_comes_near_the_largest_fp16_number_stays_in_fp32(tmp_path):
         np.testing.assert_allclose(run(tmp_path / "half.onnx", given), given, rtol=1e-3)
 
 
-def weights_of(path):
+def weights_of(path, operator):
+    """The kinds of weights that are read through such operators."""
     graph = onnx.load(path).graph
     constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    return [
-        constants[n.input[0]]
-        for n in graph.node
-        if n.op_type == "DequantizeLinear" and n.input[0] in constants
-    ]
+    return [constants[n.input[0]] for n in graph.node if n.op_type == operator and n.input[0] in constants]
+
+
+def optimised(path, folder):
+    """The graph as ONNX Runtime runs it."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimised.onnx").graph
 
 
 def test_int8_quantises_every_product_but_those_kept(encoder, images, observed, tmp_path):
@@ -112,8 +117,10 @@ def test_int8_quantises_every_product_but_those_kept(encoder, images, observed, 
     unsigned, signed = tmp_path / "u8.onnx", tmp_path / "s8.onnx"
     int8.quantize_encoder(encoder, unsigned, observed, kept)
     int8.quantize_encoder(encoder, signed, observed, kept, signed=True)
-    assert weights_of(unsigned) == [TensorProto.UINT8] * (len(names) - 2)
-    assert weights_of(signed) == [TensorProto.INT8] * (len(names) - 2)
+    for path, kind in ((unsigned, TensorProto.UINT8), (signed, TensorProto.INT8)):
+        integers, floats = weights_of(path, "DequantizeLinear"), weights_of(path, "Cast")
+        assert len(integers) + len(floats) == len(names) - 2
+        assert set(integers) == {kind} and set(floats) == {TensorProto.INT8}
     assert unsigned.stat().st_size < 0.32 * encoder.stat().st_size
     assert 1e-4 < error(unsigned, encoder, images) < 0.15
     graph = onnx.load(unsigned).graph
@@ -128,15 +135,22 @@ def test_int8_quantises_every_product_but_those_kept(encoder, images, observed, 
 
 def test_onnx_runtime_multiplies_int8_in_integers(encoder, observed, tmp_path):
     """Not in float, with weights converted in every run, as it does for what it does not recognise."""
-    path, optimised = tmp_path / "int8.onnx", tmp_path / "optimised.onnx"
-    int8.quantize_encoder(encoder, path, observed)
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(optimised)
-    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    int8.quantize_encoder(encoder, tmp_path / "int8.onnx", observed)
     linear = sum(node.op_type == "Gemm" for node in onnx.load(encoder).graph.node)
-    kinds = [node.op_type for node in onnx.load(optimised).graph.node]
+    kinds = [node.op_type for node in optimised(tmp_path / "int8.onnx", tmp_path).node]
     assert linear and kinds.count("MatMulIntegerToFloat") == linear
     assert "Gemm" not in kinds
+
+
+def test_what_runs_in_float_reads_weights_that_were_made_once(encoder, exported, observed, tmp_path):
+    """When a graph is loaded, and not in every run."""
+    int8.quantize_encoder(encoder, tmp_path / "encoder.onnx", observed)
+    int8.compress_decoder(exported / "onnx-fp32" / "decoder.onnx", tmp_path / "decoder.onnx")
+    for name in ("encoder.onnx", "decoder.onnx"):
+        assert weights_of(tmp_path / name, "Cast")
+        graph = optimised(tmp_path / name, tmp_path)
+        small = {t.name for t in graph.initializer if t.data_type in (TensorProto.INT8, TensorProto.UINT8)}
+        assert small.isdisjoint(n.input[0] for n in graph.node if n.op_type in ("Cast", "DequantizeLinear"))
 
 
 def test_the_input_of_a_convolution_in_float_is_not_rounded(encoder, observed, tmp_path):

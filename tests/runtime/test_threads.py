@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import toy
 
-from sam_edge import BackendError, load
+from sam_edge import BackendError, load, loading
+from sam_edge.backends import Backend, Session
 from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
 
@@ -172,3 +174,43 @@ print(before, megabytes())
 """
     before, after = resident(code, toy_bundle)
     assert after - before < 5
+
+
+class Doors(Backend):
+    """Opens each graph but one that it fails at; keeps those that were closed."""
+
+    name, formats = "doors", ("onnx",)
+
+    def __init__(self, together, fails_at):
+        self.opens_together, self.fails_at = together, fails_at
+        self.opened, self.closed = [], []
+        # Passed by two threads at once only.
+        self.barrier = threading.Barrier(2, timeout=30)
+
+    def open(self, path, device, threads):
+        """A graph."""
+        if self.opens_together:
+            self.barrier.wait()
+        self.opened.append(path.stem)
+        if path.stem == self.fails_at:
+            raise BackendError(f"no {path.stem}")
+        return Session(dict, "cpu", lambda: self.closed.append(path.stem))
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("fails_at", "opened", "closed"),
+    [("encoder", ["encoder"], []), ("decoder", ["encoder", "decoder"], ["encoder"])],
+)
+def test_where_one_graph_cannot_be_opened_the_other_is_closed(
+    toy_bundle, monkeypatch, together, fails_at, opened, closed
+):
+    doors = Doors(together, fails_at)
+    monkeypatch.setattr(loading, "find_backends", lambda _: iter([doors]))
+    with pytest.raises(BackendError, match=f"no {fails_at}"):
+        load(toy_bundle)
+    if together:
+        opened, closed = {"encoder", "decoder"}, {"encoder", "decoder"} - {fails_at}
+        assert (set(doors.opened), set(doors.closed)) == (opened, closed)
+    else:
+        assert (doors.opened, doors.closed) == (opened, closed)
