@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from sam_edge.backends.isolated import python_with
 from sam_edge.backends.providers import NPU_SIMULATED
 from sam_edge.errors import SamEdgeError
-from sam_edge.parity import GATES
 
 from .rows import Row
 from .statistics import drift, summarize
@@ -181,8 +180,7 @@ def _parity(plan: Plan, results: Results, child: Child, say: Say) -> None:
             continue
         say(f"{_name(found.row)}: parity")
         task = _task(plan, found.row) | {"work": "parity", "golden": str(plan.golden), "pictures": None}
-        # A gate has to be named; bfloat16 has none of its own.
-        task["precision"] = found.row.precision if found.row.precision in GATES else "fp16"
+        task["precision"] = found.row.precision
         if plan.pictures is not None:
             task["pictures"] = str(plan.pictures / f"{found.row.id}-{found.row.device}".replace(" ", "-"))
         try:

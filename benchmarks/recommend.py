@@ -23,9 +23,8 @@ GROUND_TRUTH_LOSS = 0.01
 
 
 def gate(row: Row) -> tuple[float, float]:
-    """Mean and minimum IoU that a row's precision must reach; bfloat16's is float16's."""
-    precision = str(row.get("precision") or "fp32").replace("bf16", "fp16")
-    return GATES.get(precision, GATES["fp32"])
+    """Mean and minimum IoU that a row's precision must reach."""
+    return GATES.get(str(row.get("precision")), GATES["fp32"])
 
 
 def below_gate(row: Row, best_mean: float | None = None) -> str:

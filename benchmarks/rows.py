@@ -22,7 +22,7 @@ class Row:
     Attributes:
         id: the variant's, or what the format would be of a row that is absent.
         format: "onnx", "openvino", "coreml", "pytorch".
-        precision: "fp32", "fp16", "int8", or "bf16" of PyTorch; "" of a row that is absent.
+        precision: "fp32", "fp16", "bf16" or "int8"; "" of a row that is absent.
         backend: the backend's name.
         asked: the kind or name of the device that was asked for.
         device: the device's own name, which the backend is given.

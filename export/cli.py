@@ -16,7 +16,7 @@ from sam_edge.targets import HEXAGON, WEB
 from .cpu_form import CHUNK_MB
 from .input_size import LARGEST, SMALLEST
 from .pipeline import Progress, export_bundle, find_checkpoint
-from .variants import CPUS, FORMATS, PRECISIONS, PRECISIONS_OF, TARGETS, Options
+from .variants import CPUS, FORMATS, PRECISIONS, PRECISIONS_OF, TARGETS, WITH_BF16, Options
 
 
 class _Lines(Progress):
@@ -60,8 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        help=f"one or more of {','.join(PRECISIONS)} (default: fp32; fp16,int8 with --target {HEXAGON}, "
-        f"fp32,int8 with --target {WEB})",
+        help=f"one or more of {','.join(PRECISIONS)}; bf16 is OpenVINO's encoders on CPUs that compute in it "
+        f"(default: fp32; fp16,int8 with --target {HEXAGON}, fp32,int8 with --target {WEB})",
     )
     parser.add_argument("--out", type=Path, help="the bundle's directory (default: ./MODEL-bundle)")
     parser.add_argument(
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "what it costs in masks is measured and said",
     )
     parser.add_argument(
-        "--min-iou", type=float, help="the gate on mean IoU (fp32 0.999, fp16 0.995, int8 0.95)"
+        "--min-iou", type=float, help="the gate on mean IoU (fp32 0.999, fp16 and bf16 0.995, int8 0.95)"
     )
     parser.add_argument("--calib", type=Path, help="a folder of pictures to calibrate INT8 with")
     parser.add_argument(
@@ -141,6 +141,10 @@ def _check_pairs(args: argparse.Namespace, options: Options) -> None:
         raise SamEdgeError(f"--compat {args.compat} is an ONNX decoder; add onnx to --format")
     if args.dynamic and "openvino" not in options.formats:
         raise SamEdgeError("--dynamic is for OpenVINO decoders; add openvino to --format")
+    if "bf16" in options.precisions and not set(WITH_BF16) & set(options.formats):
+        raise SamEdgeError("--precision bf16 is of OpenVINO; add openvino to --format, or leave bf16 out")
+    if options.precisions == ("bf16",) and not set(options.formats) <= set(WITH_BF16):
+        raise SamEdgeError("--precision bf16 is of OpenVINO alone; give another one for the other formats")
     if {"any", "vnni"} <= set(options.targets):
         raise SamEdgeError("--target any and vnni are both of CPUs; give one of the two")
     if not 0 < args.chunk_mb < math.inf:

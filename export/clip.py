@@ -173,7 +173,9 @@ class ClipWorkshop:
         return [{"input_ids": ids[None]} for ids in tokens(self.source)]
 
     def write(self, kind: str, precision: str, folder: Path, facts: Mapping[str, Any]) -> list[str]:
-        """Both encoders into `folder`; returns what stayed in higher precision, and why."""
+        """Both encoders into `folder`, for "bf16" as for "fp16"; returns what stayed in higher precision, and
+        why."""
+        precision = "fp16" if precision == "bf16" else precision
         write = {"onnx": self._onnx, "openvino": self._openvino, "coreml": self._coreml}[kind]
         kept: list[str] = []
         for part in self.parts:

@@ -44,7 +44,8 @@ _AXES = {
 def write(
     source: Path, path: Path, facts: Mapping[str, Any], precision: str = "fp32", static: bool = True
 ) -> list[str]:
-    """Convert an FP32 ONNX file to `path` (.xml) and the .bin beside it, weights in FP32 or FP16.
+    """Convert an FP32 ONNX file to `path` (.xml) and the .bin beside it, weights in FP32 or, for "fp16" and
+    "bf16", in FP16.
 
     A static decoder is written for one prompt of two points (a click and its padding point, or a box),
     which is what NPU compilers want; it still holds everything needed to be reshaped, and
@@ -59,7 +60,7 @@ def write(
     """
     model = _convert(source, static)
     kept = []
-    if precision == "fp16":
+    if precision != "fp32":
         model = _compress_to_fp16(model, path.parent)
         kept.append(f"constants of up to {SMALL_CONSTANT} numbers (biases, norms, Fourier matrix): fp32")
     _save(model, path, facts)

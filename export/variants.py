@@ -35,7 +35,9 @@ from .reference.model import SamModel
 from .search import Parity, keep_few
 
 FORMATS = ("onnx", "openvino", "coreml")
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+# Formats whose runtime computes in BF16 when told to.
+WITH_BF16 = ("openvino",)
 # What --target names: CPUs on which 8-bit weights do not overflow (VNNI, AMX, Arm's dot product), or any; and
 # Qualcomm's NPU and browsers, which have variants of their own.
 CPUS = ("any", "vnni")
@@ -87,7 +89,12 @@ class Options:
         """Format, precision and target of each variant; the target is None of those for whatever device."""
         found: list[tuple[str, str, str | None]] = []
         if set(self.targets) & set(CPUS):
-            found += [(kind, precision, None) for kind in self.formats for precision in self.precisions]
+            found += [
+                (kind, precision, None)
+                for kind in self.formats
+                for precision in self.precisions
+                if precision != "bf16" or kind in WITH_BF16
+            ]
         for target, precisions in PRECISIONS_OF.items():
             if target in self.targets:
                 found += [("onnx", one, target) for one in self.precisions if one in precisions]
@@ -455,6 +462,10 @@ def _openvino(
     kept = []
     if precision != "int8":
         kept += openvino.write(shop.plain_encoder, encoder, encoder_facts, precision, static)
+    if precision == "bf16":
+        precision = "fp16"
+        facts = {**facts, "precision": precision}
+        kept.append("decoder: as in fp16, masks are drawn from its digits")
     for part, exact in shop.decoder_parts.items():
         path, part_facts = encoder.with_name(f"{part}.xml"), {**facts, "graph": part}
         # Stages are for many prompts.
@@ -505,6 +516,13 @@ def check_converters(options: Options) -> None:
         if find_spec(package) is None:
             raise BackendError(
                 f"{what} needs {package}, which is not installed; pip install 'sam-edge[export]'"
+            )
+    if "bf16" in options.precisions:
+        from sam_edge.backends.openvino import NO_BF16, has_bf16
+
+        if not has_bf16():
+            raise BackendError(
+                f"--precision bf16 is proven by computing in it, and {NO_BF16}; leave bf16 out of --precision"
             )
 
 

@@ -11,7 +11,7 @@ from .files import sha256_file
 from .manifest import Manifest, read_manifest
 
 # From exact to small: "auto" takes the first that the bundle has.
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .files import write_atomically
 from .parity import OVERFLOWN
 
 # The least cosine similarity that each feature must have with the reference's.
-GATES = {"fp32": 0.999, "fp16": 0.995, "int8": 0.98}
+GATES = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.995, "int8": 0.98}
 
 
 @dataclass(frozen=True)

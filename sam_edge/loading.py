@@ -51,7 +51,7 @@ def load(
         backend: "auto" or a name from `sam-edge devices`.
         device: "cpu", "gpu", "npu", "auto" (a CPU), or a device's name from `sam-edge devices`; never another
             than asked for.
-        precision: "fp32", "fp16", "int8", or "auto" for the most exact one there is.
+        precision: "fp32", "fp16", "bf16", "int8", or "auto" for the most exact one there is.
         threads: threads within one operator; None leaves it to the backend.
         check_integrity: compare every file with its sha256 first.
         explain: print to stderr why each backend, device and variant was taken or not, a line each;

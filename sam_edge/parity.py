@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .sam import Sam
 
 # Mean and minimum IoU that each precision must reach.
-GATES = {"fp32": (0.999, 0.99), "fp16": (0.995, 0.95), "int8": (0.95, 0.80)}
+GATES = {"fp32": (0.999, 0.99), "fp16": (0.995, 0.95), "bf16": (0.995, 0.95), "int8": (0.95, 0.80)}
 
 # What is reported of infinities and NaN, which JSON has not: no gate lets them pass.
 OVERFLOWN = 1e30

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError
+from ..errors import BackendError, DeviceError
 from ..manifest import STAGES
 from ..warm import Warm, processor
 from .base import Arrays, Backend, DeviceInfo, Session, pick_device
@@ -31,6 +31,7 @@ _DEVICES = {
     "gpu": ("GPU", "an Intel GPU and its driver (Level Zero and OpenCL)"),
     "npu": ("NPU", "an Intel Core Ultra NPU and its driver"),
 }
+NO_BF16 = "this CPU has no BF16 (AVX-512 BF16, AMX or Arm's), or OpenVINO does not use it"
 # How many reshaped graphs a session keeps.
 _KEPT = 8
 _THREADS = "INFERENCE_NUM_THREADS"
@@ -297,6 +298,8 @@ class OpenVino(Backend):
             model = read_model(core, path)
             config = _config(chosen.kind, threads, _precision(model))
             return OpenVinoSession(core, model, chosen.name, chosen.kind, config, warm)
+        except DeviceError:
+            raise
         except Exception as error:
             raise BackendError(f"OpenVINO cannot load {path} on {chosen.name}: {_line(error)}") from error
 
@@ -308,6 +311,15 @@ def read_model(core: Any, path: Path) -> Any:
     return core.read_model(path)
 
 
+def has_bf16() -> bool:
+    """Whether this CPU computes in BF16: it has AVX-512 BF16, AMX, or Arm's.
+
+    Raises:
+        BackendError: OpenVINO is not installed.
+    """
+    return "BF16" in _import().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _precision(model: Any) -> str:
     """The precision that the export meant the graph for."""
     if not model.has_rt_info("sam_edge"):
@@ -317,9 +329,18 @@ def _precision(model: Any) -> str:
 
 
 def _config(kind: str, threads: int | None, precision: str) -> dict[str, Any]:
+    """The configuration of a device.
+
+    Raises:
+        DeviceError: a CPU that has not what the precision takes.
+    """
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    # Left alone, OpenVINO computes in bfloat16 or float16 wherever the hardware can.
-    if kind == "cpu" or (kind == "gpu" and precision == "fp32"):
+    # Left alone, OpenVINO computes in bfloat16 or float16 wherever the hardware can, whatever masks it makes.
+    if kind == "cpu" and precision == "bf16":
+        if not has_bf16():
+            raise DeviceError(f"{NO_BF16}; load another precision")
+        config["INFERENCE_PRECISION_HINT"] = "bf16"
+    elif kind == "cpu" or (kind == "gpu" and precision == "fp32"):
         config["INFERENCE_PRECISION_HINT"] = "f32"
     if kind == "cpu":
         # It would round the activations ahead of weights in INT8 as well.

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from sam_edge.backends.openvino import BACKEND
-from sam_edge.errors import ExportError
+from sam_edge.backends import openvino as backend
+from sam_edge.backends.openvino import BACKEND, has_bf16
+from sam_edge.errors import DeviceError, ExportError
 from sam_edge.export import onnx, openvino
 from sam_edge.export.checkpoint import build_reference, load_checkpoint
 from sam_edge.export.int8 import observe_products
@@ -137,6 +138,25 @@ def test_the_encoder_is_reproduced(request, tmp_path, which, precision, limit):
     picture = pictures(model, 1)[0]
     got = run(tmp_path / "encoder.xml", images=picture)["image_embeddings"]
     assert relative_error(got, embed(sam, picture)) <= limit
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU has no BF16")
+def test_a_bf16_encoder_is_computed_in_it(request, tmp_path):
+    """Which has 8 bits of a number, so that the embedding says so."""
+    model, sam, source = request.getfixturevalue("vit")
+    facts = {**FACTS, "precision": "bf16"}
+    openvino.write(source / "encoder.onnx", tmp_path / "encoder.xml", facts, "bf16")
+    picture = pictures(model, 1)[0]
+    got = run(tmp_path / "encoder.xml", images=picture)["image_embeddings"]
+    assert 1e-3 < relative_error(got, embed(sam, picture)) < 0.1
+
+
+def test_a_bf16_encoder_is_not_computed_in_something_else(request, tmp_path, monkeypatch):
+    _, _, source = request.getfixturevalue("vit")
+    openvino.write(source / "encoder.onnx", tmp_path / "encoder.xml", {**FACTS, "precision": "bf16"}, "bf16")
+    monkeypatch.setattr(backend, "has_bf16", lambda: False)
+    with pytest.raises(DeviceError, match=r"this CPU has no BF16.*load another precision"):
+        BACKEND.open(tmp_path / "encoder.xml", "cpu", 1)
 
 
 @LIMITS

@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import sam_edge
+import sam_edge.backends.openvino
 import sam_edge.export.onnx
 import sam_edge.export.variants
+from sam_edge.backends.openvino import has_bf16
 from sam_edge.cli import main
 
 
@@ -38,6 +42,32 @@ def test_a_converter_that_is_not_installed_is_named_with_its_extra(capsys, monke
     refused(capsys, [*arguments, "--out", "b"], f"needs {package}, which is not installed; pip install")
 
 
+def test_bf16_is_not_published_unmeasured(capsys, monkeypatch):
+    monkeypatch.setattr(sam_edge.backends.openvino, "has_bf16", lambda: False)
+    arguments = ["--format", "openvino", "--precision", "fp32,bf16", "--out", "b"]
+    refused(capsys, arguments, "this CPU has no BF16")
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this CPU has no BF16")
+def test_a_bf16_variant_has_the_decoder_of_fp16(capsys):
+    """Beside one in FP32, in all the bundle's formats that have it; measured, and without a gate here."""
+    arguments = ["--format", "onnx,openvino", "--precision", "fp32,bf16", "--min-iou", "0", "--out", "b"]
+    assert main(["export", *arguments, "--json"]) == 0
+    variants = json.loads(capsys.readouterr().out)["variants"]
+    assert [one["id"] for one in variants] == ["onnx-fp32", "openvino-fp32", "openvino-bf16"]
+    fp32, bf16 = variants[1:]
+    assert bf16["parity"]["embedding_relative_error"] > 10 * fp32["parity"]["embedding_relative_error"]
+    assert any("decoder" in line for line in bf16["higher_precision_ops"])
+    sizes = [sum(file["bytes"] for file in one["files"]) for one in (fp32, bf16)]
+    assert sizes[1] < 0.55 * sizes[0]
+    sam = sam_edge.load("b", "openvino", precision="bf16")
+    image = np.zeros((240, 320, 3), np.uint8)
+    embedding = sam.encode(image)
+    exact = sam_edge.load("b", "openvino", precision="fp32")
+    ours, theirs = (one.predict(embedding, [(100, 100)], [1]).low_res_logits for one in (sam, exact))
+    assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
+
+
 def test_calibration_folders_without_pictures(capsys, tmp_path):
     refused(capsys, ["--precision", "int8", "--calib", tmp_path / "none", "--out", "b"], "is not a folder")
     (tmp_path / "empty").mkdir()
@@ -58,6 +88,8 @@ def test_a_full_disk_leaves_nothing(capsys, monkeypatch):
     ("arguments", "says"),
     [
         (["--w8a8"], "--w8a8 needs --format coreml"),
+        (["--precision", "fp32,bf16"], "--precision bf16 is of OpenVINO; add openvino to --format"),
+        (["--format", "coreml,openvino", "--precision", "bf16"], "give another one for the other formats"),
         (["--format", "coreml", "--precision", "int8", "--w8a8", "--ios", "16"], "--ios 17 or 18"),
         (["--format", "coreml", "--compat", "segment-anything"], "add onnx to --format"),
         (["--dynamic"], "add openvino to --format"),

@@ -507,6 +507,7 @@ export const schema = {
      "enum": [
       "fp32",
       "fp16",
+      "bf16",
       "int8"
      ]
     },

@@ -104,7 +104,7 @@ export interface File {
 export interface Variant {
   id: string;
   format: "onnx" | "openvino" | "coreml";
-  precision: "fp32" | "fp16" | "int8";
+  precision: "fp32" | "fp16" | "bf16" | "int8";
   opset: number | null;
   deployment_target: string | null;
   /**
