@@ -127,3 +127,12 @@ def test_one_stage_without_the_other_is_refused(toy_copy, part):
     toy.rewrite_manifest(toy_copy, lambda manifest: manifest["variants"][0].pop(part))
     with pytest.raises(SamEdgeError, match="alone"):
         load(toy_copy)
+
+
+def test_an_upscaler_that_asks_for_what_the_scorer_does_not_make(toy_copy):
+    name = ("variants", 0, "scorer", "outputs", 1, "name"), "something"
+    toy.rewrite_manifest(toy_copy, lambda manifest: manifest.update(changed(manifest, *name)))
+    with load(toy_copy) as sam:
+        embedding = sam.encode(toy.picture())
+        with pytest.raises(SamEdgeError, match="image_tokens"):
+            list(sam.candidates(embedding, np.array([[40.0, 24.0]]), 1e-6))
