@@ -87,20 +87,23 @@ def _bands(kind: _Filter, old: int, new: int, start: int, stop: int, channels: i
     width = max(2, min(16, round(16 * new / old)))
     firsts, weights = _taps(kind, old, new, start, stop)
     weights /= 1 << _PRECISION_BITS
-    count = weights.shape[1]
+    count, outputs = weights.shape[1], np.arange(stop - start)
+    lows = outputs[::width]
+    # They never fall, so that a band's inputs start with its first output's and end with its last one's.
+    begins, ends = firsts[lows], firsts[np.minimum(lows + width, stop - start) - 1] + count
+    matrices = np.zeros((len(lows), (ends - begins).max(), channels, width, channels))
+    band, column = np.divmod(outputs, width)
+    row = firsts - begins[band] + np.arange(count)[:, None]
+    for channel in range(channels):
+        matrices[band, row, channel, column, channel] = weights.T
+    # Of the last outputs, sources beyond the image are left out: their weights are 0.
+    ends = np.minimum(ends, old)
     bands = []
-    for low in range(0, stop - start, width):
-        starts = firsts[low : low + width]
-        first, end, new_here = starts.min(), starts.max() + count, len(starts)
-        matrix = np.zeros((end - first, channels, new_here, channels))
-        rows = starts - first + np.arange(count)[:, None]
-        for channel in range(channels):
-            matrix[rows, channel, np.arange(new_here), channel] = weights[low : low + width].T
-        # Of the last outputs, sources beyond the image are left out: their weights are 0.
-        last = min(end, old)
-        edges = (channels * np.array([low, low + new_here, first, last])).tolist()
-        inside = matrix[: last - first].reshape(-1, new_here * channels)
-        bands.append(_Band(edges[0], edges[1], edges[2], edges[3], inside))
+    for low, first, last, matrix in zip(lows.tolist(), begins.tolist(), ends.tolist(), matrices, strict=True):
+        here = min(width, stop - start - low)
+        inside = matrix[: last - first, :, :here].reshape(channels * (last - first), channels * here)
+        edges = (channels * low, channels * (low + here), channels * first, channels * last)
+        bands.append(_Band(*edges, inside))
     return bands
 
 
@@ -121,10 +124,12 @@ def _resized(
         bands = _bands(kind, old_width, width, left, left + columns, channels)
         step = min(_ROWS, max(1, ONE_THREAD // max(band.weights.size for band in bands)))
         wide = np.empty((old_height, columns * channels), np.uint8)
-        buffer = np.empty((step, columns * channels))
+        # Memory that is asked for once: a system hands out large arrays page by page.
+        floats, buffer = np.empty((step, flat.shape[1])), np.empty((step, columns * channels))
         for low in range(0, old_height, step):
-            part = flat[low : low + step].astype(np.float64)
-            sums = buffer[: len(part)]
+            rows_here = flat[low : low + step]
+            part, sums = floats[: len(rows_here)], buffer[: len(rows_here)]
+            part[...] = rows_here
             for c in bands:
                 np.matmul(part[:, c.first : c.last], c.weights, out=sums[:, c.start : c.stop])
             wide[low : low + step] = _rounded(sums, kind)

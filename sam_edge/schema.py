@@ -44,7 +44,7 @@ def validate(
         raise ValueError(f"{where} should be {schema['const']!r}, not {value!r:.60}")
     if "enum" in schema and value not in schema["enum"]:
         raise ValueError(f"{where} should be one of {schema['enum']}, not {value!r:.60}")
-    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+    if "pattern" in schema and isinstance(value, str) and not re.search(schema["pattern"], value):
         raise ValueError(f"{where} should match {schema['pattern']}, not {value!r:.60}")
     if _is(value, "number") and value < schema.get("minimum", value):
         raise ValueError(f"{where} should be at least {schema['minimum']}, not {value}")

@@ -2,7 +2,7 @@
 
 An entry is a folder, named by a hash of the graph's bytes and of everything that its contents depend on: the
 runtime and its version, the device, the processor. Beside the runtime's own files it has `entry.json` with
-the SHA-256 of each. It is written to a temporary sibling and renamed when whole, so that any number of
+the checksum of each. It is written to a temporary sibling and renamed when whole, so that any number of
 processes may share a directory; it is checked before use, and one that was damaged, cut short or put there by
 something else is thrown away and made again. Whoever can write the directory can choose what is computed:
 give it the permissions of the program itself.
@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -26,7 +27,6 @@ from .errors import OutputError, SamEdgeWarning
 _SIDECAR = "entry.json"
 # Of what is not yet, or no longer, an entry.
 _PREFIX = ".sam-edge-"
-_SEGMENT = 1 << 24
 # What a killed process left half-written is removed after so many seconds.
 _STALE = 24 * 3600.0
 
@@ -74,7 +74,7 @@ class Warm:
             self._sweep()
             partial = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}partial.", dir=self._directory))
             write(partial)
-            files = {name: digest(partial / name) for name in _files(partial)}
+            files = {name: checksum(partial / name) for name in _files(partial)}
             sidecar = {"graph": self._graph, "facts": list(facts), "files": files}
             (partial / _SIDECAR).write_text(json.dumps(sidecar, indent=1), "utf-8")
             try:
@@ -120,7 +120,7 @@ class Warm:
                 sidecar["graph"] == self._graph
                 and sidecar["facts"] == list(facts)
                 and sorted(files) == _files(folder)
-                and all(digest(folder / name) == expected for name, expected in files.items())
+                and all(checksum(folder / name) == expected for name, expected in files.items())
             )
         except Exception:  # whatever may be in a file that is not ours
             return False
@@ -174,27 +174,13 @@ class WorkingFolder:
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
-def digest(path: Path) -> str:
-    """SHA-256 over the SHA-256 of each 16 MiB of a file: on all cores, since loading waits for it."""
-    size = path.stat().st_size
-    starts = range(0, size, _SEGMENT)
-
-    def one(start: int) -> bytes:
-        found, buffer = hashlib.sha256(), memoryview(bytearray(1 << 18))
-        with path.open("rb", buffering=0) as file:
-            file.seek(start)
-            left = _SEGMENT
-            while left and (count := file.readinto(buffer[:left])):
-                found.update(buffer[:count])
-                left -= count
-        return found.digest()
-
-    if len(starts) < 2:
-        return hashlib.sha256(b"".join(map(one, starts))).hexdigest()
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
-        return hashlib.sha256(b"".join(pool.map(one, starts))).hexdigest()
+def checksum(path: Path) -> str:
+    """Size and CRC-32 of a file: they find damage, in a third of SHA-256's time, which loading waits for."""
+    found, size, buffer = 0, 0, memoryview(bytearray(1 << 18))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            found, size = zlib.crc32(buffer[:count], found), size + count
+    return f"{size}-{found:08x}"
 
 
 def graph_id(root: Path, variant: dict[str, Any], graph: str, checked: bool) -> str:

@@ -14,8 +14,8 @@ from .base import Arrays, Backend, DeviceInfo, Session, pick_device
 from .providers import CPU, NPU_SIMULATED, Provider, cpu_provider, find_providers, packages_for
 
 _OPTIMISED = "graph.ort"
-# Of a larger graph most is weights, and checking the hash of an entry takes as long as it saves.
-_WORTH_KEEPING = 64_000_000
+# Of a larger graph most is weights, and reading and checking an entry takes as long as it saves.
+_WORTH_KEEPING = 128_000_000
 # What ONNX Runtime says where it may not leave anything to the CPU and would have to.
 _NOT_WHOLE = "fallback to CPU EP has been explicitly disabled"
 # Operators that multiply matrices: MatMul, QLinearConv, FusedGemm and the like.
