@@ -46,9 +46,9 @@ def validate(
         raise ValueError(f"{where} should be one of {schema['enum']}, not {value!r:.60}")
     if "pattern" in schema and isinstance(value, str) and not re.search(schema["pattern"], value):
         raise ValueError(f"{where} should match {schema['pattern']}, not {value!r:.60}")
-    if _is(value, "number") and value < schema.get("minimum", value):
+    if "minimum" in schema and _is(value, "number") and value < schema["minimum"]:
         raise ValueError(f"{where} should be at least {schema['minimum']}, not {value}")
-    if _is(value, "number") and value > schema.get("maximum", value):
+    if "maximum" in schema and _is(value, "number") and value > schema["maximum"]:
         raise ValueError(f"{where} should be at most {schema['maximum']}, not {value}")
     if isinstance(value, list):
         if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):

@@ -83,8 +83,11 @@ def all_devices() -> list[DeviceInfo]:
 
 
 def is_here(backend: Backend, device: str = "auto") -> bool:
-    """Whether the backend's runtime is installed and has such a device."""
-    return any(one.available and one.is_meant_by(device) for one in devices_of(backend))
+    """Whether the backend's runtime is installed and has such a device; one that fails at that has not."""
+    try:
+        return backend.has(device)
+    except Exception:
+        return False
 
 
 def _installed() -> dict[str, Backend]:

@@ -143,6 +143,10 @@ class Backend:
         """Every device this backend knows, there or not, the preferred of a kind first."""
         return [DeviceInfo(self.name, "CPU", "cpu", True, "")]
 
+    def has(self, device: str) -> bool:
+        """Whether the runtime is installed and has such a device."""
+        return any(one.available and one.is_meant_by(device) for one in self.devices())
+
     def pick(self, device: str) -> DeviceInfo:
         """The device that `device` means, for `open`.
 

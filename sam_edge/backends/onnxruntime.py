@@ -50,6 +50,16 @@ class OnnxRuntime(Backend):
             return [DeviceInfo(self.name, CPU, "cpu", False, str(error))]
         return [provider.info for provider in find_providers(ort, self.name)]
 
+    def has(self, device: str) -> bool:
+        """As for every backend; of a CPU, which is always there, without looking for plugins."""
+        if device.casefold() not in ("auto", "cpu"):
+            return super().has(device)
+        try:
+            _import()
+        except BackendError:
+            return False
+        return True
+
     def open(self, path: Path, device: str, threads: int | None) -> Session:
         """Load an ONNX file on a device; "auto" is the CPU. A provider's name is a device, too.
 
