@@ -53,14 +53,16 @@ def load(
             than asked for.
         precision: "fp32", "fp16", "bf16", "int8", or "auto" for the most exact one there is.
         threads: threads within one operator; None leaves it to the backend.
-        check_integrity: compare every file with its sha256 first.
+        check_integrity: compare every file with its sha256 before it is read. Graphs that ONNX Runtime has in
+            `cache_dir`, where an entry is of that sha256, are not read.
         explain: print to stderr why each backend, device and variant was taken or not, a line each;
             `Sam.choices` has the same.
         cache_dir: a directory where backends keep what they compiled, so that the next process starts sooner;
             None for the environment's SAM_EDGE_CACHE, or, without it, for no such directory.
 
     Raises:
-        BundleError, IntegrityError: not a bundle, or not as exported.
+        BundleError, IntegrityError: not a bundle, or not as exported; with a cache, everything-mode may raise
+            it, too.
         BackendError, DeviceError: no such runtime or device here.
         OutputError: `cache_dir` is not a directory and cannot be made one.
     """
@@ -72,8 +74,6 @@ def load(
     chosen, variant = choose(bundle, wanted)
     if cache_dir is None:
         cache_dir = os.environ.get(CACHE_VARIABLE) or None
-    if check_integrity:
-        bundle.check_files(variant)
     return _load(bundle, variant, chosen, wanted, threads, check_integrity, cache_dir)
 
 
@@ -112,11 +112,22 @@ def _load(
     if threads is not None and threads < 1:
         raise BackendError(f"threads is {threads}; expected 1 or more, or none for the backend's choice")
 
+    lock, unchecked = threading.Lock(), [variant] if checked else []
+
+    def check() -> None:
+        with lock:
+            if unchecked:
+                bundle.check_files(variant)
+                unchecked.clear()
+
     def opened(entry: dict[str, Any], graph: str, checked: bool = checked) -> Session:
-        if cache_dir is None or is_whole(variant, wanted.device):
+        cached = cache_dir is not None and not is_whole(variant, wanted.device)
+        if not (cached and backend.checks_warm):
+            check()
+        if cache_dir is None or not cached:
             return open_graph(bundle, variant, entry[graph]["path"], backend, wanted.device, threads)
         path = bundle.path / entry[graph]["path"]
-        warm = Warm(Path(cache_dir), graph_id(bundle.path, entry, graph, checked))
+        warm = Warm(Path(cache_dir), graph_id(bundle.path, entry, graph, checked), check)
         return backend.open_warm(path, wanted.device, threads, warm)
 
     def opened_clip() -> Clip:

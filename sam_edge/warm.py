@@ -34,8 +34,8 @@ _STALE = 24 * 3600.0
 class Warm:
     """The entries of one graph."""
 
-    def __init__(self, directory: Path, graph: str) -> None:
-        """`graph` identifies the graph's bytes.
+    def __init__(self, directory: Path, graph: str, check: Callable[[], None] = lambda: None) -> None:
+        """`graph` identifies the graph's bytes; `check` is for who reads them: whether they are as exported.
 
         Raises:
             OutputError: `directory` is not there and cannot be made.
@@ -48,6 +48,7 @@ class Warm:
             ) from error
         self._directory = directory
         self._graph = graph
+        self.check = check
 
     def find(self, *facts: str) -> Path | None:
         """The folder kept under these facts, its files as they were written; None where there is none."""

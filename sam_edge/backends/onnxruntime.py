@@ -41,6 +41,7 @@ class OnnxRuntime(Backend):
     name = "onnxruntime"
     formats = ("onnx",)
     opens_together = True
+    checks_warm = True
 
     def devices(self) -> list[DeviceInfo]:
         """Every execution provider here or known to sam-edge, with the package that would add it."""
@@ -98,6 +99,8 @@ class OnnxRuntime(Backend):
     ) -> Session:
         ort = _import()
         provider = self._pick(ort, device)
+        if warm is not None and provider.name != CPU:
+            warm.check()
         if provider.runs_on == NPU_SIMULATED:
             # Imports much that nothing else needs.
             from .isolated import open_isolated
@@ -243,7 +246,10 @@ def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm
     provider = cpu_provider("onnxruntime")
     if warm is not None and _bytes(path) <= _WORTH_KEEPING:
         facts = ("onnxruntime", ort.__version__, CPU, processor())
-        folder = warm.find(*facts) or warm.keep(lambda to: _write_optimised(ort, path, to), *facts)
+        folder = warm.find(*facts)
+        if folder is None:
+            warm.check()
+            folder = warm.keep(lambda to: _write_optimised(ort, path, to), *facts)
         if folder is not None:
             ready = session_options(ort, threads)
             ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -253,6 +259,8 @@ def _on_cpu(ort: ModuleType, path: Path, options: Any, threads: int | None, warm
             except BackendError:
                 # As whole as it was written, and still of no use.
                 warm.discard(*facts)
+    if warm is not None:
+        warm.check()
     session = _start(ort, path, options, provider)
     placement = _placement(session)
     _check(session, placement, provider, path)

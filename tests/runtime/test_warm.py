@@ -217,6 +217,36 @@ def test_a_changed_bundle_is_another(both, tmp_path):
     assert same(answer(bundle, **unchecked), answer(bundle, check_integrity=False))
 
 
+def test_graphs_that_are_in_the_cache_are_neither_read_nor_compared(both, tmp_path):
+    """And every other file is compared before it is read: those of everything-mode later."""
+    bundle = Path(shutil.copytree(both, tmp_path / "bundle"))
+    cache = tmp_path / "cache"
+    before = answer(bundle, cache_dir=cache)
+    (bundle / "onnx-fp32/encoder.onnx").write_bytes(b"damaged")
+    assert same(answer(bundle, cache_dir=cache), before)
+    with load(bundle, cache_dir=cache) as sam:
+        embedding = sam.encode(toy.picture())
+        with pytest.raises(sam_edge.IntegrityError, match=r"encoder\.onnx is not the file"):
+            list(sam.candidates(embedding, np.array([[40.0, 24.0]]), 1e-6))
+    with pytest.raises(sam_edge.IntegrityError):
+        load(bundle)
+    with pytest.raises(sam_edge.IntegrityError):
+        load(bundle, cache_dir=tmp_path / "another")
+    for entry in cache.iterdir():
+        damage(entry, "flipped")
+    with pytest.raises(sam_edge.IntegrityError):
+        load(bundle, cache_dir=cache)
+
+
+def test_openvino_reads_graphs_and_so_compares_them(both, tmp_path):
+    bundle = Path(shutil.copytree(both, tmp_path / "bundle"))
+    cache = tmp_path / "cache"
+    answer(bundle, backend="openvino", cache_dir=cache)
+    (bundle / "openvino-fp32/decoder.bin").write_bytes(b"damaged")
+    with pytest.raises(sam_edge.IntegrityError):
+        load(bundle, backend="openvino", cache_dir=cache)
+
+
 def _process(bundle, cache, results):
     results.put(answer(bundle, cache_dir=cache))
 
