@@ -106,8 +106,8 @@ class Backend:
 
     `has_stages`: whether it also opens a decoder's stages, for everything-mode; else the whole decoder does.
     `opens_together`: whether `open` and `open_warm` may be called from several threads at once.
-    `checks_warm`: whether `open_warm` calls `warm.check()` where it reads the graph, and not where an entry will
-    do; else all files are compared before it is called.
+    `checks_warm`: whether `open_warm` calls `warm.check()` where it reads the graph, and not where an entry
+    will do; else all files are compared before it is called.
     """
 
     name: str
