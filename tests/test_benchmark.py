@@ -8,11 +8,13 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.ndimage import distance_transform_cdt
+from torch.nn import functional
 
 from sam_edge import load
 from sam_edge.benchmarks import machine
@@ -369,7 +371,23 @@ def test_the_middle_is_as_far_inside_as_any(seed):
     assert mask[y, x] and depth[y, x] == depth.max()
 
 
-@pytest.mark.parametrize(("kind", "least"), [("pytorch-fp32", 0.999), ("pytorch-bf16", 0.95)])
+def bf16_is_right():
+    """Whether PyTorch computes a convolution of the embedded model rightly in BF16: with AMX, oneDNN does not."""
+    rng = np.random.default_rng(0)
+    image, weight = (torch.from_numpy(rng.normal(size=s)) for s in ((1, 24, 80, 80), (64, 24, 4, 4)))
+    exact, found = (
+        functional.conv2d(image.to(kind), weight.to(kind), stride=4).double()
+        for kind in (torch.float32, torch.bfloat16)
+    )
+    return bool((found - exact).norm() < 0.1 * exact.norm())
+
+
+RIGHT = pytest.mark.skipif(not bf16_is_right(), reason="on this CPU, PyTorch's BF16 convolutions are wrong")
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [("pytorch-fp32", 0.999), pytest.param("pytorch-bf16", 0.95, marks=RIGHT)]
+)
 def test_the_reference_is_a_row_like_any_other(exported, kind, least):
     bundle = open_bundle(exported)
     backend = PyTorch(kind, EMBEDDED, 320)
