@@ -372,7 +372,7 @@ def test_the_middle_is_as_far_inside_as_any(seed):
 
 
 def bf16_is_right():
-    """Whether PyTorch computes a convolution of the embedded model rightly in BF16: with AMX, oneDNN does not."""
+    """Whether PyTorch computes a convolution as the embedded model has one: with AMX, oneDNN does not."""
     rng = np.random.default_rng(0)
     image, weight = (torch.from_numpy(rng.normal(size=s)) for s in ((1, 24, 80, 80), (64, 24, 4, 4)))
     exact, found = (
