@@ -3,9 +3,8 @@
 A product reads its input through a QuantizeLinear and a DequantizeLinear, one scale a tensor; its weights are
 stored in INT8, one scale an output channel, and read through a DequantizeLinear. Weights of what is computed
 in float are read through a Cast and a Mul: those ONNX Runtime makes when it loads a graph, where it keeps a
-DequantizeLinear for each run. What rounding the weights
-moves the product by on average is taken off its bias (Nagel et al., "Data-Free Quantization Through Weight
-Equalization and Bias Correction", ICCV 2019).
+DequantizeLinear for each run. What rounding the weights moves the product by on average is taken off its bias
+(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019).
 """
 
 from __future__ import annotations
