@@ -12,9 +12,13 @@ can be moved onto the few tokens; with X the image tokens, for each head:
 - image to tokens, outputs: (A v) Wo = A (v Wo).
 
 The upscaling's transposed convolutions, whose kernels are as wide as their strides, are matrix products with
-the pixels shuffled behind them; here they are shuffled once, at the end, when four masks are left of 32
-channels. What stays between is one row per pixel, which norms and products like best. The hypernetworks of
-the four masks are computed at once.
+the pixels shuffled behind them. Here each is two products, for the upper pixels and for the lower: a line of
+pixels comes out as it stands in the mask, and only whole lines are put in order, at the end, when four masks
+are left of 32 channels. What stays between is one row per pixel, which norms and products like best. The
+hypernetworks of the four masks are computed at once.
+
+A mask prompt's last convolution, of kernel 1, is a product too; its bias and `no_mask_embed` are one more
+column of its weights, so that whether there is a mask is decided on the prompt's few channels.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ from torch.nn import functional as F
 
 from .reference.mask_decoder import Attention, MaskDecoder
 from .reference.model import SamModel
+from .reference.prompt_encoder import PromptEncoder
 
-# Image tokens upscaled at a time: 2 MB of the last, widest rows of a prompt.
+# Image tokens upscaled at a time, in whole lines: 2 MB of the last, widest rows of a prompt.
 STEP = 1024
 
 
@@ -106,40 +111,53 @@ class Upscaler(nn.Module):
     """SAM's `output_upscaling` and its product with the masks' weights, of rows: one for each pixel.
 
     `width` is that of the image's tokens. Of their lines it takes any number, the upper ones say. Of `step`
-    tokens at a time, what is made stays in the processor's cache; all are taken at once where it is None.
+    tokens at a time, whole lines of them, what is made stays in the processor's cache; all are taken at once
+    where it is None.
     """
 
     def __init__(self, upscaling: nn.Sequential, width: int) -> None:
         super().__init__()
         self.width = width
-        self.step: int | None = STEP
+        self.step: int | None = max(STEP // width, 1) * width
         layers: Any = upscaling
         first, self.norm, _, second, _ = layers
-        self.first, self.second = _as_linear(first), _as_linear(second)
+        self.first, self.second = LineProducts(first), LineProducts(second)
 
     def forward(self, image_tokens: Tensor, mask_weights: Tensor) -> Tensor:
         """(N, h * w, dim) after the transformer, (N, M, dim / 8) -> low_res_masks (N, M, 4h, 4w)."""
+        some = torch.split(image_tokens, self.step, 1) if self.step else (image_tokens,)
+        masks = [self._masks(tokens, mask_weights) for tokens in some]
+        return torch.cat(masks, 2) if len(masks) > 1 else masks[0]
+
+    def _masks(self, image_tokens: Tensor, mask_weights: Tensor) -> Tensor:
+        """The same, of some lines."""
         n, tokens, _ = image_tokens.shape
         norm: Any = self.norm
         width = norm.weight.shape
-        found = []
-        for some in torch.split(image_tokens, self.step, 1) if self.step else (image_tokens,):
-            x = self.first(some).reshape(n, 4 * some.shape[1], *width)
-            x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
-            rows = F.gelu(self.second(x).reshape(n, 16 * some.shape[1], -1))
-            found.append(mask_weights @ rows.transpose(1, 2))
-        rows = torch.cat(found, 2) if len(found) > 1 else found[0]
-        return shuffle(rows, tokens // self.width, self.width)
+        x = self.first(image_tokens[:, None]).reshape(n, 2, 1, 2 * tokens, *width)
+        x = F.gelu(F.layer_norm(x, width, norm.weight, norm.bias, norm.eps))
+        rows = F.gelu(self.second(x).reshape(n, 2, 2, 4 * tokens, -1))
+        pixels = mask_weights[:, None, None] @ rows.transpose(3, 4)
+        lines = pixels.reshape(n, 4, -1, tokens // self.width, 4 * self.width)
+        return lines.permute(0, 2, 3, 1, 4).reshape(n, mask_weights.shape[1], -1, 4 * self.width)
 
 
-def _as_linear(convolution: nn.ConvTranspose2d) -> nn.Linear:
-    """A transposed convolution of kernel 2 and stride 2: for each of the four pixels, the channels."""
-    weight, bias = convolution.weight, convolution.bias
-    assert bias is not None
-    linear = nn.Linear(weight.shape[0], 4 * weight.shape[1])
-    linear.weight.data = weight.detach().permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous()
-    linear.bias.data = bias.detach().repeat(4)
-    return linear
+class LineProducts(nn.Module):
+    """A transposed convolution of kernel 2 and stride 2, as a product for each of the two lines of pixels."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, convolution: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        weight, bias = convolution.weight.detach(), convolution.bias
+        assert bias is not None
+        self.register_buffer("weight", weight.permute(2, 0, 3, 1).flatten(2).contiguous())
+        self.register_buffer("bias", bias.detach().repeat(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 1, P, channels) -> (..., 2, P, 2 * channels made)."""
+        return x @ self.weight + self.bias
 
 
 class Hypernetworks(nn.Module):
@@ -166,11 +184,19 @@ class Hypernetworks(nn.Module):
         return x.transpose(0, 1)
 
 
-def shuffle(rows: Tensor, height: int, width: int) -> Tensor:
-    """(N, M, 16 * height * width), as `Upscaler` orders pixels -> (N, M, 4 * height, 4 * width)."""
-    n, masks, _ = rows.shape
-    pixels = rows.reshape(-1, width, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return pixels.reshape(n, masks, 4 * height, 4 * width)
+class ProductPromptEncoder(PromptEncoder):
+    """`PromptEncoder` whose masks are a product of two, with a column for all that is added."""
+
+    def embed_masks(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
+        """As `PromptEncoder.embed_masks`."""
+        layers: Any = self.mask_downscaling
+        last, has_mask = layers[-1], has_mask_input[:, None, None]
+        downscaled = layers[:-1](mask_input)
+        values = downscaled.flatten(2) * has_mask
+        values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+        added = has_mask * last.bias[:, None] + (1 - has_mask) * self.no_mask_embed.weight[:, :, None]
+        weights = torch.cat([last.weight.flatten(1).expand(added.shape[0], -1, -1), added], dim=2)
+        return (weights @ values).reshape(-1, last.out_channels, *downscaled.shape[2:])
 
 
 class RowMaskDecoder(MaskDecoder):
@@ -206,6 +232,8 @@ def reassociate(sam: SamModel) -> SamModel:
         networks = Hypernetworks(decoder.output_hypernetworks_mlps)
         decoder.output_hypernetworks_mlps = networks  # type: ignore[assignment]
         decoder.__class__ = RowMaskDecoder
+        copied.prompt_encoder = copy.copy(sam.prompt_encoder)
+        copied.prompt_encoder.__class__ = ProductPromptEncoder
     copied.mask_decoder = decoder
     return copied.requires_grad_(False)
 
