@@ -125,20 +125,29 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, dim * mlp_ratio)
 
     def _windowed(self, x: Tensor) -> Tensor:
-        _, height, width, dim = x.shape
+        batch, height, width, dim = x.shape
         pad_h, pad_w = -height % self.window, -width % self.window
         # Ahead of the norm, unlike SAM's: padded tokens are the norm's bias and take part in attention.
-        windows = window_partition(F.pad(x, (0, 0, 0, pad_w, 0, pad_h)), self.window)
+        lines = F.pad(x.flatten(2), (0, pad_w * dim, 0, pad_h))
+        windows = window_partition(lines.reshape(batch, height + pad_h, width + pad_w, dim), self.window)
         attended = self.attn(windows.flatten(1, 2))
         windows = attended.reshape(-1, self.window, self.window, dim)
-        return window_merge(windows, self.window, height + pad_h, width + pad_w)[:, :height, :width]
+        lines = window_merge(windows, self.window, height + pad_h, width + pad_w).flatten(2)
+        return lines[:, :height, : width * dim].reshape(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W)."""
-        tokens = x.permute(0, 2, 3, 1)
-        tokens = tokens + (self._windowed(tokens) if self.window else self.attn(tokens))
-        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
+        # OpenVINO keeps what has four axes in the order that convolutions like, and has to reorder it, and
+        # back, for everything else. Of three axes, tokens are rows.
+        image = x.permute(0, 2, 3, 1)
+        tokens, shape = image.flatten(1, 2), image.shape
+        image = tokens.reshape(shape)
+        attended = self._windowed(image) if self.window else self.attn(image)
+        tokens = tokens + attended.flatten(1, 2)
+        x = self.local_conv(tokens.reshape(shape).permute(0, 3, 1, 2))
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = tokens + self.mlp(tokens)
+        return tokens.reshape(shape).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
