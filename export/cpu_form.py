@@ -70,15 +70,17 @@ class Projections(nn.Module):
         proj: (dim -> dim).
         heads: of the attention.
         padding: (dim,) the token that padding is, ahead of `qkv`.
+        scale: of the queries that `qkv` gives.
     """
 
-    def __init__(self, qkv: nn.Linear, proj: nn.Linear, heads: int, padding: Tensor) -> None:
+    def __init__(
+        self, qkv: nn.Linear, proj: nn.Linear, heads: int, padding: Tensor, scale: float = 1.0
+    ) -> None:
         super().__init__()
         dim = qkv.in_features
         self.heads = heads
         weights = qkv.weight.detach().double().reshape(3, dim, dim)
         biases = qkv.bias.detach().double().reshape(3, dim)
-        scale = (dim // heads) ** -0.5
         padding = padding.double()
         # What padding gives is taken off every token's keys and values.
         key_bias, value_bias = -weights[1] @ padding, -weights[2] @ padding
@@ -223,7 +225,7 @@ def _vit_attention(block: image_encoder_vit.Block, chunk_mb: float) -> nn.Module
     attention = block.attn
     # Padded behind the norm.
     nothing = torch.zeros(attention.qkv.in_features)
-    projections = Projections(attention.qkv, attention.proj, attention.num_heads, nothing)
+    projections = Projections(attention.qkv, attention.proj, attention.num_heads, nothing, attention.scale)
     positions = RelativePositions(attention, attention.scale)
     if block.window:
         return WindowedAttention(nn.Identity(), projections, positions, block.window, chunk_mb)

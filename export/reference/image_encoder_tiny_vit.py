@@ -43,15 +43,14 @@ class PatchMerging(nn.Module):
         return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
 
 
-def attend(qkv: Tensor, bias: Tensor) -> Tensor:
-    """(3, B, heads, n, width) queries, keys and values and (heads, n, n) -> (B, n, heads * width)."""
-    q, k, v = qkv.unbind(0)
-    weights = torch.softmax((q * q.shape[3] ** -0.5) @ k.transpose(2, 3) + bias, dim=-1)
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """(B, heads, n, width) scaled queries, keys and values, (heads, n, n) -> (B, n, heads * width)."""
+    weights = torch.softmax(q @ k.transpose(2, 3) + bias, dim=-1)
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
 class FusedAttention(nn.Module):
-    """`Attention` with its biases written out, and the rows of `qkv` sorted into queries, keys and values."""
+    """`Attention` with its biases written out; its `qkv` gives scaled queries, then keys, then values."""
 
     bias: Tensor
 
@@ -65,7 +64,7 @@ class FusedAttention(nn.Module):
         """(B, n, dim) -> (B, n, dim)."""
         batch, tokens, dim = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        return self.proj(attend(qkv.permute(2, 0, 3, 1, 4), self.bias))
+        return self.proj(attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), self.bias))
 
 
 class Attention(nn.Module):
@@ -75,6 +74,7 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.size = size
+        self.scale = (dim // num_heads) ** -0.5
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -91,13 +91,17 @@ class Attention(nn.Module):
         """(B, n, dim) -> (B, n, dim)."""
         batch, tokens, dim = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, tokens, self.num_heads, 3, dim // self.num_heads)
-        return self.proj(attend(qkv.permute(3, 0, 2, 1, 4), self.bias()))
+        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)
+        return self.proj(attend(q * self.scale, k, v, self.bias()))
 
     def fuse(self) -> FusedAttention:
         """The same function in the order of SAM's attention."""
         rows = torch.arange(self.qkv.out_features).reshape(self.num_heads, 3, -1).transpose(0, 1).flatten()
         qkv = nn.Linear(self.qkv.in_features, self.qkv.out_features)
         qkv.weight.data, qkv.bias.data = self.qkv.weight[rows].detach(), self.qkv.bias[rows].detach()
+        queries = slice(qkv.in_features)
+        qkv.weight.data[queries] *= self.scale
+        qkv.bias.data[queries] *= self.scale
         return FusedAttention(self.norm, qkv, self.proj, self.bias().detach())
 
 
@@ -125,6 +129,7 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, dim * mlp_ratio)
 
     def _windowed(self, x: Tensor) -> Tensor:
+        """(B, H, W, dim) -> (B, H, W * dim)."""
         batch, height, width, dim = x.shape
         pad_h, pad_w = -height % self.window, -width % self.window
         # Ahead of the norm, unlike SAM's: padded tokens are the norm's bias and take part in attention.
@@ -133,18 +138,17 @@ class Block(nn.Module):
         attended = self.attn(windows.flatten(1, 2))
         windows = attended.reshape(-1, self.window, self.window, dim)
         lines = window_merge(windows, self.window, height + pad_h, width + pad_w).flatten(2)
-        return lines[:, :height, : width * dim].reshape(x.shape)
+        return lines[:, :height, : width * dim]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W)."""
         # OpenVINO keeps what has four axes in the order that convolutions like, and has to reorder it, and
-        # back, for everything else. Of three axes, tokens are rows.
+        # back, for everything else. Of three axes, (B, H, W * dim) or (B, H * W, dim), tokens are rows.
         image = x.permute(0, 2, 3, 1)
-        tokens, shape = image.flatten(1, 2), image.shape
-        image = tokens.reshape(shape)
-        attended = self._windowed(image) if self.window else self.attn(image)
-        tokens = tokens + attended.flatten(1, 2)
-        x = self.local_conv(tokens.reshape(shape).permute(0, 3, 1, 2))
+        shape, lines = image.shape, image.flatten(2)
+        image = lines.reshape(shape)
+        lines = lines + (self._windowed(image) if self.window else self.attn(image).flatten(2))
+        x = self.local_conv(lines.reshape(shape).permute(0, 3, 1, 2))
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
         tokens = tokens + self.mlp(tokens)
         return tokens.reshape(shape).permute(0, 3, 1, 2)
