@@ -56,12 +56,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, dim = x.shape
         tokens = height * width
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        qkv = self.qkv(x.flatten(1, 2)).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         step = QUERY_ROWS if self.size > 2 * QUERY_ROWS else self.size
         parts = [self._rows(q, k, v, top, min(step, self.size - top)) for top in range(0, self.size, step)]
         out = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        return self.proj(out.transpose(1, 2).reshape(batch, height, width, dim))
+        return self.proj(out.transpose(1, 2).flatten(2)).reshape(x.shape)
 
 
 def window_partition(x: Tensor, window: int) -> Tensor:
@@ -93,17 +93,20 @@ class Block(nn.Module):
         self.mlp = MLPBlock(dim, mlp_dim)
 
     def _windowed(self, x: Tensor) -> Tensor:
-        _, height, width, _ = x.shape
+        batch, height, width, dim = x.shape
         pad_h, pad_w = -height % self.window, -width % self.window
-        padded = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-        attended = self.attn(window_partition(padded, self.window))
-        merged = window_merge(attended, self.window, height + pad_h, width + pad_w)
-        return merged[:, :height, :width]
+        lines = F.pad(x.flatten(2), (0, pad_w * dim, 0, pad_h))
+        windows = window_partition(lines.reshape(batch, height + pad_h, width + pad_w, dim), self.window)
+        lines = window_merge(self.attn(windows), self.window, height + pad_h, width + pad_w).flatten(2)
+        return lines[:, :height, : width * dim].reshape(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        x = x + (self._windowed(normed) if self.window else self.attn(normed))
-        return x + self.mlp(self.norm2(x))
+        """(B, H, W, dim) -> (B, H, W, dim)."""
+        # OpenVINO reorders what has four axes, for all but convolutions; of three axes, tokens are rows.
+        shape, tokens = x.shape, x.flatten(1, 2)
+        normed = self.norm1(tokens).reshape(shape)
+        tokens = tokens + (self._windowed(normed) if self.window else self.attn(normed)).flatten(1, 2)
+        return (tokens + self.mlp(self.norm2(tokens))).reshape(shape)
 
 
 class PatchEmbed(nn.Module):
