@@ -1,21 +1,25 @@
-"""`segment_anything` 1.0 as it is published, with stand-ins for what it takes from a torchvision that is not
-there. The package and Pillow are in the `dev` extra.
+"""`segment_anything` 1.0 and MobileSAM as they are published, with stand-ins for what they take from packages
+that are not there. Both and Pillow are in the `dev` extra.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from sam_edge.errors import CheckpointError
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
+from sam_edge.export.checkpoint import Loaded, build_reference, load_checkpoint
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE, Model
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
@@ -27,6 +31,27 @@ def published(name: str = "") -> Any:
     """A module of the package, "utils.onnx" say; or the package itself."""
     with torchvision_here():
         return importlib.import_module(f"segment_anything.{name}" if name else "segment_anything")
+
+
+def published_mobile_sam() -> Any:
+    """The package `mobile_sam` (mobilesam-mirror 1.0.0), without timm, whose helpers it trains with."""
+    helpers: dict[str, dict[str, Any]] = {
+        "": {},
+        ".models": {},
+        ".models.layers": {
+            "DropPath": nn.Identity,
+            "to_2tuple": lambda side: (side, side),
+            "trunc_normal_": nn.init.trunc_normal_,
+        },
+        ".models.registry": {"register_model": lambda model: model},
+    }
+    modules = {}
+    for key, contents in helpers.items():
+        module = ModuleType(f"timm{key}")
+        vars(module).update(contents)
+        modules[module.__name__] = module
+    with torchvision_here(), patch.dict(sys.modules, modules):
+        return importlib.import_module("mobile_sam")
 
 
 def published_sam(model: Model, image_encoder: Any = None) -> Any:
@@ -76,20 +101,32 @@ def published_sam(model: Model, image_encoder: Any = None) -> Any:
 
 
 def published_around(checkpoint: Path | None = None) -> Any:
-    """A checkpoint inside the published code: our image encoder, everything else theirs.
+    """A checkpoint inside the published code: all theirs of MobileSAM, of others the image encoder is ours.
 
     Of a family whose decoder is SAM's; None is the embedded model.
     """
     embedded = HERE / CATALOGUE[DEFAULT_MODEL].checkpoint.file
     loaded = load_checkpoint(checkpoint or embedded, None)
     ours = build_reference(loaded)
-    theirs = published_sam(loaded.model, ours.image_encoder)
+    encoder = _tiny_vit(loaded) if loaded.model.family == "mobile_sam" else ours.image_encoder
+    theirs = published_sam(loaded.model, encoder)
     state = {k: v for k, v in ours.state_dict().items() if not k.startswith("image_encoder.")}
     found = theirs.load_state_dict(state, strict=False)
     missing = [key for key in found.missing_keys if not key.startswith("image_encoder.")]
     if missing or found.unexpected_keys:
         raise CheckpointError(f"{loaded.model.name} has another decoder than SAM: {missing} are missing")
     return theirs
+
+
+def _tiny_vit(loaded: Loaded) -> nn.Module:
+    encoder: nn.Module = published_mobile_sam().sam_model_registry["vit_t"]().image_encoder
+    prefix = "image_encoder."
+    state = {k.removeprefix(prefix): v for k, v in loaded.weights.items() if k.startswith(prefix)}
+    # But for the classifier that it was trained with.
+    missing, unexpected = encoder.load_state_dict(state, strict=False)
+    assert not unexpected and all(key.split(".")[0] in ("norm_head", "head") for key in missing)
+    # In evaluation mode it keeps a copy of its biases.
+    return encoder.eval().requires_grad_(False)
 
 
 def random_image(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:

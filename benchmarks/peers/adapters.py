@@ -44,7 +44,7 @@ class SegmentAnything:
     """`segment_anything` in PyTorch, as published.
 
     A model that its registry has is the package's own throughout. Of another, whose decoder is SAM's, the
-    image encoder is sam-edge's reference, and all else the package's.
+    image encoder is MobileSAM's as published, or else sam-edge's reference, and all else the package's.
     """
 
     def __init__(self, model: dict[str, Any], threads: int) -> None:

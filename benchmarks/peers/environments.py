@@ -56,8 +56,8 @@ ENVIRONMENTS = {
         Environment(
             "segment_anything",
             [[*_TORCH, "segment-anything==1.0"]],
-            # Reads the embedded model, which is no model of segment_anything.
-            beside=("safetensors==0.8.0",),
+            # Reads the embedded model, which is no model of segment_anything; and MobileSAM's image encoder.
+            beside=("safetensors==0.8.0", "mobilesam-mirror==1.0.0"),
             start=_MEND + "import segment_anything",
         ),
         Environment(
