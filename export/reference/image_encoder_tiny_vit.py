@@ -64,7 +64,8 @@ class FusedAttention(nn.Module):
         """(B, n, dim) -> (B, n, dim)."""
         batch, tokens, dim = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        return self.proj(attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), self.bias))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.proj(attend(q, k, v, self.bias))
 
 
 class Attention(nn.Module):
