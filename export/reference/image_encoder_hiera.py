@@ -39,15 +39,14 @@ class MultiScaleAttention(nn.Module):
         self.proj = nn.Linear(dim_out, dim_out)
 
     def _heads(self, x: Tensor) -> Tensor:
-        batch, height, width, dim = x.shape
-        heads = x.reshape(batch, height * width, self.num_heads, dim // self.num_heads)
-        return heads.transpose(1, 2)
+        batch, tokens, dim = x.shape
+        return x.reshape(batch, tokens, self.num_heads, dim // self.num_heads).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        """(B, H, W, dim) -> (B, n, dim_out)."""
+        q, k, v = self.qkv(x.flatten(1, 2)).chunk(3, dim=-1)
         if self.pool:
-            q = halve(q)
-        shape = q.shape
+            q = halve(q.reshape(*x.shape[:3], -1)).flatten(1, 2)
         q, k, v = self._heads(q), self._heads(k).transpose(2, 3), self._heads(v)
         q = q * self.scale
         parts = [q]
@@ -55,7 +54,7 @@ class MultiScaleAttention(nn.Module):
             parts = [q[:, :, first : first + QUERIES] for first in range(0, q.shape[2], QUERIES)]
         parts = [torch.softmax(part @ k, dim=-1) @ v for part in parts]
         out = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
-        return self.proj(out.transpose(1, 2).reshape(shape))
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 class MultiScaleBlock(nn.Module):
@@ -71,19 +70,30 @@ class MultiScaleBlock(nn.Module):
         self.mlp = MLPBlock(dim_out, dim_out * mlp_ratio)
 
     def _windowed(self, x: Tensor) -> Tensor:
-        _, height, width, _ = x.shape
+        """(B, H, W, dim) -> (B, n, dim_out)."""
+        batch, height, width, dim = x.shape
         down = 2 if self.attn.pool else 1
         high, wide = height + -height % self.window, width + -width % self.window
-        padded = F.pad(x, (0, 0, 0, wide - width, 0, high - height))
-        attended = self.attn(window_partition(padded, self.window))
-        merged = window_merge(attended, self.window // down, high // down, wide // down)
-        return merged[:, : height // down, : width // down]
+        lines = F.pad(x.flatten(2), (0, (wide - width) * dim, 0, high - height))
+        attended = self.attn(window_partition(lines.reshape(batch, high, wide, dim), self.window))
+        dim, side = attended.shape[2], self.window // down
+        windows = attended.reshape(-1, side, side, dim)
+        lines = window_merge(windows, side, high // down, wide // down).flatten(2)
+        return lines[:, : height // down, : width // down * dim].reshape(batch, -1, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        shortcut = x if self.proj is None else halve(self.proj(normed))
-        x = shortcut + (self._windowed(normed) if self.window else self.attn(normed))
-        return x + self.mlp(self.norm2(x))
+        """(B, H, W, dim) -> the same; with `pool` (B, H / 2, W / 2, dim_out)."""
+        # As for SAM's ViT: tokens of three axes are rows, which OpenVINO need not reorder.
+        batch, height, width, _ = x.shape
+        down = 2 if self.attn.pool else 1
+        tokens = x.flatten(1, 2)
+        normed = self.norm1(tokens)
+        if self.proj is not None:
+            tokens = halve(self.proj(normed).reshape(batch, height, width, -1)).flatten(1, 2)
+        normed = normed.reshape(x.shape)
+        tokens = tokens + (self._windowed(normed) if self.window else self.attn(normed))
+        tokens = tokens + self.mlp(self.norm2(tokens))
+        return tokens.reshape(batch, height // down, width // down, -1)
 
 
 class Table(nn.Module):
