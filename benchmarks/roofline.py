@@ -1,4 +1,4 @@
-"""How long an ONNX encoder's operators take, and how long they would at least on this machine: its roofline.
+"""How long an encoder's operators take, and how long they would at least on this machine: its roofline.
 
     python -m sam_edge.benchmarks.roofline BUNDLE [--variant onnx-fp32] [--threads 2]
 
@@ -7,6 +7,9 @@ tensors at the rate of copying arrays of their size, in the cache or beyond (Wil
 CACM 2009). Times are ONNX Runtime's own, medians of a profile; arithmetic is counted in products and
 convolutions. Where the products' share of the sum of the bounds is below a target, no kernels can reach it:
 only fewer operators.
+
+OpenVINO says no shapes of what it fused. Of its variants the bound has products and convolutions at the rate
+of matrix products, and all else as it is.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from sam_edge.errors import SamEdgeError
 from .measure import MATMUL_SIDE, run_child
 
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "FusedConv")
+OPENVINO_PRODUCTS = ("FullyConnected", "MatMul", "Convolution")
 RENAMED, PARTS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten"), ("Slice", "Split", "Gather")
 # Megabytes of arrays whose copying is measured.
 SIZES = (1, 4, 16, 64, 256)
@@ -76,6 +80,46 @@ def profile(path: Path, threads: int, runs: int) -> dict[str, list[dict[str, Any
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             found[event["name"]].append(event)
     return {name: of_one[2:] for name, of_one in found.items()}
+
+
+def openvino_profile(path: Path, threads: int, runs: int) -> dict[str, Kind]:
+    """OpenVINO's operators of the encoder `path` by their kind, as it names them: how many, milliseconds."""
+    import openvino
+
+    core = openvino.Core()
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
+    compiled = core.compile_model(path, "CPU", {**config, "INFERENCE_NUM_THREADS": threads})
+    request = compiled.create_infer_request()
+    image = np.random.default_rng(0).normal(size=tuple(compiled.inputs[0].shape)).astype(np.float32)
+    times, names = defaultdict(list), {}
+    for run in range(runs + 2):
+        request.infer({0: image})
+        for one in request.get_profiling_info() if run >= 2 else ():
+            if one.status == openvino.ProfilingInfo.Status.EXECUTED:
+                times[one.node_name].append(1e3 * one.real_time.total_seconds())
+                names[one.node_name] = one.node_type
+    found: dict[str, Kind] = defaultdict(Kind)
+    for name, of_one in times.items():
+        found[names[name]].count += 1
+        found[names[name]].milliseconds += median(of_one)
+    return dict(sorted(found.items(), key=lambda item: -item[1].milliseconds))
+
+
+def openvino_markdown(found: dict[str, Kind], gflop: float, gflops: float) -> str:
+    """The table, and the share of the matrix products' rate that was reached and that can be."""
+    lines = ["| operator | count | ms |", "|---|---:|---:|"]
+    lines += [f"| {name} | {one.count} | {one.milliseconds:.1f} |" for name, one in found.items()]
+    total = sum(one.milliseconds for one in found.values())
+    products = sum(found[name].milliseconds for name in OPENVINO_PRODUCTS if name in found)
+    least = 1e3 * gflop / gflops
+    reached, bound = least / total, least / (least + total - products)
+    lines += [
+        f"| all | {sum(one.count for one in found.values())} | {total:.1f} |",
+        "",
+        f"Matrix products: {gflops:.0f} GFLOP/s. Of these, {reached:.2f} are reached by {gflop:.1f} GFLOP, "
+        f"and {bound:.2f} at most with what is no product.",
+    ]
+    return "\n".join(lines)
 
 
 def work(arguments: dict[str, Any]) -> tuple[float, float]:
@@ -175,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m sam_edge.benchmarks.roofline", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--variant", default="onnx-fp32", help="an ONNX one in FP32 (default: %(default)s)")
+    parser.add_argument("--variant", default="onnx-fp32", help="one in FP32 (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args(argv)
@@ -184,13 +228,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SamEdgeError("--threads and --runs are 1 or more")
         bundle = open_bundle(args.bundle)
         variant = bundle.variant(args.variant)
-        if (variant["format"], variant["precision"]) != ("onnx", "fp32"):
-            raise SamEdgeError(f"{args.variant} is not ONNX in FP32, whose operators are counted here")
+        if variant["format"] not in ("onnx", "openvino") or variant["precision"] != "fp32":
+            raise SamEdgeError(
+                f"{args.variant} is neither ONNX nor OpenVINO in FP32, whose operators are counted here"
+            )
         task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": 2.0, "threads": args.threads}
         gflops = median(run_child(task)["gflops"])
-        rates = copying(args.threads)
-        events = profile(bundle.path / variant["encoder"]["path"], args.threads, args.runs)
-        print(markdown(kinds(events, gflops, rates), gflops, rates))
+        path = bundle.path / variant["encoder"]["path"]
+        if variant["format"] == "openvino":
+            gmacs = bundle.manifest.model.get("encoder_gmacs")
+            if gmacs is None:
+                raise SamEdgeError(f"{bundle.path} does not say how many GMACs its encoder has")
+            found = openvino_profile(path, args.threads, args.runs)
+            print(openvino_markdown(found, 2 * gmacs, gflops))
+        else:
+            rates = copying(args.threads)
+            events = profile(path, args.threads, args.runs)
+            print(markdown(kinds(events, gflops, rates), gflops, rates))
     except SamEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

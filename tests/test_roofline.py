@@ -2,8 +2,9 @@
 
 import pytest
 
-from sam_edge.benchmarks.roofline import main, work
+from sam_edge.benchmarks.roofline import Kind, main, openvino_markdown, work
 from sam_edge.bundle import open_bundle
+from sam_edge.cli import main as export
 
 
 def operator(name, inputs, output):
@@ -35,6 +36,23 @@ def test_an_encoder_has_the_arithmetic_of_its_manifest(exported, capsys):
     gmacs = open_bundle(exported).manifest.model["encoder_gmacs"]
     assert float(line.split("|")[4]) == pytest.approx(2 * gmacs, rel=0.05, abs=0.06)
     assert "at most with these operators" in printed
+
+
+def test_openvinos_bound_leaves_what_is_no_product_as_it_is():
+    found = {"FullyConnected": Kind(3, 20.0), "Subgraph": Kind(5, 30.0), "Convolution": Kind(1, 10.0)}
+    printed = openvino_markdown(found, gflop=2.0, gflops=100.0)
+    assert "| all | 9 | 60.0 |" in printed
+    # 20 ms of 60, and of 20 + 30.
+    assert "0.33 are reached" in printed and "0.40 at most" in printed
+
+
+def test_openvinos_operators_are_named(tmp_path, capsys):
+    bundle = str(tmp_path / "bundle")
+    assert export(["export", "--format", "openvino", "--precision", "fp32", "--out", bundle]) == 0
+    assert main([bundle, "--variant", "openvino-fp32", "--runs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "| FullyConnected |" in printed and "| Convolution |" in printed
+    assert "at most with what is no product" in printed
 
 
 def test_other_variants_are_refused(exported, capsys):
