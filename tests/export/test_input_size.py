@@ -15,7 +15,7 @@ from transformers.models.vit.modeling_vit import ViTEmbeddings
 
 import sam_edge
 from sam_edge.benchmarks import sizes
-from sam_edge.benchmarks.published import published_sam
+from sam_edge.benchmarks.published import published_mobile_sam, published_sam
 from sam_edge.benchmarks.pytorch import PyTorch, variant_of
 from sam_edge.bundle import open_bundle
 from sam_edge.cli import main
@@ -31,7 +31,6 @@ from sam_edge.models.encoders import HieraEncoder
 from sam_edge.parity import run_parity
 from sam_edge.sam import Sam
 from tests.export.seeded import seeded_image, seeded_weights
-from tests.export.test_oracle_mobile_sam import published_code
 from tests.export.test_oracle_mobile_sam import randomise as randomise_mobile_sam
 from tests.export.test_oracles import SMALL, agree, our_decode, prompts, randomise
 
@@ -84,7 +83,7 @@ def test_a_vit_at_another_size_is_segment_anythings(size):
 
 
 def test_mobile_sam_at_another_size_is_the_published_one():
-    code, size = published_code(), 384
+    code, size = published_mobile_sam(), 384
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     sam = code.sam_model_registry["vit_t"]()
     sam.image_encoder = type(sam.image_encoder)(
