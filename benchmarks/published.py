@@ -5,12 +5,9 @@ that are not there. Both and Pillow are in the `dev` extra.
 from __future__ import annotations
 
 import importlib
-import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,7 +21,7 @@ from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE, Model
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
 
-from .torchvision_parts import torchvision_here
+from .torchvision_parts import stand_ins, torchvision_here
 
 
 def published(name: str = "") -> Any:
@@ -45,12 +42,7 @@ def published_mobile_sam() -> Any:
         },
         ".models.registry": {"register_model": lambda model: model},
     }
-    modules = {}
-    for key, contents in helpers.items():
-        module = ModuleType(f"timm{key}")
-        vars(module).update(contents)
-        modules[module.__name__] = module
-    with torchvision_here(), patch.dict(sys.modules, modules):
+    with torchvision_here(), stand_ins("timm", helpers):
         return importlib.import_module("mobile_sam")
 
 

@@ -30,6 +30,7 @@ import numpy as np
 import onnxruntime
 
 from sam_edge.backends.onnxruntime import session_options
+from sam_edge.backends.openvino import configuration
 from sam_edge.bundle import open_bundle
 from sam_edge.errors import SamEdgeError
 
@@ -84,9 +85,8 @@ def openvino_profile(path: Path, threads: int, runs: int) -> dict[str, Kind]:
     """OpenVINO's operators of the encoder `path` by their kind, as it names them: how many, milliseconds."""
     import openvino
 
-    core = openvino.Core()
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True}
-    compiled = core.compile_model(path, "CPU", {**config, "INFERENCE_NUM_THREADS": threads})
+    config = {**configuration("cpu", threads, "fp32"), "PERF_COUNT": True}
+    compiled = openvino.Core().compile_model(path, "CPU", config)
     request = compiled.create_infer_request()
     image = np.random.default_rng(0).normal(size=tuple(compiled.inputs[0].shape)).astype(np.float32)
     times, names = defaultdict(list), {}

@@ -48,6 +48,16 @@ def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
+def stand_ins(package: str, contents: dict[str, dict[str, Any]]) -> AbstractContextManager[Any]:
+    """A context in which `package` is modules that hold no more than `contents`, by what follows its name."""
+    modules = {}
+    for key, functions in contents.items():
+        module = ModuleType(f"{package}{key}")
+        vars(module).update(functions)
+        modules[module.__name__] = module
+    return patch.dict(sys.modules, modules)
+
+
 def torchvision_stand_ins() -> AbstractContextManager[Any]:
     """A context in which `import torchvision` gives the few functions above, written anew."""
     contents: dict[str, dict[str, Any]] = {
@@ -57,12 +67,7 @@ def torchvision_stand_ins() -> AbstractContextManager[Any]:
         ".transforms": {},
         ".transforms.functional": {"resize": _resize, "to_pil_image": Image.fromarray},
     }
-    modules = {}
-    for key, functions in contents.items():
-        module = ModuleType(f"torchvision{key}")
-        vars(module).update(functions)
-        modules[module.__name__] = module
-    return patch.dict(sys.modules, modules)
+    return stand_ins("torchvision", contents)
 
 
 def load_torchvision() -> str:

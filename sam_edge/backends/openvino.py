@@ -296,7 +296,7 @@ class OpenVino(Backend):
         core = openvino.Core()
         try:
             model = read_model(core, path)
-            config = _config(chosen.kind, threads, _precision(model))
+            config = configuration(chosen.kind, threads, _precision(model))
             return OpenVinoSession(core, model, chosen.name, chosen.kind, config, warm)
         except DeviceError:
             raise
@@ -328,7 +328,7 @@ def _precision(model: Any) -> str:
     return str(facts.get("precision", "fp32"))
 
 
-def _config(kind: str, threads: int | None, precision: str) -> dict[str, Any]:
+def configuration(kind: str, threads: int | None, precision: str) -> dict[str, Any]:
     """The configuration of a device.
 
     Raises:
