@@ -71,15 +71,11 @@ class MultiScaleBlock(nn.Module):
 
     def _windowed(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, n, dim_out)."""
-        batch, height, width, dim = x.shape
+        batch, height, width, _ = x.shape
         down = 2 if self.attn.pool else 1
-        high, wide = height + -height % self.window, width + -width % self.window
-        lines = F.pad(x.flatten(2), (0, (wide - width) * dim, 0, high - height))
-        attended = self.attn(window_partition(lines.reshape(batch, high, wide, dim), self.window))
-        dim, side = attended.shape[2], self.window // down
-        windows = attended.reshape(-1, side, side, dim)
-        lines = window_merge(windows, side, high // down, wide // down).flatten(2)
-        return lines[:, : height // down, : width // down * dim].reshape(batch, -1, dim)
+        attended = self.attn(window_partition(x, self.window))
+        lines = window_merge(attended, self.window // down, height // down, width // down)
+        return lines.reshape(batch, -1, attended.shape[2])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> the same; with `pool` (B, H / 2, W / 2, dim_out)."""

@@ -131,15 +131,9 @@ class Block(nn.Module):
 
     def _windowed(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W * dim)."""
-        batch, height, width, dim = x.shape
-        pad_h, pad_w = -height % self.window, -width % self.window
-        # Ahead of the norm, unlike SAM's: padded tokens are the norm's bias and take part in attention.
-        lines = F.pad(x.flatten(2), (0, pad_w * dim, 0, pad_h))
-        windows = window_partition(lines.reshape(batch, height + pad_h, width + pad_w, dim), self.window)
-        attended = self.attn(windows.flatten(1, 2))
-        windows = attended.reshape(-1, self.window, self.window, dim)
-        lines = window_merge(windows, self.window, height + pad_h, width + pad_w).flatten(2)
-        return lines[:, :height, : width * dim]
+        # Padded ahead of the norm, unlike SAM's: such tokens are the norm's bias and take part in attention.
+        attended = self.attn(window_partition(x, self.window).flatten(1, 2))
+        return window_merge(attended, self.window, *x.shape[1:3])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W)."""

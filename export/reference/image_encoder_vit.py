@@ -65,20 +65,21 @@ class Attention(nn.Module):
 
 
 def window_partition(x: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) with H and W multiples of `window` -> (B * windows, window, window, C)."""
+    """(B, H, W, C) -> (B * windows, window, window, C), with zeros where windows reach over the edge."""
     batch, height, width, dim = x.shape
-    rows, columns = height // window, width // window
-    x = x.reshape(batch * rows, window, columns, window * dim).transpose(1, 2)
+    pad_h, pad_w = -height % window, -width % window
+    lines = F.pad(x.flatten(2), (0, pad_w * dim, 0, pad_h))
+    rows, columns = (height + pad_h) // window, (width + pad_w) // window
+    x = lines.reshape(batch * rows, window, columns, window * dim).transpose(1, 2)
     return x.reshape(batch * rows * columns, window, window, dim)
 
 
 def window_merge(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """The inverse of `window_partition`."""
-    dim = windows.shape[3]
-    rows, columns = height // window, width // window
-    batch = windows.shape[0] // (rows * columns)
-    x = windows.reshape(batch * rows, columns, window, window * dim).transpose(1, 2)
-    return x.reshape(batch, height, width, dim)
+    """The inverse, in lines: (B * windows, ..., C) of all of each window's tokens -> (B, H, W * C)."""
+    dim = windows.shape[-1]
+    rows, columns = -(-height // window), -(-width // window)
+    x = windows.reshape(-1, columns, window, window * dim).transpose(1, 2)
+    return x.reshape(-1, rows * window, columns * window * dim)[:, :height, : width * dim]
 
 
 class Block(nn.Module):
@@ -93,12 +94,8 @@ class Block(nn.Module):
         self.mlp = MLPBlock(dim, mlp_dim)
 
     def _windowed(self, x: Tensor) -> Tensor:
-        batch, height, width, dim = x.shape
-        pad_h, pad_w = -height % self.window, -width % self.window
-        lines = F.pad(x.flatten(2), (0, pad_w * dim, 0, pad_h))
-        windows = window_partition(lines.reshape(batch, height + pad_h, width + pad_w, dim), self.window)
-        lines = window_merge(self.attn(windows), self.window, height + pad_h, width + pad_w).flatten(2)
-        return lines[:, :height, : width * dim].reshape(x.shape)
+        attended = self.attn(window_partition(x, self.window))
+        return window_merge(attended, self.window, *x.shape[1:3]).reshape(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
