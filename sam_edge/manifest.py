@@ -213,8 +213,7 @@ class Manifest:
 @cache
 def schema() -> dict[str, Any]:
     """The manifest's JSON schema."""
-    text = Path(__file__).with_name("manifest.schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
+    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.schema.json").read_bytes())
     return loaded
 
 

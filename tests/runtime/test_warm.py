@@ -102,6 +102,24 @@ def test_onnx_runtime_reads_the_optimised_graph(both, tmp_path, monkeypatch):
     assert all(path.is_relative_to(tmp_path) and level == off for path, level in opened)
 
 
+def test_where_nodes_run_is_said_from_the_cache_too(both, tmp_path):
+    placements = []
+    for cache in (None, tmp_path, tmp_path):
+        with load(both, backend="onnxruntime", cache_dir=cache) as sam:
+            placements.append((sam.placement, sam.compute_placement))
+    assert placements[0] == placements[1] == placements[2]
+    assert placements[2][0]["decoder"]["CPUExecutionProvider"] > 5
+
+
+def test_an_open_session_does_without_its_entry(both, tmp_path):
+    """It maps the file, which may be replaced or removed meanwhile."""
+    cold = answer(both, backend="onnxruntime")
+    answer(both, backend="onnxruntime", cache_dir=tmp_path / "cache")
+    with load(both, backend="onnxruntime", cache_dir=tmp_path / "cache") as sam:
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        assert np.array_equal(sam.predict(sam.encode(toy.picture()), POINTS).low_res_logits, cold[0])
+
+
 def test_graphs_that_are_mostly_weights_are_read_as_ever(both, tmp_path, monkeypatch):
     monkeypatch.setattr("sam_edge.backends.onnxruntime._WORTH_KEEPING", 1000)
     answer(both, cache_dir=tmp_path)
