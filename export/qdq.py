@@ -1,10 +1,12 @@
 """Quantisation in ONNX graphs: products and their weights in the form that ONNX Runtime computes in integers.
 
-A product reads its input through a QuantizeLinear and a DequantizeLinear, one scale a tensor; its weights are
-stored in INT8, one scale an output channel, and read through a DequantizeLinear. Weights of what is computed
-in float are read through a Cast and a Mul: those ONNX Runtime makes when it loads a graph, where it keeps a
-DequantizeLinear for each run. What rounding the weights moves the product by on average is taken off its bias
-(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019).
+A linear layer reads its input through a QuantizeLinear and a DequantizeLinear, one scale a tensor, and its
+weights, stored in INT8, one scale an output channel, through a DequantizeLinear. Weights of convolutions are
+stored so, too, but convolutions are computed in float: in integers, ONNX Runtime wins less time on them than
+converting what they read and make takes. Weights of what is computed in float are read through a Cast and a
+Mul: those ONNX Runtime makes when it loads a graph, where it keeps a DequantizeLinear for each run. What
+rounding the weights moves the product by on average is taken off its bias (Nagel et al., "Data-Free
+Quantization Through Weight Equalization and Bias Correction", ICCV 2019).
 """
 
 from __future__ import annotations
@@ -101,16 +103,23 @@ def quantize(
                 corrected = f"{node.name}_int8_bias"
                 _add_constants(graph, [corrected], [(before - moved).astype(np.float32)])
                 bias[0].input[bias[1]] = corrected
-            replace(node, 0, partial(_quantised, graph, values))
-            replace(node, 1, partial(_stored, graph, stored, scale, axis, signed))
+            if in_float(node):
+                replace(node, 1, partial(_restored, graph, stored, scale))
+            else:
+                replace(node, 0, partial(_quantised, graph, values))
+                replace(node, 1, partial(_stored, graph, stored, scale, axis, signed))
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
     drop_unread(graph)
-    _fold_clips(graph, folder)
-    _free_float_convolutions(graph)
     _part_biases(graph, folder)
-    _restore_at_load(graph, folder)
+
+
+def in_float(node: onnx.NodeProto) -> bool:
+    """Whether a product is computed in float, with weights of INT8: a convolution, or a Gemm with a bias
+    that is no MatMul and a sum, which ONNX Runtime would compute in float all the same."""
+    transposed = attribute(node, "transA") or attribute(node, "transB")
+    return node.op_type == "Conv" or bool(len(node.input) == 3 and transposed)
 
 
 def to_int8(
@@ -196,20 +205,21 @@ def store_weights(graph: onnx.GraphProto, names: Collection[str]) -> None:
         weight = numpy_helper.to_array(tensor)
         graph.initializer.remove(tensor)
         axes = (1,) if weight.ndim == 2 else tuple(range(weight.ndim - 1))
-        for node in reversed(_restored(graph, tensor.name, *to_int8(weight, axes))):
+        nodes = _restored(graph, *to_int8(weight, axes), tensor.name)
+        nodes[-1].output[0] = tensor.name
+        for node in reversed(nodes):
             graph.node.insert(0, node)
 
 
 def _restored(
-    graph: onnx.GraphProto, name: str, stored: NDArray[np.int8], scale: NDArray[np.float32]
+    graph: onnx.GraphProto, stored: NDArray[np.int8], scale: NDArray[np.float32], name: str
 ) -> list[onnx.NodeProto]:
-    """Nodes that make `name` of whole numbers and scales, which have all axes."""
-    inputs = [f"{name}_int8", f"{name}_int8_scale"]
+    """Nodes that make weights of whole numbers and scales, which have all axes."""
+    inputs, whole, restored = [f"{name}_int8", f"{name}_int8_scale"], f"{name}_whole", f"{name}_restored"
     _add_constants(graph, inputs, (stored, scale))
-    whole = f"{name}_whole"
     return [
         helper.make_node("Cast", inputs[:1], [whole], name=whole, to=onnx.TensorProto.FLOAT),
-        helper.make_node("Mul", [whole, inputs[1]], [name], name=name),
+        helper.make_node("Mul", [whole, inputs[1]], [restored], name=restored),
     ]
 
 
@@ -239,61 +249,6 @@ def _readers(graph: onnx.GraphProto) -> Readers:
 def attribute(node: onnx.NodeProto, name: str) -> int:
     """A node's attribute, 0 where it has none."""
     return next((int(one.i) for one in node.attribute if one.name == name), 0)
-
-
-def _fold_clips(graph: onnx.GraphProto, folder: Path) -> None:
-    """Remove each Clip (ReLU6) whose every reader quantises to a range that the Clip does not cut into.
-
-    Quantising saturates at the same values, and a product that is quantised at once runs in integers.
-    """
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    readers = _readers(graph)
-
-    def constant(name: str) -> NDArray[Any]:
-        return numpy_helper.to_array(tensors[name], str(folder))
-
-    def saturates(node: onnx.NodeProto, low: float, high: float) -> bool:
-        if node.op_type != "QuantizeLinear" or constant(node.input[1]).size != 1:
-            return False
-        scale, zero = constant(node.input[1]).item(), constant(node.input[2])
-        limits, half = np.iinfo(zero.dtype), scale / 2
-        least, most = (scale * (int(limit) - zero.item()) for limit in (limits.min, limits.max))
-        return bool(least >= low - half and most <= high + half)
-
-    replaced = {}
-    for node in [n for n in graph.node if n.op_type == "Clip" and len(n.input) == 3]:
-        low, high = (constant(name).item() for name in node.input[1:])
-        after = readers.get(node.output[0], [])
-        if after and all(saturates(reader, low, high) for reader in after):
-            replaced[node.output[0]] = node.input[0]
-            graph.node.remove(node)
-    for node in graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = replaced.get(name, name)
-
-
-def _free_float_convolutions(graph: onnx.GraphProto) -> None:
-    """Convolutions whose result is not quantised at once read what they read before quantisation.
-
-    ONNX Runtime computes them in float: rounding their input costs digits and time and wins nothing, unless
-    it lets the convolution that made it run in integers. Their weights stay in INT8.
-    """
-    made = {output: node for node in graph.node for output in node.output}
-    readers = _readers(graph)
-    for node in graph.node:
-        if node.op_type != "Conv":
-            continue
-        after = readers.get(node.output[0], [])
-        restored = made.get(node.input[0])
-        if restored is None or restored.op_type != "DequantizeLinear":
-            continue
-        before = made[restored.input[0]].input[0]
-        maker = made.get(before)
-        if maker is not None and maker.op_type == "Conv":
-            continue
-        if not after or any(reader.op_type != "QuantizeLinear" for reader in after):
-            node.input[0] = before
-    drop_unread(graph)
 
 
 def _part_biases(graph: onnx.GraphProto, folder: Path) -> None:
@@ -328,33 +283,4 @@ def _part_biases(graph: onnx.GraphProto, folder: Path) -> None:
             graph.node.insert(index + 1, after)
     for name, opposite in negated.items():
         _add_constants(graph, [opposite], [-numpy_helper.to_array(constants[name], str(folder))])
-    drop_unread(graph)
-
-
-def _restore_at_load(graph: onnx.GraphProto, folder: Path) -> None:
-    """Weights in INT8 of what ONNX Runtime computes in float all the same: convolutions whose input is not
-    quantised or whose result is not at once, and Gemms with a bias."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    made = {output: node for node in graph.node for output in node.output}
-    readers = _readers(graph)
-
-    def in_float(node: onnx.NodeProto) -> bool:
-        if node.op_type != "Conv":
-            return node.op_type == "Gemm" and len(node.input) == 3
-        before, after = made.get(node.input[0]), readers.get(node.output[0], [])
-        quantised = before is not None and before.op_type == "DequantizeLinear"
-        return not (quantised and after and all(one.op_type == "QuantizeLinear" for one in after))
-
-    for index, node in reversed(list(enumerate(graph.node))):
-        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
-            continue
-        if all(map(in_float, readers[node.output[0]])):
-            stored, scale, zero = (numpy_helper.to_array(constants[name], str(folder)) for name in node.input)
-            axis = attribute(node, "axis")
-            sides = [-1 if i == axis else 1 for i in range(stored.ndim)]
-            whole = (stored.astype(np.int16) - int(zero.flat[0])).astype(np.int8)
-            nodes = _restored(graph, node.output[0], whole, scale.reshape(sides))
-            graph.node.remove(node)
-            for one in reversed(nodes):
-                graph.node.insert(index, one)
     drop_unread(graph)

@@ -398,7 +398,11 @@ def _onnx(
         left, remark = search(
             source, lambda names: int8.quantize_encoder(source, encoder, observed, names, signed)
         )
-        kept = [*_because(left), "decoder: activations in float, masks are drawn from them"]
+        kept = [
+            *_because(left),
+            "encoder, convolutions: activations in float, which take no longer in ONNX Runtime",
+            "decoder: activations in float, masks are drawn from them",
+        ]
         for part in made.keys() & set(STAGES):
             int8.compress_decoder(parts[part], made[part])
     if for_web:
