@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO := models/photos/astronaut.jpg
 PAGE := sam_edge/serve/page
+# Processes that run tests; each takes up to 4 GB.
+WORKERS ?= 2
 # 1 where there is a Node.js that builds web/.
 NODE := $(shell command -v npm >/dev/null && node -p \
   'const [a, b] = process.versions.node.split("."); +(a > 20 || (a == 20 && b >= 19))')
@@ -28,10 +30,10 @@ demo: $(VENV)/installed
 	@echo "overlay: out/overlay.png"
 
 test: $(VENV)/installed-dev test-web
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
 
-test-all: $(VENV)/installed-dev test-web
-	$(BIN)/python -m pytest -q
+test-all: test
+	$(BIN)/python -m pytest -q -m slow
 
 ifeq ($(NODE),1)
 web/node_modules/installed: web/package.json web/package-lock.json

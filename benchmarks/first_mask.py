@@ -59,7 +59,7 @@ def _published(task: dict[str, Any], image: NDArray[np.uint8]) -> None:
     )
     # The same preprocessing, with SAM's constants, which change no time.
     rules = InputRules(size, "longest_side", True, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 0.0)
-    embedding = encoder.run(None, {"images": preprocess(image, rules)[0]})[0]
+    embedding = encoder.run(None, {"images": preprocess(image, rules, task["threads"])[0]})[0]
     scale = max(size) / max(image.shape)
     given = {
         "image_embeddings": embedding,

@@ -17,6 +17,7 @@ from .errors import BackendError, BundleError
 from .manifest import STAGES
 from .sam import Choice, Sam
 from .targets import HEXAGON, meant_for
+from .together import together
 from .warm import Warm, graph_id
 
 if TYPE_CHECKING:
@@ -146,31 +147,24 @@ def _load(
 
 
 def _both(
-    first: Callable[[], Session], second: Callable[[], Session], together: bool
+    first: Callable[[], Session], second: Callable[[], Session], at_once: bool
 ) -> tuple[Session, Session]:
     """What both make, at once where they may; where one fails, the other's session is closed."""
-    made: dict[int, Session] = {}
-    failed: dict[int, BaseException] = {}
+    made: list[Session] = []
 
-    def make(number: int, one: Callable[[], Session]) -> None:
-        try:
-            made[number] = one()
-        except BaseException as error:
-            failed[number] = error
+    def kept(one: Callable[[], Session]) -> Session:
+        session = one()
+        made.append(session)
+        return session
 
-    other = threading.Thread(target=make, args=(1, second))
-    if together:
-        other.start()
-    make(0, first)
-    if together:
-        other.join()
-    elif not failed:
-        make(1, second)
-    if failed:
-        for session in made.values():
+    calls = partial(kept, first), partial(kept, second)
+    try:
+        one, other = together(calls) if at_once else [call() for call in calls]
+    except BaseException:
+        for session in made:
             session.close()
-        raise failed[min(failed)]
-    return made[0], made[1]
+        raise
+    return one, other
 
 
 def is_whole(variant: dict[str, Any], device: str) -> bool:

@@ -55,13 +55,15 @@ def resized_size(original: tuple[int, int], rules: InputRules) -> tuple[int, int
     return height, width
 
 
-def preprocess(image: NDArray[np.uint8], rules: InputRules) -> tuple[NDArray[np.float32], tuple[int, int]]:
+def preprocess(
+    image: NDArray[np.uint8], rules: InputRules, threads: int = 1
+) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """(H, W, 3) uint8 RGB -> images (1, 3, S, S) float32, and the (h, w) it was resized to.
 
     Raises:
         ImageError: not such an image.
     """
-    resized = resize(image, rules)
+    resized = resize(image, rules, threads)
     return normalize(resized, rules), (resized.shape[0], resized.shape[1])
 
 
@@ -70,12 +72,10 @@ def normalize(resized: NDArray[Any], rules: InputRules) -> NDArray[np.float32]:
     height, width = resized.shape[:2]
     images = np.full((1, 3, *rules.size), rules.pad_value, np.float32)
     for channel, (mean, std) in enumerate(zip(rules.mean, rules.std, strict=True)):
-        plane, values = images[0, channel, :height, :width], resized[..., channel]
-        if resized.dtype == np.uint8:
-            levels = (np.arange(256, dtype=np.float32) - np.float32(mean)) / np.float32(std)
-            plane[...] = levels[values]
-        else:
-            np.divide(values - np.float32(mean), np.float32(std), out=plane)
+        plane = images[0, channel, :height, :width]
+        plane[...] = resized[..., channel]
+        plane -= np.float32(mean)
+        plane /= np.float32(std)
     return images
 
 
@@ -87,7 +87,7 @@ def letterbox(resized: NDArray[Any], rules: InputRules) -> NDArray[np.uint8]:
     return boxed
 
 
-def resize(image: NDArray[np.uint8], rules: InputRules) -> NDArray[Any]:
+def resize(image: NDArray[np.uint8], rules: InputRules, threads: int = 1) -> NDArray[Any]:
     """(H, W, 3) uint8 RGB as it will be inside the encoder's input; uint8 where that is antialiased, else
     float32.
 
@@ -97,7 +97,7 @@ def resize(image: NDArray[np.uint8], rules: InputRules) -> NDArray[Any]:
     image = check_image(image)
     height, width = resized_size((image.shape[0], image.shape[1]), rules)
     if rules.antialias:
-        return resize_bilinear(image, (height, width))
+        return resize_bilinear(image, (height, width), threads)
     rows, columns = (
         bilinear(*sides).astype(np.float32) for sides in zip(image.shape, (height, width), strict=False)
     )

@@ -6,7 +6,7 @@ bands: a few outputs depend on a few inputs only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .postprocess import ONE_THREAD
+from .together import share
 
 Floats = NDArray[np.floating]
 
@@ -114,44 +115,66 @@ def _rounded(sums: Floats, kind: _Filter) -> Floats:
 
 
 def _resized(
-    image: NDArray[np.uint8], size: tuple[int, int], window: tuple[int, int, int, int], kind: _Filter
+    image: NDArray[np.uint8],
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    kind: _Filter,
+    threads: int = 1,
 ) -> NDArray[np.uint8]:
     """Columns first, then rows, as the classic Pillow; recent releases sometimes take the rows first."""
     (height, width), (top, left, rows, columns) = size, window
     old_height, old_width, channels = image.shape
     flat = image.reshape(old_height, -1)
     if (old_width, 0, width) != (width, left, columns):
-        bands = _bands(kind, old_width, width, left, left + columns, channels)
-        step = min(_ROWS, max(1, ONE_THREAD // max(band.weights.size for band in bands)))
-        wide = np.empty((old_height, columns * channels), np.uint8)
+        flat = _narrowed(flat, _bands(kind, old_width, width, left, left + columns, channels), kind, threads)
+    if (old_height, 0, height) != (height, top, rows):
+        flat = _lowered(flat, _bands(kind, old_height, height, top, top + rows, 1), kind, threads)
+    return flat.reshape(rows, columns, channels)
+
+
+def _narrowed(flat: NDArray[np.uint8], bands: list[_Band], kind: _Filter, threads: int) -> NDArray[np.uint8]:
+    """(H, old) -> (H, new): each row resized."""
+    wide = np.empty((len(flat), bands[-1].stop), np.uint8)
+    step = min(_ROWS, max(1, ONE_THREAD // max(band.weights.size for band in bands)))
+
+    def some(lows: Sequence[int]) -> None:
         # Memory that is asked for once: a system hands out large arrays page by page.
-        floats, buffer = np.empty((step, flat.shape[1])), np.empty((step, columns * channels))
-        for low in range(0, old_height, step):
+        floats, buffer = np.empty((step, flat.shape[1])), np.empty((step, wide.shape[1]))
+        for low in lows:
             rows_here = flat[low : low + step]
             part, sums = floats[: len(rows_here)], buffer[: len(rows_here)]
             part[...] = rows_here
             for c in bands:
                 np.matmul(part[:, c.first : c.last], c.weights, out=sums[:, c.start : c.stop])
             wide[low : low + step] = _rounded(sums, kind)
-        flat = wide
-    if (old_height, 0, height) != (height, top, rows):
-        tall = np.empty((rows, flat.shape[1]), np.uint8)
-        for r in _bands(kind, old_height, height, top, top + rows, 1):
+
+    share(some, range(0, len(flat), step), threads)
+    return wide
+
+
+def _lowered(flat: NDArray[np.uint8], bands: list[_Band], kind: _Filter, threads: int) -> NDArray[np.uint8]:
+    """(old, W) -> (new, W): each column resized."""
+    tall = np.empty((bands[-1].stop, flat.shape[1]), np.uint8)
+
+    def some(bands: Sequence[_Band]) -> None:
+        for r in bands:
             step = max(1, ONE_THREAD // r.weights.size)
             for low in range(0, flat.shape[1], step):
-                some = slice(low, low + step)
-                product = r.weights.T @ flat[r.first : r.last, some].astype(np.float64)
-                tall[r.start : r.stop, some] = _rounded(product, kind)
-        flat = tall
-    return flat.reshape(rows, columns, channels)
+                part = slice(low, low + step)
+                product = r.weights.T @ flat[r.first : r.last, part].astype(np.float64)
+                tall[r.start : r.stop, part] = _rounded(product, kind)
+
+    share(some, bands, threads)
+    return tall
 
 
-def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_bilinear(image: NDArray[np.uint8], size: tuple[int, int], threads: int = 1) -> NDArray[np.uint8]:
     """Resize (H, W, C) uint8 to `size` (height, width) as Pillow's BILINEAR does.
 
-    To the bit, where Pillow takes the columns first; within one level where it takes the rows first.
+    To the bit, where Pillow takes the columns first; within one level where it takes the rows first. More
+    `threads` change no value.
     """
-    return _resized(image, size, (0, 0, *size), _BILINEAR)
+    return _resized(image, size, (0, 0, *size), _BILINEAR, threads)
 
 
 def resize_bicubic(

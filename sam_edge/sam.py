@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -169,6 +170,8 @@ class Sam:
         self._explain = explain
         self._open_clip = open_clip
         self.threads = threads
+        # For resizing pictures, in NumPy.
+        self._threads = threads or os.cpu_count() or 1
         self._clip: Clip | None = None
         self._clip_lock = threading.Lock()
         self._open_stages = open_stages
@@ -239,7 +242,8 @@ class Sam:
         Raises:
             ImageError: not such an image.
         """
-        return self._encode(resize(image, self.manifest.input), (image.shape[0], image.shape[1]))
+        resized = resize(image, self.manifest.input, self._threads)
+        return self._encode(resized, (image.shape[0], image.shape[1]))
 
     def encode_resized(self, image: NDArray[Any], original_size: tuple[int, int]) -> ImageEmbedding:
         """(1, 3, h, w) RGB from 0 to 255, resized to the model's input already -> its embedding.

@@ -14,6 +14,7 @@ from sam_edge import BackendError, load, loading
 from sam_edge.backends import Backend, Session
 from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
+from sam_edge.together import share
 
 THREADS, CALLS = 8, 1000
 
@@ -51,6 +52,21 @@ def test_eight_threads_give_the_answers_of_one(sam):
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert list(pool.map(work, range(THREADS))) == [0] * THREADS
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 50])
+def test_what_threads_share_is_done_once_and_its_errors_are_raised(threads):
+    done = []
+    share(done.extend, range(20), threads)
+    assert sorted(done) == list(range(20))
+
+    def fail(numbers):
+        if 13 in numbers:
+            raise MemoryError("13")
+
+    with pytest.raises(MemoryError, match="13"):
+        share(fail, range(20), threads)
+    assert threading.active_count() == 1
 
 
 def test_eight_threads_of_openvino(tmp_path):
