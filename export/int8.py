@@ -60,6 +60,7 @@ def quantize_encoder(
     observed: Mapping[str, Observed],
     keep_float: Collection[str] = (),
     signed: bool = False,
+    convolutions: bool = False,
 ) -> None:
     """Write `source` (FP32 encoder) to `target` with its products in INT8.
 
@@ -69,10 +70,11 @@ def quantize_encoder(
         observed: `observe_products` of it.
         keep_float: names of nodes to leave in float.
         signed: signed weights, for CPUs with VNNI or the like; else unsigned ones, exact everywhere.
+        convolutions: whether convolutions read what was rounded, too.
     """
     model = onnx.load(source, load_external_data=False)
     names = {node.name for node in qdq.quantisable(model.graph)} - set(keep_float)
-    qdq.quantize(model.graph, source.parent, names, observed, signed)
+    qdq.quantize(model.graph, source.parent, names, observed, signed, convolutions)
     # Beside `source`, its external data can stay where it is.
     if target.parent == source.parent:
         onnx.save(model, target)
@@ -103,6 +105,8 @@ def most_sensitive(
 ) -> list[str]:
     """`quantisable(source)`, the node that alone in INT8 moves the embedding most first.
 
+    It is for every format: what convolutions read is rounded, too.
+
     Args:
         source: FP32 encoder.onnx.
         work: a directory for trials.
@@ -115,7 +119,8 @@ def most_sensitive(
     errors = {}
     for number, name in enumerate(names):
         progress(f"sensitivity of {name}, {number + 1} of {len(names)}")
-        quantize_encoder(source, work / "trial.onnx", observed, set(names) - {name}, signed=True)
+        others = set(names) - {name}
+        quantize_encoder(source, work / "trial.onnx", observed, others, signed=True, convolutions=True)
         errors[name] = float(np.linalg.norm(_embeddings(work / "trial.onnx", calibration) - exact))
     return sorted(names, key=lambda name: -errors[name])
 

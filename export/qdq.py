@@ -67,6 +67,7 @@ def quantize(
     names: Collection[str],
     observed: Mapping[str, Observed],
     signed: bool,
+    convolutions: bool = False,
 ) -> None:
     """Quantise products of a graph, in place.
 
@@ -76,6 +77,7 @@ def quantize(
         names: which of `quantisable`.
         observed: the values of what each of them reads.
         signed: signed weights instead of unsigned ones.
+        convolutions: whether convolutions read what was rounded, too, as other runtimes have them.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     readers = _readers(graph)
@@ -103,7 +105,7 @@ def quantize(
                 corrected = f"{node.name}_int8_bias"
                 _add_constants(graph, [corrected], [(before - moved).astype(np.float32)])
                 bias[0].input[bias[1]] = corrected
-            if in_float(node):
+            if _in_float(node) and not (convolutions and node.op_type == "Conv"):
                 replace(node, 1, partial(_restored, graph, stored, scale))
             else:
                 replace(node, 0, partial(_quantised, graph, values))
@@ -115,7 +117,7 @@ def quantize(
     _part_biases(graph, folder)
 
 
-def in_float(node: onnx.NodeProto) -> bool:
+def _in_float(node: onnx.NodeProto) -> bool:
     """Whether a product is computed in float, with weights of INT8: a convolution, or a Gemm with a bias
     that is no MatMul and a sum, which ONNX Runtime would compute in float all the same."""
     transposed = attribute(node, "transA") or attribute(node, "transB")
