@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PHOTO := models/photos/astronaut.jpg
 PAGE := sam_edge/serve/page
-# Processes that run tests; each takes up to 4 GB.
+# Processes that run tests.
 WORKERS ?= 2
 # 1 where there is a Node.js that builds web/.
 NODE := $(shell command -v npm >/dev/null && node -p \

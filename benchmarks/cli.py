@@ -20,8 +20,9 @@ from sam_edge.errors import ImageError, OutputError, SamEdgeError
 from sam_edge.files import write_atomically
 from sam_edge.golden import read_golden
 from sam_edge.resample import resize_bilinear
+from sam_edge.together import cores
 
-from .machine import default_threads, describe
+from .machine import describe
 from .measure import Plan, Results, describe_row, measure, run_child
 from .report_html import render_html
 from .report_markdown import render_markdown
@@ -52,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--duration", type=float, default=10, metavar="S", help="seconds of each row's steady state (10)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="in so many turns (5)")
-    parser.add_argument("--threads", type=int, default=default_threads(), help="within one operator")
+    parser.add_argument("--threads", type=int, default=cores(), help="within one operator")
     parser.add_argument(
         "--image-size", default="1920x1080", metavar="WxH", help="what latency is measured on (1920x1080)"
     )

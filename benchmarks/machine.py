@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sam_edge
+from sam_edge.together import cores
 
 _PACKAGES = (
     "numpy", "onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-qnn",
@@ -33,7 +34,7 @@ def describe(threads: int) -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "isa": _isa(),
-        "cores": _cores(),
+        "cores": cores(),
         "threads": threads,
         "governor": _governor(),
         "memory_mb": _memory_mb(),
@@ -43,11 +44,6 @@ def describe(threads: int) -> dict[str, Any]:
         "packages": {"sam-edge": sam_edge.__version__, **_packages()},
         "revision": _revision(),
     }
-
-
-def default_threads() -> int:
-    """The cores that this process may use."""
-    return _cores()
 
 
 def peak_rss_mb() -> float | None:
@@ -113,12 +109,6 @@ def _isa() -> list[str]:
             there = set(line.partition(":")[2].split())
             return [flag for flag in _ISA if flag in there]
     return [platform.machine()]
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _governor() -> str:

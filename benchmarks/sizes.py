@@ -21,9 +21,9 @@ from sam_edge.bundle import open_bundle
 from sam_edge.errors import SamEdgeError
 from sam_edge.golden import read_golden
 from sam_edge.resample import resize_bilinear
+from sam_edge.together import cores
 
 from .child import load_timed
-from .machine import default_threads
 
 FULL_HD = (1080, 1920)
 
@@ -85,7 +85,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sam_edge.benchmarks.sizes", description=__doc__)
     parser.add_argument("bundle", type=Path, nargs="+")
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

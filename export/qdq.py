@@ -105,7 +105,7 @@ def quantize(
                 corrected = f"{node.name}_int8_bias"
                 _add_constants(graph, [corrected], [(before - moved).astype(np.float32)])
                 bias[0].input[bias[1]] = corrected
-            if _in_float(node) and not (convolutions and node.op_type == "Conv"):
+            if _in_float(node, convolutions):
                 replace(node, 1, partial(_restored, graph, stored, scale))
             else:
                 replace(node, 0, partial(_quantised, graph, values))
@@ -117,11 +117,12 @@ def quantize(
     _part_biases(graph, folder)
 
 
-def _in_float(node: onnx.NodeProto) -> bool:
+def _in_float(node: onnx.NodeProto, convolutions: bool) -> bool:
     """Whether a product is computed in float, with weights of INT8: a convolution, or a Gemm with a bias
     that is no MatMul and a sum, which ONNX Runtime would compute in float all the same."""
-    transposed = attribute(node, "transA") or attribute(node, "transB")
-    return node.op_type == "Conv" or bool(len(node.input) == 3 and transposed)
+    if node.op_type == "Conv":
+        return not convolutions
+    return len(node.input) == 3 and bool(attribute(node, "transA") or attribute(node, "transB"))
 
 
 def to_int8(

@@ -60,6 +60,8 @@ def preprocess(
 ) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """(H, W, 3) uint8 RGB -> images (1, 3, S, S) float32, and the (h, w) it was resized to.
 
+    `threads` share the resizing.
+
     Raises:
         ImageError: not such an image.
     """
@@ -89,7 +91,7 @@ def letterbox(resized: NDArray[Any], rules: InputRules) -> NDArray[np.uint8]:
 
 def resize(image: NDArray[np.uint8], rules: InputRules, threads: int = 1) -> NDArray[Any]:
     """(H, W, 3) uint8 RGB as it will be inside the encoder's input; uint8 where that is antialiased, else
-    float32.
+    float32. `threads` share the work where it is antialiased.
 
     Raises:
         ImageError: not such an image.

@@ -126,13 +126,17 @@ def _resized(
     old_height, old_width, channels = image.shape
     flat = image.reshape(old_height, -1)
     if (old_width, 0, width) != (width, left, columns):
-        flat = _narrowed(flat, _bands(kind, old_width, width, left, left + columns, channels), kind, threads)
+        flat = _resized_across(
+            flat, _bands(kind, old_width, width, left, left + columns, channels), kind, threads
+        )
     if (old_height, 0, height) != (height, top, rows):
-        flat = _lowered(flat, _bands(kind, old_height, height, top, top + rows, 1), kind, threads)
+        flat = _resized_down(flat, _bands(kind, old_height, height, top, top + rows, 1), kind, threads)
     return flat.reshape(rows, columns, channels)
 
 
-def _narrowed(flat: NDArray[np.uint8], bands: list[_Band], kind: _Filter, threads: int) -> NDArray[np.uint8]:
+def _resized_across(
+    flat: NDArray[np.uint8], bands: list[_Band], kind: _Filter, threads: int
+) -> NDArray[np.uint8]:
     """(H, old) -> (H, new): each row resized."""
     wide = np.empty((len(flat), bands[-1].stop), np.uint8)
     step = min(_ROWS, max(1, ONE_THREAD // max(band.weights.size for band in bands)))
@@ -152,7 +156,9 @@ def _narrowed(flat: NDArray[np.uint8], bands: list[_Band], kind: _Filter, thread
     return wide
 
 
-def _lowered(flat: NDArray[np.uint8], bands: list[_Band], kind: _Filter, threads: int) -> NDArray[np.uint8]:
+def _resized_down(
+    flat: NDArray[np.uint8], bands: list[_Band], kind: _Filter, threads: int
+) -> NDArray[np.uint8]:
     """(old, W) -> (new, W): each column resized."""
     tall = np.empty((bands[-1].stop, flat.shape[1]), np.uint8)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from .postprocess import Upscaling
 from .preprocess import letterbox, normalize, resize, resized_size
 from .prompts import Prompts, by_point_count, encode_prompts, fill_up
 from .regions import clean
+from .together import cores
 
 if TYPE_CHECKING:
     from .clip import Clip
@@ -171,7 +171,7 @@ class Sam:
         self._open_clip = open_clip
         self.threads = threads
         # For resizing pictures, in NumPy.
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or cores()
         self._clip: Clip | None = None
         self._clip_lock = threading.Lock()
         self._open_stages = open_stages

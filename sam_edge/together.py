@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,6 +10,13 @@ from typing import TypeVar
 
 Made = TypeVar("Made")
 Piece = TypeVar("Piece")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def together(calls: Sequence[Callable[[], Made]]) -> list[Made]:
