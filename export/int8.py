@@ -1,9 +1,10 @@
 """INT8 in ONNX: the encoder's weights and activations (QDQ, W8A8), the decoder's weights.
 
 Weights have a scale for each output channel, activations one, from the values that they take on calibration
-pictures. Softmax, LayerNorm and the products of two activations in attention stay in float. Weights are
-unsigned unless `signed` ones are asked for: on x86 without VNNI, sums of two products of an unsigned and a
-signed byte are kept in 16 bits and saturate (ONNX Runtime's documentation, "Quantize ONNX models").
+pictures. Softmax, LayerNorm and the products of two activations in attention stay in float. Weights that
+are multiplied in integers have 7 bits unless all 8 are asked for: on x86 without VNNI, sums of two products
+of an unsigned and a signed byte are kept in 16 bits and saturate (ONNX Runtime's documentation, "Quantize
+ONNX models"). Unsigned weights of 8 bits do not, but ONNX Runtime multiplies them slower on any x86.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def quantize_encoder(
     target: Path,
     observed: Mapping[str, Observed],
     keep_float: Collection[str] = (),
-    signed: bool = False,
+    full_range: bool = False,
     convolutions: bool = False,
 ) -> None:
     """Write `source` (FP32 encoder) to `target` with its products in INT8.
@@ -69,12 +70,12 @@ def quantize_encoder(
         target: where to write.
         observed: `observe_products` of it.
         keep_float: names of nodes to leave in float.
-        signed: signed weights, for CPUs with VNNI or the like; else unsigned ones, exact everywhere.
+        full_range: use all 8 bits of a weight, for CPUs with VNNI or the like.
         convolutions: whether convolutions read what was rounded, too.
     """
     model = onnx.load(source, load_external_data=False)
     names = {node.name for node in qdq.quantisable(model.graph)} - set(keep_float)
-    qdq.quantize(model.graph, source.parent, names, observed, signed, convolutions)
+    qdq.quantize(model.graph, source.parent, names, observed, full_range, convolutions)
     # Beside `source`, its external data can stay where it is.
     if target.parent == source.parent:
         onnx.save(model, target)
@@ -120,7 +121,7 @@ def most_sensitive(
     for number, name in enumerate(names):
         progress(f"sensitivity of {name}, {number + 1} of {len(names)}")
         others = set(names) - {name}
-        quantize_encoder(source, work / "trial.onnx", observed, others, signed=True, convolutions=True)
+        quantize_encoder(source, work / "trial.onnx", observed, others, full_range=True, convolutions=True)
         errors[name] = float(np.linalg.norm(_embeddings(work / "trial.onnx", calibration) - exact))
     return sorted(names, key=lambda name: -errors[name])
 

@@ -26,7 +26,8 @@ from sam_edge.errors import ExportError
 from sam_edge.quiet import quiet
 
 from . import qdq
-from .openvino_int8 import BARE, STEPS, STEPS_OF_7_BITS, quantize, store_tables, store_weights
+from .openvino_int8 import BARE, quantize, store_tables, store_weights
+from .qdq import STEPS, STEPS_OF_7_BITS
 
 with no_telemetry():
     import openvino as ov

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sam_edge.backends.openvino import no_telemetry
 
-from .qdq import Observed, moved_by, to_int8
+from .qdq import STEPS, Observed, moved_by, to_int8
 
 with no_telemetry():
     from openvino import opset13 as ops
@@ -23,8 +23,6 @@ with no_telemetry():
 BARE = "/WithoutBiases"
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
 SMALL_WEIGHT = 4096
-# Without VNNI, x86 adds pairs of products of bytes in 16 bits, which hold those of weights of 7 bits.
-STEPS, STEPS_OF_7_BITS = 127, 63
 
 
 def is_constant(value: Any) -> bool:

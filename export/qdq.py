@@ -24,6 +24,8 @@ from onnx import helper, numpy_helper
 
 TINY = np.finfo(np.float32).tiny
 QUANTISED = ("Conv", "Gemm", "MatMul")
+# Without VNNI, x86 adds pairs of products of bytes in 16 bits, which hold those of weights of 7 bits.
+STEPS, STEPS_OF_7_BITS = 127, 63
 
 Readers = dict[str, list[onnx.NodeProto]]
 
@@ -66,7 +68,7 @@ def quantize(
     folder: Path,
     names: Collection[str],
     observed: Mapping[str, Observed],
-    signed: bool,
+    full_range: bool,
     convolutions: bool = False,
 ) -> None:
     """Quantise products of a graph, in place.
@@ -76,7 +78,7 @@ def quantize(
         folder: where that is.
         names: which of `quantisable`.
         observed: the values of what each of them reads.
-        signed: signed weights instead of unsigned ones.
+        full_range: all 8 bits of the weights that are multiplied in integers, instead of 7.
         convolutions: whether convolutions read what was rounded, too, as other runtimes have them.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -97,7 +99,9 @@ def quantize(
             values = observed[node.input[0]]
             weight = numpy_helper.to_array(constants[node.input[1]], str(folder))
             axis = output_axis(node)
-            stored, scale = to_int8(weight, (axis,))
+            in_float = _in_float(node, convolutions)
+            steps = STEPS if full_range or in_float else STEPS_OF_7_BITS
+            stored, scale = to_int8(weight, (axis,), steps)
             moved = moved_by(np.moveaxis(stored * scale - weight, axis, 0), values.mean)
             bias = _bias(node, readers, constants)
             if bias is not None:
@@ -105,11 +109,11 @@ def quantize(
                 corrected = f"{node.name}_int8_bias"
                 _add_constants(graph, [corrected], [(before - moved).astype(np.float32)])
                 bias[0].input[bias[1]] = corrected
-            if _in_float(node, convolutions):
+            if in_float:
                 replace(node, 1, partial(_restored, graph, stored, scale))
             else:
                 replace(node, 0, partial(_quantised, graph, values))
-                replace(node, 1, partial(_stored, graph, stored, scale, axis, signed))
+                replace(node, 1, partial(_stored, graph, stored, scale, axis))
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
@@ -126,7 +130,7 @@ def _in_float(node: onnx.NodeProto, convolutions: bool) -> bool:
 
 
 def to_int8(
-    weight: NDArray[np.float32], axes: tuple[int, ...], steps: int = 127
+    weight: NDArray[np.float32], axes: tuple[int, ...], steps: int = STEPS
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Weights as whole numbers from -steps to steps, and a scale for each slice of `axes`, with all axes."""
     others = tuple(i for i in range(weight.ndim) if i not in axes)
@@ -184,15 +188,10 @@ def _stored(
     stored: NDArray[np.int8],
     scale: NDArray[np.float32],
     axis: int,
-    signed: bool,
     name: str,
 ) -> list[onnx.NodeProto]:
     """A node that reads weights of whole numbers."""
-    zero = np.zeros(scale.size, np.int8 if signed else np.uint8)
-    if not signed:
-        # The same numbers in other bytes.
-        zero += 128
-        stored = (stored.astype(np.int16) + 128).astype(np.uint8)
+    zero = np.zeros(scale.size, np.int8)
     names = [f"{name}_int8", f"{name}_int8_scale", f"{name}_int8_zero"]
     _add_constants(graph, names, (stored, scale.reshape(-1), zero))
     restored = f"{name}_int8_restored"

@@ -392,11 +392,11 @@ def _onnx(
     else:
         from . import int8
 
-        source, signed = shop.rewritten_encoder, "vnni" in shop.options.targets
+        source, full = shop.rewritten_encoder, "vnni" in shop.options.targets
         observed = shop.observed(source)
         int8.compress_decoder(parts["decoder"], decoder)
         left, remark = search(
-            source, lambda names: int8.quantize_encoder(source, encoder, observed, names, signed)
+            source, lambda names: int8.quantize_encoder(source, encoder, observed, names, full)
         )
         kept = [
             *_because(left),
