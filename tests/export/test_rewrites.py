@@ -201,8 +201,10 @@ def test_every_family_stays_the_same_function(name):
     sam.load_state_dict(WEIGHTS.get(model.family, seeded_weights)(shapes))
     images = list(np.random.default_rng(3).standard_normal((2, 1, 3, 256, 256)).astype(np.float32))
     rewritten, _ = rewrite(fuse(sam), images)
+    # In FP32 EdgeTAM's own rounding is 1.5e-4 on some CPUs.
+    image = torch.from_numpy(images[1]).double()
     with torch.inference_mode():
-        expected, ours = (one.encode(torch.from_numpy(images[1])) for one in (sam, rewritten))
+        expected, ours = (one.double().encode(image) for one in (sam, rewritten))
     assert len(ours) == len(model.embedding_names)
     for one, theirs in zip(ours, expected, strict=True):
         assert theirs.std() > 0.1
