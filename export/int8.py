@@ -4,7 +4,7 @@ Weights have a scale for each output channel, activations one, from the values t
 pictures. Softmax, LayerNorm and the products of two activations in attention stay in float. Weights that
 are multiplied in integers have 7 bits unless all 8 are asked for: on x86 without VNNI, sums of two products
 of an unsigned and a signed byte are kept in 16 bits and saturate (ONNX Runtime's documentation, "Quantize
-ONNX models"). Unsigned weights of 8 bits do not, but ONNX Runtime multiplies them slower on any x86.
+ONNX models"). Unsigned weights of 8 bits do not, but ONNX Runtime multiplies them slower.
 """
 
 from __future__ import annotations
