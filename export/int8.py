@@ -106,7 +106,7 @@ def most_sensitive(
 ) -> list[str]:
     """`quantisable(source)`, the node that alone in INT8 moves the embedding most first.
 
-    It is for every format: what convolutions read is rounded, too.
+    It is for every format and CPU: what convolutions read is rounded, too, and weights have 7 bits.
 
     Args:
         source: FP32 encoder.onnx.
@@ -121,7 +121,7 @@ def most_sensitive(
     for number, name in enumerate(names):
         progress(f"sensitivity of {name}, {number + 1} of {len(names)}")
         others = set(names) - {name}
-        quantize_encoder(source, work / "trial.onnx", observed, others, full_range=True, convolutions=True)
+        quantize_encoder(source, work / "trial.onnx", observed, others, convolutions=True)
         errors[name] = float(np.linalg.norm(_embeddings(work / "trial.onnx", calibration) - exact))
     return sorted(names, key=lambda name: -errors[name])
 
