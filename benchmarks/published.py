@@ -93,12 +93,16 @@ def published_sam(model: Model, image_encoder: Any = None) -> Any:
 
 
 def published_around(checkpoint: Path | None = None) -> Any:
-    """A checkpoint inside the published code: all theirs of MobileSAM, of others the image encoder is ours.
+    """A checkpoint inside the published code: all of SAM and MobileSAM, of others all but the image encoder.
 
     Of a family whose decoder is SAM's; None is the embedded model.
     """
     embedded = HERE / CATALOGUE[DEFAULT_MODEL].checkpoint.file
     loaded = load_checkpoint(checkpoint or embedded, None)
+    if loaded.model.name in (registry := published().sam_model_registry):
+        sam = registry[loaded.model.name]()
+        sam.load_state_dict(loaded.weights)
+        return sam
     ours = build_reference(loaded)
     encoder = _tiny_vit(loaded) if loaded.model.family == "mobile_sam" else ours.image_encoder
     theirs = published_sam(loaded.model, encoder)

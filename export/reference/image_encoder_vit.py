@@ -77,7 +77,7 @@ def window_partition(x: Tensor, window: int) -> Tensor:
 def window_merge(windows: Tensor, window: int, height: int, width: int) -> Tensor:
     """The inverse, in lines: (B * windows, ..., C) of all of each window's tokens -> (B, H, W * C)."""
     dim = windows.shape[-1]
-    rows, columns = -(-height // window), -(-width // window)
+    rows, columns = (height + window - 1) // window, (width + window - 1) // window
     x = windows.reshape(-1, columns, window, window * dim).transpose(1, 2)
     return x.reshape(-1, rows * window, columns * window * dim)[:, :height, : width * dim]
 

@@ -6,16 +6,19 @@ comparison takes seconds; `test_vit_b_at_full_size` is the published size.
 
 from dataclasses import replace
 
+import onnxruntime
 import pytest
 import torch
 from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers import SamModel as HuggingFaceSam
 
-from sam_edge.benchmarks.published import published_sam
+from sam_edge.benchmarks.beyond_peers import write_published
+from sam_edge.benchmarks.published import published_around, published_sam
 from sam_edge.export.layouts import LAYOUTS
 from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import VitEncoder
+from tests.make_checkpoint import write_checkpoint
 
 SMALL = replace(
     CATALOGUE["vit_b"],
@@ -191,3 +194,17 @@ def test_vit_b_at_full_size():
     images = torch.randn(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         agree(ours.image_encoder(images), oracle.image_encoder(images))
+
+
+@pytest.mark.slow
+def test_vit_b_is_measured_beside_the_published_code(tmp_path):
+    checkpoint = tmp_path / "vit_b.pth"
+    write_checkpoint("vit_b", checkpoint)
+    sam = published_around(checkpoint)
+    assert type(sam.image_encoder).__module__.startswith("segment_anything.")
+    weights = torch.load(checkpoint, weights_only=True)
+    assert sam.state_dict().keys() == weights.keys()
+    with torch.inference_mode():
+        write_published(sam, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[0].shape == [1, 256, 64, 64]
