@@ -4,11 +4,10 @@
 
 An operator can be no faster than its arithmetic at the rate of the machine's matrix products, nor than its
 tensors at the rate of copying arrays of their size, in the cache or beyond (Williams et al., "Roofline",
-CACM 2009). Times are ONNX Runtime's own, medians of a profile; arithmetic is counted in products and
-convolutions. Where the products' share of the sum of the bounds is below a target, no kernels can reach it:
+CACM 2009). Times are the runtime's own, medians of a profile; arithmetic is counted in products, convolutions
+and attention; what a runtime fuses into one of them moves nothing, and counts for nothing. Where the share
+of the rate of matrix products that the sum of the bounds allows is below a target, no kernels can reach it:
 only fewer operators.
-
-OpenVINO says no shapes of what it fused: of its variants there are times and no bounds.
 """
 
 from __future__ import annotations
@@ -36,34 +35,55 @@ from sam_edge.errors import SamEdgeError
 
 from .measure import MATMUL_SIDE, run_child
 
-PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "FusedConv")
-RENAMED, PARTS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten"), ("Slice", "Split", "Gather")
+PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "FusedConv", "FullyConnected", "Convolution")
+RENAMED, PARTS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten"), ("Slice", "StridedSlice", "Split", "Gather")
+# Runs that are not counted.
+WARM = 2
 # Megabytes of arrays whose copying is measured.
 SIZES = (1, 4, 16, 64, 256)
+Tensor = tuple[str, tuple[int, ...]]  # dtype, shape
 _BYTES = {"float": 4, "int32": 4, "int64": 8, "bool": 1, "uint8": 1, "int8": 1}
 
 
-@dataclass
-class Kind:
-    """All operators of a kind, together.
+@dataclass(frozen=True)
+class Operator:
+    """One of a graph, as a runtime ran it.
 
     Attributes:
-        count: how many.
+        kind: as the runtime calls it.
         milliseconds: measured.
         gflop: of products and convolutions, two a multiply-accumulate.
-        megabytes: of what they read and write, but for weights that were packed in loading.
-        bound: the milliseconds that they take at least.
+        megabytes: of what it reads and writes, but for weights that were packed in loading.
     """
 
-    count: int = 0
-    milliseconds: float = 0.0
-    gflop: float = 0.0
-    megabytes: float = 0.0
-    bound: float = 0.0
+    kind: str
+    milliseconds: float
+    gflop: float
+    megabytes: float
 
 
-def profile(path: Path, threads: int, runs: int) -> dict[str, list[dict[str, Any]]]:
-    """ONNX Runtime's events of each operator of the encoder `path`, one a run, but for the first two runs."""
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does at most.
+
+    Attributes:
+        gflops: of matrix products.
+        copying: gigabytes a second, of arrays of so many megabytes.
+    """
+
+    gflops: float
+    copying: dict[int, float]
+
+    def bound(self, one: Operator) -> float:
+        """The milliseconds that the operator takes at least."""
+        nearest = min(self.copying, key=lambda size: abs(np.log(size / max(one.megabytes, 0.1))))
+        least = max(1e3 * one.gflop / self.gflops, one.megabytes / self.copying[nearest])
+        # Some only rename memory.
+        return min(least, one.milliseconds)
+
+
+def onnx_operators(path: Path, threads: int, runs: int) -> list[Operator]:
+    """The encoder `path`'s, as ONNX Runtime runs it."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(onnxruntime, threads)
         options.enable_profiling = True
@@ -71,75 +91,84 @@ def profile(path: Path, threads: int, runs: int) -> dict[str, list[dict[str, Any
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         image = np.random.default_rng(0).normal(size=given.shape).astype(np.float32)
-        for _ in range(runs + 2):
+        for _ in range(runs + WARM):
             session.run(None, {given.name: image})
         events = json.loads(Path(session.end_profiling()).read_text())
-    found = defaultdict(list)
+    times, arguments = defaultdict(list), {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            found[event["name"]].append(event)
-    return {name: of_one[2:] for name, of_one in found.items()}
+            times[event["name"]].append(event["dur"] / 1e3)
+            arguments[event["name"]] = event["args"]
+    return [
+        Operator(arguments[name]["op_name"], median(of_one[WARM:]), *work(arguments[name]))
+        for name, of_one in times.items()
+    ]
 
 
-def openvino_profile(path: Path, threads: int, runs: int) -> dict[str, Kind]:
-    """OpenVINO's operators of the encoder `path` by their kind, as it names them: how many, milliseconds."""
+def openvino_operators(path: Path, threads: int, runs: int) -> list[Operator]:
+    """The encoder `path`'s, as OpenVINO fuses and runs it."""
     import openvino
 
+    model = openvino.Core().read_model(path)
+    # Attention, which is fused with what is beside it, is named in what it became a part of.
+    attention = {}
+    for node in model.get_ops():
+        if node.get_type_name() == "ScaledDotProductAttention":
+            queries, keys = (tuple(node.input(port).get_shape()) for port in (0, 1))
+            attention[node.get_friendly_name()] = 4e-9 * float(np.prod(queries)) * keys[-2]
     config = {**configuration("cpu", threads, "fp32"), "PERF_COUNT": True}
-    compiled = openvino.Core().compile_model(path, "CPU", config)
+    compiled = openvino.Core().compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
     image = np.random.default_rng(0).normal(size=tuple(compiled.inputs[0].shape)).astype(np.float32)
-    times, names = defaultdict(list), {}
-    for run in range(runs + 2):
+    times = defaultdict(list)
+    for run in range(runs + WARM):
         request.infer({0: image})
-        for one in request.get_profiling_info() if run >= 2 else ():
+        for one in request.get_profiling_info() if run >= WARM else ():
             if one.status == openvino.ProfilingInfo.Status.EXECUTED:
                 times[one.node_name].append(1e3 * one.real_time.total_seconds())
-                names[one.node_name] = one.node_type
-    found: dict[str, Kind] = defaultdict(Kind)
-    for name, of_one in times.items():
-        found[names[name]].count += 1
-        found[names[name]].milliseconds += median(of_one)
-    return dict(sorted(found.items(), key=lambda item: -item[1].milliseconds))
-
-
-def openvino_markdown(found: dict[str, Kind], gflop: float, gflops: float) -> str:
-    """The table, and the share of the matrix products' rate that was reached."""
-    lines = ["| operator | count | ms |", "|---|---:|---:|"]
-    lines += [f"| {name} | {one.count} | {one.milliseconds:.1f} |" for name, one in found.items()]
-    total = sum(one.milliseconds for one in found.values())
-    lines += [
-        f"| all | {sum(one.count for one in found.values())} | {total:.1f} |",
-        "",
-        f"Matrix products: {gflops:.0f} GFLOP/s. Of these, {1e3 * gflop / gflops / total:.2f} are reached by "
-        f"{gflop:.1f} GFLOP.",
-    ]
-    return "\n".join(lines)
+    found = []
+    for node in compiled.get_runtime_model().get_ops():
+        if node.get_friendly_name() not in times:
+            continue
+        facts = node.get_rt_info()
+        kind, parts = (facts[key].astype(str) for key in ("layerType", "originalLayersNames"))
+        shapes = [
+            [("float", tuple(one.get_partial_shape().to_shape())) for one in ports]
+            for ports in (node.inputs(), node.outputs())
+        ]
+        gflop, megabytes = computed_and_moved(kind, *shapes)
+        gflop += sum(attention.get(part, 0.0) for part in parts.split(","))
+        found.append(Operator(kind, median(times[node.get_friendly_name()]), gflop, megabytes))
+    return found
 
 
 def work(arguments: dict[str, Any]) -> tuple[float, float]:
-    """What an operator computes and moves: GFLOP, of products and convolutions, and megabytes."""
-    shapes = [
-        [(_BYTES.get(kind, 4), shape) for one in arguments[key] for kind, shape in one.items()]
+    """GFLOP and megabytes of an operator of ONNX Runtime, from its event in a profile."""
+    inputs, outputs = (
+        [(kind, tuple(shape)) for one in arguments[key] for kind, shape in one.items()]
         for key in ("input_type_shape", "output_type_shape")
-    ]
-    inputs, outputs = shapes
-    name = arguments["op_name"]
+    )
+    return computed_and_moved(arguments["op_name"], inputs, outputs)
+
+
+def computed_and_moved(kind: str, inputs: list[Tensor], outputs: list[Tensor]) -> tuple[float, float]:
+    """GFLOP, of products and convolutions, and megabytes of an operator with such tensors."""
     # Of what they read, parts read only what they make.
-    moved = [] if name in RENAMED else outputs * 2 if name in PARTS else inputs + outputs
-    megabytes = sum(size * float(np.prod(shape)) for size, shape in moved) / 1e6
-    if name not in PRODUCTS:
+    moved = [] if kind in RENAMED else outputs * 2 if kind in PARTS else inputs + outputs
+    megabytes = sum(_BYTES.get(dtype, 4) * float(np.prod(shape)) for dtype, shape in moved) / 1e6
+    if kind not in PRODUCTS:
         return 0.0, megabytes
-    made, factor = np.prod(outputs[0][1]), inputs[0][1]
+    made, factor = outputs[0][1], inputs[0][1]
     weights = inputs[1][1] if len(inputs) > 1 else ()
-    if "Conv" in name:
-        return 2e-9 * float(made * np.prod(weights[1:])), megabytes
+    if "Conv" in kind:
+        depth = float(np.prod(weights[-3:]))
     # Weights that were packed when the graph was loaded are not among the inputs any more.
-    if len(weights) < 2:
-        return 2e-9 * float(made * factor[-1]), megabytes
-    # Either side may be transposed: what is summed over is in both, and not in the product.
-    depth = np.sqrt(np.prod(factor[-2:]) * np.prod(weights[-2:]) / np.prod(outputs[0][1][-2:]))
-    return 2e-9 * float(made * depth), megabytes
+    elif len(weights) < 2:
+        depth = float(factor[-1])
+    else:
+        # Either side may be transposed: what is summed over is in both, and not in the product.
+        depth = float(np.sqrt(np.prod(factor[-2:]) * np.prod(weights[-2:]) / np.prod(made[-2:])))
+    return 2e-9 * float(np.prod(made)) * depth, megabytes
 
 
 def copying(threads: int) -> dict[int, float]:
@@ -166,46 +195,30 @@ def _copied(megabytes: float, threads: int) -> float:
     return turns * megabytes / 1e3 / (time.perf_counter() - start)
 
 
-def kinds(events: dict[str, list[dict[str, Any]]], gflops: float, rates: dict[int, float]) -> dict[str, Kind]:
-    """The operators by their kind, those that take longest first."""
-    found: dict[str, Kind] = defaultdict(Kind)
-    for of_one in events.values():
-        arguments = of_one[0]["args"]
-        gflop, megabytes = work(arguments)
-        rate = rates[min(rates, key=lambda size: abs(np.log(size / max(megabytes, 0.1))))]
-        kind = found[arguments["op_name"]]
-        kind.count += 1
-        kind.milliseconds += median(event["dur"] for event in of_one) / 1e3
-        kind.gflop += gflop
-        kind.megabytes += megabytes
-        kind.bound += max(1e3 * gflop / gflops, megabytes / rate)
-    return dict(sorted(found.items(), key=lambda item: -item[1].milliseconds))
-
-
-def markdown(found: dict[str, Kind], gflops: float, rates: dict[int, float]) -> str:
-    """The table, and the share of the matrix products' rate that was reached and that can be."""
+def markdown(operators: Sequence[Operator], rates: Rates) -> str:
+    """Kinds of operators, those that take longest first, and the share of the rate of matrix products."""
+    kinds = defaultdict(list)
+    for one in operators:
+        kinds[one.kind].append(one)
+    rows = sorted(kinds.items(), key=lambda item: -sum(one.milliseconds for one in item[1]))
     lines = ["| operator | count | ms | GFLOP | MB | ms at least |", "|---|---:|---:|---:|---:|---:|"]
-    for name, one in found.items():
+    for name, of_one in [*rows, ("all", operators)]:
+        figures = [(one.milliseconds, one.gflop, one.megabytes, rates.bound(one)) for one in of_one]
+        milliseconds, gflop, megabytes, bound = np.sum(figures, axis=0)
         lines.append(
-            f"| {name} | {one.count} | {one.milliseconds:.1f} | {one.gflop:.2f} | {one.megabytes:.0f} "
-            f"| {one.bound:.1f} |"
+            f"| {name} | {len(of_one)} | {milliseconds:.1f} | {gflop:.2f} | {megabytes:.0f} | {bound:.1f} |"
         )
-    total = {
-        field: sum(getattr(one, field) for one in found.values())
-        for field in ("count", "milliseconds", "gflop", "megabytes", "bound")
-    }
-    lines.append(
-        "| all | {count} | {milliseconds:.1f} | {gflop:.2f} | {megabytes:.0f} | {bound:.1f} |".format(**total)
+    # Of all, the last.
+    least = 1e3 * gflop / rates.gflops
+    copied = ", ".join(f"{rate:.0f} of {size} MB" for size, rate in rates.copying.items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Matrix products: {rates.gflops:.0f} GFLOP/s; copying, GB/s: {copied}. Of the first, "
+            f"{least / milliseconds:.2f} are reached, and {least / bound:.2f} at most with these operators.",
+        ]
     )
-    least = 1e3 * total["gflop"] / gflops
-    copied = ", ".join(f"{rate:.0f} of {size} MB" for size, rate in rates.items())
-    reached, bound = least / total["milliseconds"], least / total["bound"]
-    lines += [
-        "",
-        f"Matrix products: {gflops:.0f} GFLOP/s; copying, GB/s: {copied}. Of the former, {reached:.2f} "
-        f"are reached, and {bound:.2f} at most with these operators.",
-    ]
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -228,18 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.variant} is neither ONNX nor OpenVINO in FP32, whose operators are counted here"
             )
         task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": 2.0, "threads": args.threads}
-        gflops = median(run_child(task)["gflops"])
+        gflops, copied = median(run_child(task)["gflops"]), copying(args.threads)
         path = bundle.path / variant["encoder"]["path"]
-        if variant["format"] == "openvino":
-            gmacs = bundle.manifest.model.get("encoder_gmacs")
-            if gmacs is None:
-                raise SamEdgeError(f"{bundle.path} does not say how many GMACs its encoder has")
-            found = openvino_profile(path, args.threads, args.runs)
-            print(openvino_markdown(found, 2 * gmacs, gflops))
-        else:
-            rates = copying(args.threads)
-            events = profile(path, args.threads, args.runs)
-            print(markdown(kinds(events, gflops, rates), gflops, rates))
+        operators = openvino_operators if variant["format"] == "openvino" else onnx_operators
+        print(markdown(operators(path, args.threads, args.runs), Rates(gflops, copied)))
     except SamEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sam_edge.benchmarks.roofline import Kind, main, openvino_markdown, work
+from sam_edge.benchmarks.roofline import Operator, Rates, main, markdown, work
 from sam_edge.bundle import open_bundle
 from sam_edge.cli import main as export
 
@@ -38,20 +38,32 @@ def test_an_encoder_has_the_arithmetic_of_its_manifest(exported, capsys):
     assert "at most with these operators" in printed
 
 
-def test_of_openvinos_operators_the_sum_is_what_reaches_the_peak():
-    found = {"FullyConnected": Kind(3, 20.0), "Subgraph": Kind(5, 30.0), "Convolution": Kind(1, 10.0)}
-    printed = openvino_markdown(found, gflop=2.0, gflops=100.0)
-    assert "| all | 9 | 60.0 |" in printed
+def test_the_bounds_are_of_what_is_computed_and_of_what_is_moved():
+    rates = Rates(100.0, {1: 10.0, 100: 5.0})
+    operators = [
+        Operator("Convolution", 30.0, 2.0, 1.0),
+        # Moves 100 MB at 5 GB/s.
+        Operator("Subgraph", 25.0, 0.0, 100.0),
+        # Only renames memory, in less time than a copy of 50 MB takes.
+        Operator("Split", 0.5, 0.0, 50.0),
+    ]
+    assert [rates.bound(one) for one in operators] == [20.0, 20.0, 0.5]
+    printed = markdown(operators, rates)
+    assert "| all | 3 | 55.5 | 2.00 | 151 | 40.5 |" in printed
     # At the peak it would take 20 ms.
-    assert "0.33 are reached" in printed
+    assert "0.36 are reached, and 0.49 at most" in printed
 
 
-def test_openvinos_operators_are_named(tmp_path, capsys):
-    bundle = str(tmp_path / "bundle")
-    assert export(["export", "--format", "openvino", "--precision", "fp32", "--out", bundle]) == 0
-    assert main([bundle, "--variant", "openvino-fp32", "--runs", "1"]) == 0
+def test_openvinos_operators_have_the_arithmetic_of_the_manifest(tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    assert export(["export", "--format", "openvino", "--precision", "fp32", "--out", str(bundle)]) == 0
+    capsys.readouterr()
+    assert main([str(bundle), "--variant", "openvino-fp32", "--runs", "1"]) == 0
     printed = capsys.readouterr().out
     assert "| FullyConnected |" in printed and "| Convolution |" in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("| all |"))
+    gmacs = open_bundle(bundle).manifest.model["encoder_gmacs"]
+    assert float(line.split("|")[4]) == pytest.approx(2 * gmacs, rel=0.02)
 
 
 def test_other_variants_are_refused(exported, capsys):
