@@ -106,8 +106,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=CHUNK_MB,
         metavar="MB",
-        help="ONNX: how large the scores of a ViT's attention may be at a time; less takes less "
-        "memory and more operators (default: %(default)s, which fits a processor's cache)",
+        help="how large the scores of a ViT's attention (ONNX), and what is between TinyViT's convolutions, "
+        "may be at a time; less takes less memory and more operators (default: %(default)s, which fits a "
+        "processor's cache)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -234,6 +234,22 @@ def _share_constants(model: Any) -> None:
                 op.output(0).replace(one.output(0))
 
 
+def _own_biases(model: Any) -> None:
+    """Let each convolution have its bias for itself: OpenVINO fuses no other, nor a GELU behind it."""
+    for op in model.get_ops():
+        if op.get_type_name() == "Constant":
+            biased = [port for port in op.output(0).get_target_inputs() if _is_bias(port)]
+            for port in biased[1:]:
+                port.replace_source_output(ops.constant(np.array(op.data)).output(0))
+
+
+def _is_bias(port: Any) -> bool:
+    """Whether an operator's input is what is added behind a convolution."""
+    node = port.get_node()
+    other = node.input_value(1 - port.get_index()).get_node() if node.get_type_name() == "Add" else None
+    return other is not None and other.get_type_name() in ("Convolution", "GroupConvolution")
+
+
 def _forget_inner_names(model: Any) -> None:
     """Tensor names are for inputs and outputs."""
     for op in model.get_ops():
@@ -265,6 +281,7 @@ def _compact(xml: str) -> str:
 
 def _save(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
     _share_constants(model)
+    _own_biases(model)
     _forget_inner_names(model)
     # A model of the same operators, without the converters' notes on their options and files.
     model = ov.Model(model.get_results(), model.get_parameters(), path.stem)

@@ -29,7 +29,7 @@ from sam_edge.targets import HEXAGON, WEB
 
 from . import onnx
 from .calibration import Calibration
-from .cpu_form import CHUNK_MB, cpu_form, has_form
+from .cpu_form import CHUNK_MB, cpu_form, has_form, openvino_form
 from .qdq import Observed
 from .reference.model import SamModel
 from .search import Parity, keep_few
@@ -70,7 +70,8 @@ class Options:
         compat: also write the published decoder contract, in ONNX.
         text_embeddings: decoders take text embeddings as tokens of a prompt.
         simulator: Hexagon: compile for the chip and compare in its simulator where they are here.
-        chunk_mb: ONNX: how large the scores of attention may be at a time, in megabytes.
+        chunk_mb: how large the scores of attention (ONNX), and tensors between convolutions, may be at a
+            time, in megabytes.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -146,11 +147,12 @@ class Workshop:
         return self._traced("encoder.onnx", onnx.write_encoder, self.in_cpu_form)
 
     @cached_property
-    def plain_encoder(self) -> Path:
-        """FP32 encoder.onnx of the reference, whose attention OpenVINO fuses by itself."""
+    def openvino_encoder(self) -> Path:
+        """FP32 encoder.onnx in the form for OpenVINO."""
         if not has_form(self.sam):
             return self.encoder
-        return self._traced("plain-encoder.onnx", onnx.write_encoder, self.sam)
+        form = openvino_form(self.sam, self.options.chunk_mb)
+        return self._traced("openvino-encoder.onnx", onnx.write_encoder, form)
 
     @cached_property
     def decoder_parts(self) -> dict[str, Path]:
@@ -198,7 +200,8 @@ class Workshop:
 
     @cached_property
     def rewritten_plain_encoder(self) -> Path:
-        """`plain_encoder` of `rewritten`."""
+        """FP32 encoder.onnx of `rewritten` as it is: OpenVINO fuses attention by itself, and in INT8 tensors
+        are small."""
         if not has_form(self.sam):
             return self.rewritten_encoder
         return self._traced("plain-rewritten.onnx", onnx.write_encoder, self.rewritten)
@@ -465,7 +468,7 @@ def _openvino(
     encoder_facts = {**facts, "graph": "encoder"}
     kept = []
     if precision != "int8":
-        kept += openvino.write(shop.plain_encoder, encoder, encoder_facts, precision, static)
+        kept += openvino.write(shop.openvino_encoder, encoder, encoder_facts, precision, static)
     if precision == "bf16":
         precision = "fp16"
         facts = {**facts, "precision": precision}

@@ -152,7 +152,10 @@ class ImageEncoderViT(nn.Module):
 
     def with_early_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The embeddings, and (B, early_channels, S / 16, S / 16) after the first global attention."""
-        x = early = self.patch_embed(x) + self.pos_embed
+        patches = self.patch_embed(x)
+        # As tokens, for the reason that blocks have.
+        tokens = patches.flatten(1, 2) + self.pos_embed.flatten(1, 2)
+        x = early = tokens.reshape(patches.shape)
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index == self.early_block:

@@ -3,12 +3,18 @@
 from dataclasses import replace
 
 import onnx
+import openvino as ov
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam_edge.cli import main
-from sam_edge.export.cpu_form import chunks, cpu_form
+from sam_edge.export import openvino
+from sam_edge.export.by_rows import ConvolutionsByRows, chunks
+from sam_edge.export.cpu_form import cpu_form, openvino_form
 from sam_edge.export.fuse import fuse
 from sam_edge.export.onnx import write_encoder
 from sam_edge.export.reference.model import build_model
@@ -41,6 +47,34 @@ def test_embeddings_are_the_same(name, chunk_mb):
     assert apart(ours.numpy(), sam.image_encoder(image).numpy()) < 1e-5
 
 
+@pytest.mark.parametrize("chunk_mb", [1e-3, 0.05, 8.0])
+@torch.inference_mode()
+def test_embeddings_of_openvinos_form_are_the_same(chunk_mb):
+    sam, image = seeded(TINY_VIT), seeded_image(TINY_VIT.image_size)
+    ours = openvino_form(sam, chunk_mb).image_encoder(image)
+    assert apart(ours.numpy(), sam.image_encoder(image).numpy()) < 1e-5
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    layers=st.lists(
+        st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 2, 3])), min_size=1, max_size=3
+    ),
+    height=st.integers(12, 30),
+    chunk_mb=st.floats(1e-4, 1e-2),
+)
+@torch.inference_mode()
+def test_convolutions_by_rows_are_the_convolutions(layers, height, chunk_mb):
+    torch.manual_seed(0)
+    made = [nn.Conv2d(4, 4, size, stride, size // 2) for size, stride in layers]
+    image = torch.randn(1, 4, height, 9)
+    expected = made[0](image)
+    for one in made[1:]:
+        expected = one(nn.functional.gelu(expected))
+    found = ConvolutionsByRows(made, chunk_mb)(image)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @torch.inference_mode()
 def test_padding_is_not_computed(name):
@@ -52,6 +86,25 @@ def test_padding_is_not_computed(name):
         return counter.get_total_flops()
 
     assert operations(cpu_form(sam)) < operations(sam)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_openvino_fuses_gelu_into_convolutions_by_rows(precision, tmp_path):
+    source, path = tmp_path / "encoder.onnx", tmp_path / "encoder.xml"
+    write_encoder(openvino_form(seeded(TINY_VIT), 0.5), TINY_VIT, source)
+    openvino.write(source, path, {}, precision)
+    compiled = ov.Core().compile_model(path, "CPU")
+    kinds = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
+    assert kinds.count("Convolution") > 60
+    # All of them: what is fused is named by the operator that it became a part of.
+    gelus = {
+        one.get_friendly_name()
+        for one in ov.Core().read_model(path).get_ops()
+        if one.get_type_name() == "Gelu"
+    }
+    for node in compiled.get_runtime_model().get_ops():
+        if node.get_rt_info()["layerType"].astype(str) not in ("Convolution", "FullyConnected"):
+            assert not gelus & set(node.get_rt_info()["originalLayersNames"].astype(str).split(","))
 
 
 def test_less_memory_at_a_time_takes_more_operators(tmp_path):
