@@ -100,7 +100,8 @@ class Table(nn.Module):
         self.table = nn.Parameter(table)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.table
+        # OpenVINO keeps sums of four axes in the order of channels, and has to reorder them.
+        return (x.flatten(1, 2) + self.table.flatten(1, 2)).reshape(x.shape)
 
 
 class WindowedPositions(nn.Module):

@@ -100,9 +100,10 @@ class ImageEncoderPlainViT(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embed(x) + self.positions()
+        x = self.patch_embed(x)
         batch, height, width, dim = x.shape
-        x = x.reshape(batch, height * width, dim)
+        # OpenVINO keeps sums of four axes in the order of channels, and has to reorder them.
+        x = x.flatten(1, 2) + self.positions().flatten(1, 2)
         for block in self.blocks:
             x = block(x)
         return self.neck(x.reshape(batch, height, width, dim).permute(0, 3, 1, 2))
