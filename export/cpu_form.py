@@ -46,9 +46,7 @@ def cpu_form(sam: SamModel, chunk_mb: float = CHUNK_MB) -> SamModel:
             block.attn = _tiny_vit_attention(block, chunk_mb)  # type: ignore[assignment]
             block.window = 0
         elif isinstance(block, image_encoder_tiny_vit.Stage):
-            for index, one in enumerate(block.blocks):
-                if isinstance(one, image_encoder_tiny_vit.InvertedResidual):
-                    block.blocks[index] = residual_by_rows(one, chunk_mb)
+            _residuals_by_rows(block, chunk_mb)
     sam.image_encoder = encoder
     return sam.requires_grad_(False)
 
@@ -64,18 +62,19 @@ def openvino_form(sam: SamModel, chunk_mb: float = CHUNK_MB) -> SamModel:
             first, _, second = module.seq
             module.seq = ConvolutionsByRows((first, second), chunk_mb)  # type: ignore[assignment]
         elif isinstance(module, image_encoder_tiny_vit.Stage):
-            for index, one in enumerate(module.blocks):
-                if isinstance(one, image_encoder_tiny_vit.InvertedResidual):
-                    module.blocks[index] = residual_by_rows(one, chunk_mb)
+            _residuals_by_rows(module, chunk_mb)
             if (merging := module.downsample) is not None:
                 layers = merging.conv1, merging.conv2, merging.conv3
                 module.downsample = ConvolutionsByRows(layers, chunk_mb)  # type: ignore[assignment]
     return found.requires_grad_(False)
 
 
-def residual_by_rows(block: image_encoder_tiny_vit.InvertedResidual, chunk_mb: float) -> ConvolutionsByRows:
-    """TinyViT's inverted residual, some rows of its output at a time."""
-    return ConvolutionsByRows((block.conv1, block.conv2, block.conv3), chunk_mb, residual=True)
+def _residuals_by_rows(stage: image_encoder_tiny_vit.Stage, chunk_mb: float) -> None:
+    """Let a stage's inverted residuals, where it has any, go by rows."""
+    for index, one in enumerate(stage.blocks):
+        if isinstance(one, image_encoder_tiny_vit.InvertedResidual):
+            layers = one.conv1, one.conv2, one.conv3
+            stage.blocks[index] = ConvolutionsByRows(layers, chunk_mb, residual=True)
 
 
 def has_form(sam: SamModel) -> bool:
