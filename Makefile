@@ -64,9 +64,7 @@ endif
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types && mkdir -p build/types && cp -rs $(CURDIR)/sam_edge build/types/sam_edge
-	for room in export models benchmarks; do cp -rs $(CURDIR)/$$room build/types/sam_edge/$$room; done
-	$(CURDIR)/$(BIN)/mypy --config-file pyproject.toml build/types/sam_edge
+	$(BIN)/mypy -p sam_edge -p tools
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_edge.bundle import PRECISIONS, Bundle, open_bundle
+from sam_edge.bundle.bundle import PRECISIONS, Bundle, open_bundle
+from sam_edge.bundle.golden import read_golden
 from sam_edge.cli.options import add_bundle
 from sam_edge.errors import ImageError, OutputError, SamEdgeError
-from sam_edge.files import write_atomically
-from sam_edge.golden import read_golden
-from sam_edge.resample import resize_bilinear
-from sam_edge.together import cores
+from sam_edge.imaging.resample import resize_bilinear
+from sam_edge.system.files import write_atomically
+from sam_edge.system.threads import cores
 
-from .machine import describe
-from .measure import Plan, Results, describe_row, measure, run_child
-from .report_html import render_html
-from .report_markdown import render_markdown
-from .report_table import render_table
-from .rows import KINDS, find_rows, pytorch_rows
-from .statistics import summarize
+from .measure.machine import describe
+from .measure.rounds import Plan, Results, describe_row, measure, run_child
+from .measure.rows import KINDS, find_rows, pytorch_rows
+from .measure.statistics import summarize
+from .report.html import render_html
+from .report.markdown import render_markdown
+from .report.table import render_table
 
 SCHEMA = 1
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -116,12 +116,12 @@ def _plan(args: argparse.Namespace, bundle: Bundle) -> Plan:
         if not row.absent:
             bundle.check_files(bundle.variant(row.id))
     if args.reference is not None:
-        from .reference import check_reference
+        from .measure.reference import check_reference
 
         check_reference(bundle, args.reference)
         rows += pytorch_rows(bundle, devices)
     if args.ground_truth is not None:
-        from .ground_truth import read_annotations
+        from .measure.ground_truth import read_annotations
 
         read_annotations(args.ground_truth, args.images)
     golden = bundle.check_golden()
@@ -150,7 +150,7 @@ def _with_golden(args: argparse.Namespace, bundle: Bundle, plan: Plan, out: Path
         pictures.mkdir(exist_ok=True)
     golden = plan.golden
     if args.images is not None and args.reference is not None:
-        from .reference import reference_golden
+        from .measure.reference import reference_golden
 
         images = read_images(args.images)
         golden = reference_golden(args.reference, bundle.manifest, images, out, _Progress()).resolve()
@@ -163,7 +163,7 @@ def read_images(folder: Path) -> list[NDArray[np.uint8]]:
     Raises:
         ImageError: no folder, none in it, or one that cannot be read.
     """
-    from sam_edge.cli.pictures import read_image
+    from sam_edge.imaging.io import read_image
 
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a directory; --images takes one with pictures")

@@ -8,15 +8,15 @@ import math
 import sys
 from pathlib import Path
 
+from sam_edge.bundle.manifest import cost_words
 from sam_edge.errors import CheckpointError, SamEdgeError
-from sam_edge.manifest import cost_words
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
-from sam_edge.targets import HEXAGON, WEB
+from sam_edge.runtime.targets import HEXAGON, WEB
 
-from .cpu_form import CHUNK_MB
-from .input_size import LARGEST, SMALLEST
+from .checkpoints.resize import LARGEST, SMALLEST
+from .context import CPUS, FORMATS, PRECISIONS, PRECISIONS_OF, TARGETS, WITH_BF16, Options
+from .optimize.cpu_form import CHUNK_MB
 from .pipeline import Progress, export_bundle, find_checkpoint
-from .variants import CPUS, FORMATS, PRECISIONS, PRECISIONS_OF, TARGETS, WITH_BF16, Options
 
 
 class _Lines(Progress):

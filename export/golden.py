@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam_edge.bundle.golden import Golden, GoldenPrompt, sample_embedding
 from sam_edge.errors import ParityError
-from sam_edge.golden import Golden, GoldenPrompt, sample_embedding
 from sam_edge.models.catalogue import Model
 from sam_edge.models.photos import PHOTOS, read_photo
 
-from .reference.model import SamModel
+from .architectures.model import SamModel
 
 GOLDEN_LONG_SIDE = 448
 # A reference mask this small or this large says little about agreement.

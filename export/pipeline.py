@@ -10,33 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import sam_edge
-from sam_edge.bundle import Bundle
+from sam_edge.bundle.bundle import Bundle
+from sam_edge.bundle.golden import Golden, write_golden
+from sam_edge.bundle.manifest import SCHEMA_VERSION, Manifest, cost_words, model_facts, write_manifest
+from sam_edge.bundle.publish import staged
 from sam_edge.errors import CheckpointError, ExportError, ParityError, SamEdgeError
-from sam_edge.files import sha256_file
-from sam_edge.golden import Golden, write_golden
-from sam_edge.loading import load_variant
-from sam_edge.manifest import (
-    SCHEMA_VERSION,
-    InputRules,
-    Manifest,
-    cost_words,
-    model_facts,
-    write_manifest,
-)
+from sam_edge.imaging.preprocess import InputRules
 from sam_edge.models.catalogue import CATALOGUE, ENCODER_GMACS, HERE, Model
-from sam_edge.parity import GATES, OVERFLOWN, run_parity
-from sam_edge.publish import staged
-from sam_edge.targets import HEXAGON
+from sam_edge.runtime.loading import load_variant
+from sam_edge.runtime.targets import HEXAGON
+from sam_edge.system.files import sha256_file
+from sam_edge.verify.parity import GATES, OVERFLOWN, run_parity
 
-from .calibration import Calibration, packaged_calibration, read_calibration
-from .checkpoint import Loaded, build_reference, load_checkpoint
-from .clip import ClipSource, ClipWorkshop, add_variant, describe_clip, read_clip
-from .compat import check_contract
-from .fuse import fuse
-from .golden import at_median, make_golden
-from .input_size import resize, resized_from
-from .search import Parity
-from .variants import (
+from .checkpoints.read import Loaded, build_reference, load_checkpoint
+from .checkpoints.resize import resize, resized_from
+from .clip.variants import ClipSource, ClipWorkshop, add_variant, describe_clip, read_clip
+from .context import (
     Options,
     Workshop,
     check_converters,
@@ -45,6 +34,11 @@ from .variants import (
     file_facts,
     write_variant,
 )
+from .contracts.segment_anything import check_contract
+from .golden import at_median, make_golden
+from .optimize.fuse import fuse
+from .quantize.calibration import Calibration, packaged_calibration, read_calibration
+from .quantize.search import Parity
 
 
 class Progress:
@@ -160,7 +154,7 @@ def export_bundle(
 def _warn_of_hexagon(options: Options, progress: Progress) -> None:
     if HEXAGON not in options.targets or not options.simulator:
         return
-    from .hexagon import can_compile
+    from .targets.hexagon import can_compile
 
     if not can_compile():
         progress.warn(
@@ -273,7 +267,7 @@ def _gate(precision: str, target: str | None) -> float:
     """The mean IoU that a variant must reach."""
     if target != HEXAGON:
         return GATES[precision][0]
-    from .hexagon import GATES as OF_HEXAGON
+    from .targets.hexagon import GATES as OF_HEXAGON
 
     return OF_HEXAGON[precision]
 
@@ -332,7 +326,7 @@ def _clip(
 
 def _encoder_gmacs(model: Model, own: Model) -> dict[str, float]:
     if model != own:
-        from sam_edge.models.macs import encoder_gmacs
+        from .macs import encoder_gmacs
 
         return {"encoder_gmacs": encoder_gmacs(model)}
     return {"encoder_gmacs": ENCODER_GMACS[model.name]} if model.name in ENCODER_GMACS else {}

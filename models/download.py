@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 
 from sam_edge.errors import CheckpointError, DownloadError, OutputError
-from sam_edge.files import check_writable, sha256_file
+from sam_edge.system.files import check_writable, sha256_file
 
 from .catalogue import Checkpoint
 

@@ -11,8 +11,9 @@ import os
 # cache, unless this is set before they are imported. Who wants that sets it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from .automatic_mask_generator import SamAutomaticMaskGenerator
-from .embedding_cache import EmbeddingCache
+from .compat.automatic_mask_generator import SamAutomaticMaskGenerator
+from .compat.predictor import SamPredictor
+from .compat.registry import sam_model_registry
 from .errors import (
     BackendError,
     BundleError,
@@ -30,11 +31,10 @@ from .errors import (
     SamEdgeWarning,
     ServeError,
 )
-from .loading import load
-from .predictor import SamPredictor
-from .prompts import Prompts
-from .registry import sam_model_registry
-from .sam import Choice, ImageEmbedding, Masks, Sam
+from .runtime.embedding_cache import EmbeddingCache
+from .runtime.loading import load
+from .runtime.sam import Sam
+from .types import Choice, ImageEmbedding, Masks, Prompts
 
 __version__ = "0.1.0"
 

@@ -17,20 +17,20 @@ from scipy.ndimage import distance_transform_cdt
 from torch.nn import functional
 
 from sam_edge import load
-from sam_edge.benchmarks import machine
-from sam_edge.benchmarks.ground_truth import evaluate, middle_of
-from sam_edge.benchmarks.measure import PHASES, Plan, describe_row, measure, run_child
-from sam_edge.benchmarks.pytorch import PyTorch, variant_of
-from sam_edge.benchmarks.reference import reference_golden
-from sam_edge.benchmarks.rows import Row
-from sam_edge.benchmarks.statistics import drift, summarize
-from sam_edge.bundle import open_bundle
+from sam_edge.benchmarks.measure import machine
+from sam_edge.benchmarks.measure.ground_truth import evaluate, middle_of
+from sam_edge.benchmarks.measure.pytorch import PyTorch, variant_of
+from sam_edge.benchmarks.measure.reference import reference_golden
+from sam_edge.benchmarks.measure.rounds import PHASES, Plan, describe_row, measure, run_child
+from sam_edge.benchmarks.measure.rows import Row
+from sam_edge.benchmarks.measure.statistics import drift, summarize
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.golden import read_golden
 from sam_edge.cli import main
 from sam_edge.errors import DeviceError, SamEdgeError
-from sam_edge.golden import read_golden
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE
-from sam_edge.parity import run_parity
-from sam_edge.sam import Sam
+from sam_edge.runtime.sam import Sam
+from sam_edge.verify.parity import run_parity
 
 sys.path.insert(0, str(Path(__file__).parent / "runtime"))
 
@@ -38,7 +38,7 @@ import toy
 
 EMBEDDED = HERE / CATALOGUE[DEFAULT_MODEL].checkpoint.file
 SCHEMA = json.loads(
-    importlib.resources.files("sam_edge.benchmarks").joinpath("report.schema.json").read_text()
+    importlib.resources.files("sam_edge.benchmarks.report").joinpath("report.schema.json").read_text()
 )
 QUICK = ["--duration", "0.2", "--rounds", "2", "--image-size", "96x64", "--threads", "1"]
 ROW = Row("onnx-fp32", "onnx", "fp32", "onnxruntime", "cpu", "CPUExecutionProvider", 10)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from sam_edge.cli import main
-from sam_edge.export.reference.model import build_model
+from sam_edge.export.architectures.model import build_model
+from sam_edge.export.macs import encoder_gmacs
 from sam_edge.models.catalogue import CATALOGUE, ENCODER_GMACS, HERE
-from sam_edge.models.macs import encoder_gmacs
-from sam_edge.models.table import markdown
+from tools.models_table import markdown
 
 # Building the large ones takes seconds even without their weights.
 NAMES = [
@@ -29,7 +29,7 @@ def test_encoder_gmacs(name):
 
 
 def test_the_readme_has_the_table():
-    # `python -m sam_edge.models.table` writes it.
+    # `python -m tools.models_table` writes it.
     assert ENCODER_GMACS.keys() == CATALOGUE.keys()
     text = (HERE / "README.md").read_text("utf-8")
     assert f"\n\n{markdown()}\n" in text and text.count("| name |") == 1

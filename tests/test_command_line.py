@@ -13,10 +13,10 @@ from PIL import Image
 from pycocotools import mask as coco
 from safetensors.torch import save_file
 
+from sam_edge.bundle.manifest import integrity
 from sam_edge.cli import main
-from sam_edge.manifest import integrity
+from sam_edge.imaging.regions import label
 from sam_edge.models.catalogue import CATALOGUE, HERE
-from sam_edge.regions import label
 
 
 def refused(capsys, arguments, says, code=2):
@@ -229,7 +229,7 @@ def test_bad_export_requests(capsys, arguments, says):
 
 
 def test_a_gate_that_cannot_be_met_publishes_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sam_edge.parity", fromlist=["x"]).GATES, "fp32", (1.1, 1.1))
+    monkeypatch.setitem(__import__("sam_edge.verify.parity", fromlist=["x"]).GATES, "fp32", (1.1, 1.1))
     assert main(["export", "--out", str(tmp_path / "b"), "--json"]) == 1
     assert "nothing was published" in capsys.readouterr().err
     assert not os.listdir(tmp_path)

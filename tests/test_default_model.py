@@ -2,9 +2,9 @@
 
 import pytest
 
-from sam_edge.export.reference.model import SamModel
+from sam_edge.export.architectures.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE, HERE
-from sam_edge.models.evaluate import evaluate
+from tools.training.evaluate import evaluate
 
 
 @pytest.mark.parametrize("name", ["sam_edge_tiny", "vit_b"])

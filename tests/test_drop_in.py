@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import sam_edge
-import sam_edge.transforms
+import sam_edge.compat.transforms
 from sam_edge import SamAutomaticMaskGenerator, SamPredictor
-from sam_edge.benchmarks.published import published, published_around, random_image
-from sam_edge.parity import iou
+from sam_edge.imaging.metrics import iou
+from tools.published import published, published_around, random_image
 
 SIZES = [(1080, 1920), (1200, 600), (333, 517), (64, 2048)]
 
@@ -138,7 +138,7 @@ def test_batches_of_torch_tensors(ours, theirs):
 def test_the_published_forward(ours, theirs):
     image = random_image((240, 320), 4)
     answers = []
-    for sam, transforms in ((ours, sam_edge.transforms), (theirs, published("utils.transforms"))):
+    for sam, transforms in ((ours, sam_edge.compat.transforms), (theirs, published("utils.transforms"))):
         resize = transforms.ResizeLongestSide(sam.image_encoder.img_size)
         tensor = torch.as_tensor(resize.apply_image(image)).permute(2, 0, 1).contiguous()
         points = resize.apply_coords_torch(torch.tensor([[[160, 120]], [[40, 200]]]), (240, 320))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sam_edge.benchmarks.goals import main, reached
+from tools.goals import main, reached
 
 REPORT = {
     "model": {"name": "vit_b"},

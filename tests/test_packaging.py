@@ -65,7 +65,7 @@ def test_the_wheels_contents(wheel):
     packages = {name.split("/")[0] for name in names}
     assert {p for p in packages if not p.endswith(".dist-info")} == {"sam_edge"}
     for needed in (
-        "sam_edge/manifest.schema.json",
+        "sam_edge/bundle/manifest.schema.json",
         "sam_edge/py.typed",
         "sam_edge/export/pipeline.py",
         "sam_edge/models/sam_edge_tiny.safetensors",
@@ -110,8 +110,8 @@ assert main(["export"]) == 2
 
 
 def test_the_embedded_checkpoint_is_the_one_in_the_catalogue():
-    from sam_edge.files import sha256_file
     from sam_edge.models.catalogue import CATALOGUE, HERE
+    from sam_edge.system.files import sha256_file
 
     entry = CATALOGUE["sam_edge_tiny"].checkpoint
     path = HERE / entry.file

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from sam_edge.benchmarks.peers.__main__ import main
-from sam_edge.benchmarks.peers.table import markdown
-from sam_edge.benchmarks.peers.worker import megabytes
+from tools.peers.__main__ import main
+from tools.peers.table import markdown
+from tools.peers.worker import megabytes
 
 
 @pytest.fixture

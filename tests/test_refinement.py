@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sam_edge import load
-from sam_edge.models import refinement
-from sam_edge.models.scenes import packaged_assets
+from tools.training import refinement
+from tools.training.scenes import packaged_assets
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from sam_edge.benchmarks.compare import compare
-from sam_edge.benchmarks.compare_cli import share
-from sam_edge.benchmarks.noise import t_quantile
-from sam_edge.benchmarks.recommend import pareto_front, recommend
-from sam_edge.benchmarks.report_html import render_html
-from sam_edge.benchmarks.report_markdown import render_markdown
-from sam_edge.benchmarks.report_rows import read_report
-from sam_edge.benchmarks.report_table import render_table
+from sam_edge.benchmarks.compare.cli import share
+from sam_edge.benchmarks.compare.compare import compare
+from sam_edge.benchmarks.measure.noise import t_quantile
+from sam_edge.benchmarks.report.html import render_html
+from sam_edge.benchmarks.report.markdown import render_markdown
+from sam_edge.benchmarks.report.recommend import pareto_front, recommend
+from sam_edge.benchmarks.report.rows import read_report
+from sam_edge.benchmarks.report.table import render_table
 from sam_edge.cli import main
 from sam_edge.errors import SamEdgeError
 from tests.sample_reports import find, sample_report, write_pictures

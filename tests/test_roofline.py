@@ -2,9 +2,9 @@
 
 import pytest
 
-from sam_edge.benchmarks.roofline import Operator, Rates, main, markdown, work
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main as export
+from tools.roofline import Operator, Rates, main, markdown, work
 
 
 def operator(name, inputs, output):

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import cast
 
 from ..errors import BackendError
-from .base import DEVICES, Arrays, Backend, DeviceInfo, Session
+from ..types import Arrays
+from .base import DEVICES, Backend, DeviceInfo, Session
 
 __all__ = [
     "DEVICES",

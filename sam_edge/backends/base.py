@@ -20,9 +20,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
-from ..warm import Warm
-
-Arrays = dict[str, NDArray[Any]]
+from ..types import Arrays
+from .compile_cache import Warm
 
 # The words that every backend understands; besides them, each takes the names of its own devices.
 DEVICES = ("auto", "cpu", "gpu", "npu")

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
-from ..mil_reference import load
-from ..mil_reference.package import EXTRA, import_coremltools, line, read_spec
-from ..quiet import quiet
-from ..warm import Warm, processor
-from .base import Arrays, Backend, DeviceInfo, Session, pick_device
+from ..system.quiet import quiet
+from ..types import Arrays
+from .base import Backend, DeviceInfo, Session, pick_device
+from .compile_cache import Warm, processor
+from .mil_reference import load
+from .mil_reference.package import EXTRA, import_coremltools, line, read_spec
 
 MIL_REFERENCE = "mil-reference"
 NOT_HERE = "Core ML runs on a Mac, an iPhone or an iPad"

@@ -19,7 +19,8 @@ from typing import Any
 
 from .. import errors
 from ..errors import BackendError, CrashError
-from .base import Arrays, Session
+from ..types import Arrays
+from .base import Session
 
 
 def python_with(module: str) -> list[str]:

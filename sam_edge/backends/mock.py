@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.manifest import MANIFEST, Manifest, read_manifest
 from ..errors import BackendError, BundleError
-from ..manifest import MANIFEST, Manifest, read_manifest
-from .base import Arrays, Backend, DeviceInfo, Session
+from ..types import Arrays
+from .base import Backend, DeviceInfo, Session
 
 Floats = NDArray[np.float32]
 

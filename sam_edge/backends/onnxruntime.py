@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import BackendError, DeviceError
-from ..warm import Warm, WorkingFolder, processor
-from .base import Arrays, Backend, DeviceInfo, Session, pick_device
+from ..types import Arrays
+from .base import Backend, DeviceInfo, Session, pick_device
+from .compile_cache import Warm, WorkingFolder, processor
 from .providers import CPU, NPU_SIMULATED, Provider, cpu_provider, find_providers, packages_for
 
 _OPTIMISED, _PLACEMENT = "graph.ort", "placement.json"

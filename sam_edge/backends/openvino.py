@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.manifest import STAGES
 from ..errors import BackendError, DeviceError
-from ..manifest import STAGES
-from ..warm import Warm, processor
-from .base import Arrays, Backend, DeviceInfo, Session, pick_device
+from ..types import Arrays
+from .base import Backend, DeviceInfo, Session, pick_device
+from .compile_cache import Warm, processor
 
 # kind -> (OpenVINO's name, what adds it)
 _DEVICES = {

@@ -22,7 +22,7 @@ _COMMANDS = {
     "everything": ("sam_edge.cli.everything", "segment everything in a picture"),
     "serve": ("sam_edge.cli.serve", "open a page to try a bundle in a browser"),
     "benchmark": ("sam_edge.benchmarks.cli", "measure every variant on every device here"),
-    "compare": ("sam_edge.benchmarks.compare_cli", "say what changed between two benchmarks"),
+    "compare": ("sam_edge.benchmarks.compare.cli", "say what changed between two benchmarks"),
     "info": ("sam_edge.cli.info", "say what a bundle holds"),
     "download": ("sam_edge.cli.download", "fetch a published checkpoint"),
     "models": ("sam_edge.cli.models", "list the models that can be exported"),

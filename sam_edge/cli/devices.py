@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..backends import all_devices, get_backend
-from ..bundle import open_bundle
-from ..loading import Wanted, explain_choice
+from ..bundle.bundle import open_bundle
+from ..runtime.loading import Wanted, explain_choice
 from .options import add_choice, add_precision
 
 

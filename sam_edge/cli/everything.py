@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import rle
-from ..automatic_mask_generator import SamAutomaticMaskGenerator
-from ..bundle import open_bundle
+from ..bundle.bundle import open_bundle
+from ..compat.automatic_mask_generator import SamAutomaticMaskGenerator
 from ..errors import OutputError
-from ..files import write_atomically
+from ..imaging import rle
+from ..system.files import write_atomically
 from .options import add_bundle, add_load, load_sam
 
 ANNOTATIONS, PICTURE = "annotations.json", "masks.png"
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment; writes both files, prints a summary or JSON."""
-    from .pictures import read_image, write_overlay
+    from ..imaging.io import read_image, write_overlay
 
     manifest = open_bundle(args.bundle).manifest
     image = read_image(args.image)

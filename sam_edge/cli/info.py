@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..bundle import open_bundle
-from ..manifest import cost_words
+from ..bundle.bundle import open_bundle
+from ..bundle.manifest import cost_words
 from .options import add_bundle
 
 

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from ..backends import DEVICES
-from ..bundle import PRECISIONS
-from ..loading import CACHE_VARIABLE, load
-from ..sam import Sam
+from ..bundle.bundle import PRECISIONS
+from ..runtime.loading import CACHE_VARIABLE, load
+from ..runtime.sam import Sam
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import rle
 from ..errors import OutputError
-from ..files import check_writable
+from ..imaging import rle
+from ..system.files import check_writable
 
 
 def check_png(*paths: Path | None) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import open_bundle
+from ..bundle.bundle import open_bundle
 from ..errors import PromptError
-from ..postprocess import Upscaling
-from ..preprocess import resized_size
-from ..prompts import Prompts, encode_prompts
-from ..sam import Masks
+from ..imaging.postprocess import Upscaling
+from ..imaging.preprocess import resized_size
+from ..runtime.prompts import encode_prompts
+from ..types import Masks, Prompts
 from .options import add_bundle, add_load, load_sam
 from .outputs import check_outputs, check_png, mask_row, numbered
 
@@ -80,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment; prints a table, or JSON, and writes what was asked for."""
-    from .pictures import read_image, write_mask, write_overlay
+    from ..imaging.io import read_image, write_mask, write_overlay
 
     if args.text is not None:
         from .text import run_text
@@ -179,7 +179,7 @@ def _mask_logits(
                 f"--mask {path} cannot be used ({error}); expected .npy of finite logits (1, {h}, {w})"
             ) from error
         return array
-    from .pictures import read_image
+    from ..imaging.io import read_image
 
     picture = read_image(path)
     if picture.shape[:2] != original:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from ..bundle import open_bundle
+from ..bundle.bundle import open_bundle
 from ..errors import PromptError
 from .options import load_sam
 from .outputs import check_outputs, check_png, mask_row, numbered
@@ -13,7 +13,7 @@ from .outputs import check_outputs, check_png, mask_row, numbered
 
 def run_text(args: argparse.Namespace) -> int:
     """Find the masks; prints a table, or JSON, and writes what was asked for."""
-    from .pictures import read_image, write_mask, write_overlay
+    from ..imaging.io import read_image, write_mask, write_overlay
 
     if args.point or args.box or args.mask is not None or args.multimask:
         raise PromptError("--text goes without points, boxes, masks and --multimask; give one or the other")

@@ -7,13 +7,13 @@ import json
 from typing import Any
 
 from ..backends import devices_of, find_backends, is_here
-from ..bundle import Bundle, open_bundle
-from ..clip_parity import read_clip_golden, run_clip_parity
+from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.golden import Golden, read_golden
 from ..errors import BackendError, CrashError, DeviceError
-from ..golden import Golden, read_golden
-from ..loading import load_variant
-from ..parity import run_parity
-from ..targets import meant_for
+from ..runtime.loading import load_variant
+from ..runtime.targets import meant_for
+from ..verify.clip_parity import read_clip_golden, run_clip_parity
+from ..verify.parity import run_parity
 from .options import add_bundle, add_runtime
 
 

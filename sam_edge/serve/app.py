@@ -19,11 +19,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from ..bundle import Bundle
-from ..cli.pictures import PixelsError, check_header, decode_image
-from ..embedding_cache import EmbeddingCache
+from ..bundle.bundle import Bundle
 from ..errors import ImageError, IntegrityError, SamEdgeError
-from ..sam import Sam
+from ..imaging.io import PixelsError, check_header, decode_image
+from ..runtime.embedding_cache import EmbeddingCache
+from ..runtime.sam import Sam
 from .encodes import Encodes, FullError, GoneError
 from .site import Limits, SiteFile, bundle_files, config, page_files, sample_files
 

@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bundle import PRECISIONS, Bundle
+from sam_edge.models.photos import HERE as PHOTO_FOLDER
+from sam_edge.models.photos import PHOTOS
+
+from ..bundle.bundle import PRECISIONS, Bundle
+from ..bundle.manifest import STAGES
 from ..errors import BundleError, ServeError
-from ..manifest import STAGES
-from ..models.photos import HERE as PHOTO_FOLDER
-from ..models.photos import PHOTOS
-from ..targets import WEB
+from ..runtime.targets import WEB
 
 # What `make web` builds in a source tree; else the package of it.
 _BUILT, _PACKAGE = Path(__file__).with_name("page"), "sam_edge_page"

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle
-from ..publish import staged
+from ..bundle.bundle import Bundle
+from ..bundle.publish import staged
 from .site import HEADERS, config, files_to_run, page_files, sample_files
 
 # What Netlify, Cloudflare Pages and others read; other hosts take the same headers elsewhere.

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from sam_edge.errors import CalibrationError
-from sam_edge.export.calibration import MAX_IMAGES, packaged_calibration, read_calibration
-from sam_edge.manifest import InputRules
+from sam_edge.export.quantize.calibration import MAX_IMAGES, packaged_calibration, read_calibration
+from sam_edge.imaging.preprocess import InputRules
 
 RULES = InputRules((64, 64), "longest_side", True, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 0.0)
 

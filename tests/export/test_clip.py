@@ -17,14 +17,14 @@ from pycocotools import mask as coco
 from transformers import CLIPModel, CLIPTokenizer
 
 from sam_edge import BackendError, BundleError, IntegrityError, ParityError, PromptError, load
+from sam_edge.bundle.golden import read_golden
+from sam_edge.bundle.manifest import integrity, schema
 from sam_edge.cli import main
-from sam_edge.clip_parity import GATES, read_clip_golden
-from sam_edge.export.clip import ClipWorkshop, add_variant, read_clip
-from sam_edge.export.variants import Options
-from sam_edge.golden import read_golden
-from sam_edge.manifest import integrity, schema
+from sam_edge.export.clip.variants import ClipWorkshop, add_variant, read_clip
+from sam_edge.export.context import Options
 from sam_edge.models.photos import read_photo
-from tests.make_clip import END, SMALL, random_clip, write_hugging_face
+from sam_edge.verify.clip_parity import GATES, read_clip_golden
+from tools.make_clip import END, SMALL, random_clip, write_hugging_face
 
 TEXTS = ["a photo of the dog", "THE CAT", "Ünïcode 12!", "the dog " * 30]
 
@@ -122,7 +122,7 @@ def test_verify_fails_where_the_features_differ(copy, capsys):
     np.savez(path, input_ids=golden.input_ids[::-1], text_features=golden.text_features,
              image_features=golden.image_features)  # fmt: skip
     data = manifest(copy)
-    from sam_edge.files import sha256_file
+    from sam_edge.system.files import sha256_file
 
     data["clip"]["golden"] |= {"sha256": sha256_file(path), "bytes": path.stat().st_size}
     write(copy, data)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from test_oracles import SMALL, randomise
 
-from sam_edge.benchmarks.published import published, published_sam
 from sam_edge.cli import main
-from sam_edge.export import onnx
-from sam_edge.export.compat import write_published_decoder
-from sam_edge.export.reference.model import SamModel
-from tests.make_checkpoint import write_checkpoint
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.export.contracts.segment_anything import write_published_decoder
+from sam_edge.export.formats import onnx
+from tools.make_checkpoint import write_checkpoint
+from tools.published import published, published_sam
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sam_edge.backends.coreml import BACKEND
+from sam_edge.backends.mil_reference import load
 from sam_edge.errors import BackendError, DeviceError, ExportError
-from sam_edge.export import coreml
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
-from sam_edge.export.reference.model import SamModel
-from sam_edge.mil_reference import load
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+from sam_edge.export.formats import coreml
 from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
-from tests.make_checkpoint import random_weights
+from tools.make_checkpoint import random_weights
 
 TINY = CATALOGUE["sam_edge_tiny"]
 SMALL_VIT = replace(

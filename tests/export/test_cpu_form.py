@@ -12,15 +12,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam_edge.cli import main
-from sam_edge.export import openvino
-from sam_edge.export.by_rows import ConvolutionsByRows, chunks
-from sam_edge.export.cpu_form import cpu_form, openvino_form
-from sam_edge.export.fuse import fuse
-from sam_edge.export.onnx import write_encoder
-from sam_edge.export.reference.model import build_model
+from sam_edge.export.architectures.model import build_model
+from sam_edge.export.formats import openvino
+from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.optimize.cpu_form import cpu_form, openvino_form
+from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.optimize.tiling import ConvolutionsByRows, chunks
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import TinyVitEncoder, VitEncoder
-from tests.export.seeded import apart, seeded_image, seeded_weights
+from tools.golden.seeded import apart, seeded_image, seeded_weights
 
 VIT = replace(
     CATALOGUE["vit_b"],

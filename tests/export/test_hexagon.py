@@ -11,11 +11,12 @@ import torch
 
 from sam_edge import load
 from sam_edge.cli import main
-from sam_edge.export import hexagon, onnx
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.reference.layers import LayerNorm2d
-from sam_edge.export.reference.model import build_model, decoder_example
+from sam_edge.export.architectures.layers import LayerNorm2d
+from sam_edge.export.architectures.model import build_model, decoder_example
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+from sam_edge.export.formats import onnx
+from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.targets import hexagon
 from sam_edge.models.catalogue import CATALOGUE, HERE
 
 simulated = pytest.mark.skipif(

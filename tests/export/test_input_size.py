@@ -14,25 +14,25 @@ from transformers import ViTConfig
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
 import sam_edge
-from sam_edge.benchmarks import sizes
-from sam_edge.benchmarks.published import published_mobile_sam, published_sam
-from sam_edge.benchmarks.pytorch import PyTorch, variant_of
-from sam_edge.bundle import open_bundle
+from sam_edge.benchmarks.measure.pytorch import PyTorch, variant_of
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.golden import read_golden
 from sam_edge.cli import main
 from sam_edge.errors import PromptError, SamEdgeError
-from sam_edge.export.checkpoint import Loaded, build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.input_size import resize
-from sam_edge.export.onnx import write_encoder
-from sam_edge.export.reference.model import SamModel
-from sam_edge.golden import read_golden
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.export.checkpoints.read import Loaded, build_reference, expected_shapes, load_checkpoint
+from sam_edge.export.checkpoints.resize import resize
+from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.encoders import HieraEncoder
-from sam_edge.parity import run_parity
-from sam_edge.sam import Sam
-from tests.export.seeded import seeded_image, seeded_weights
+from sam_edge.runtime.sam import Sam
+from sam_edge.verify.parity import run_parity
 from tests.export.test_oracle_mobile_sam import randomise as randomise_mobile_sam
 from tests.export.test_oracles import SMALL, agree, our_decode, prompts, randomise
+from tools import sizes
+from tools.golden.seeded import seeded_image, seeded_weights
+from tools.published import published_mobile_sam, published_sam
 
 EMBEDDED = HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file
 

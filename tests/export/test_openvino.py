@@ -13,10 +13,10 @@ import torch
 from sam_edge.backends import openvino as backend
 from sam_edge.backends.openvino import BACKEND, has_bf16
 from sam_edge.errors import DeviceError, ExportError
-from sam_edge.export import onnx, openvino
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
-from sam_edge.export.int8 import observe_products
-from sam_edge.export.reference.model import SamModel
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+from sam_edge.export.formats import onnx, openvino
+from sam_edge.export.quantize.onnx_int8 import observe_products
 from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from sam_edge.clip import read_tokenizer
 from sam_edge.errors import CheckpointError
-from sam_edge.export.clip_checkpoint import load_clip
-from sam_edge.export.clip_tokenizer import make_tokenizer
-from sam_edge.export.reference.clip import ClipConfig, ClipModel, Tower
-from tests.make_clip import (
+from sam_edge.export.architectures.clip import ClipConfig, ClipModel, Tower
+from sam_edge.export.clip.checkpoint import load_clip
+from sam_edge.export.clip.tokenizer import make_tokenizer
+from sam_edge.runtime.clip import read_tokenizer
+from tools.make_clip import (
     END,
     SMALL,
     VIT_B_32,

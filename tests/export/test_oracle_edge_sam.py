@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from sam_edge.export.checkpoint import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.reference.image_encoder_repvit import Upsample
-from sam_edge.export.reference.model import stability
+from sam_edge.export.architectures.image_encoder_repvit import Upsample
+from sam_edge.export.architectures.model import stability
+from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
+from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE
-from tests.export.make_golden_edge_sam import GAIN, GOLDEN, SIZE
-from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
+from tools.golden.make_edge_sam import GAIN, GOLDEN, SIZE
+from tools.golden.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 
 KINDS = seeded_prompts(SIZE)
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.reference.model import build_model
+from sam_edge.export.architectures.model import build_model
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE
-from tests.export.make_golden_sam2 import GOLDEN, image, prompts, sample, seeded_weights, unpacked
 from tests.export.test_oracle_sam2 import KINDS, OUTPUTS, agree, decode
+from tools.golden.make_sam2 import GOLDEN, image, prompts, sample, seeded_weights, unpacked
 
 MODEL = CATALOGUE["edgetam"]
 STORED = np.load(GOLDEN / "edgetam.npz")

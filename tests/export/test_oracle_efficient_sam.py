@@ -11,18 +11,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sam_edge.bundle.manifest import PromptRules
 from sam_edge.errors import PromptError
-from sam_edge.export.checkpoint import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.fuse import fuse
+from sam_edge.export.architectures.mask_decoder import MaskDecoder
+from sam_edge.export.checkpoints.layouts import LAYOUTS
+from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
 from sam_edge.export.golden import Reference, make_golden
-from sam_edge.export.layouts import LAYOUTS
-from sam_edge.export.reference.mask_decoder import MaskDecoder
-from sam_edge.manifest import InputRules, PromptRules
+from sam_edge.export.optimize.fuse import fuse
+from sam_edge.imaging.preprocess import InputRules, preprocess
 from sam_edge.models.catalogue import CATALOGUE
-from sam_edge.preprocess import preprocess
-from sam_edge.prompts import Prompts, encode_prompts
-from tests.export.make_golden_efficient_sam import GOLDEN, KINDS, SIZE, VARIANTS, picture, points_of
-from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
+from sam_edge.runtime.prompts import encode_prompts
+from sam_edge.types import Prompts
+from tools.golden.make_efficient_sam import GOLDEN, KINDS, SIZE, VARIANTS, picture, points_of
+from tools.golden.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 
 MODEL = replace(CATALOGUE["efficient_sam_vitt"], image_size=SIZE)
 

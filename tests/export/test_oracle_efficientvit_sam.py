@@ -12,15 +12,18 @@ import onnxruntime
 import pytest
 import torch
 
-from sam_edge import mil_reference
-from sam_edge.export import coreml, fp16, int8, onnx, openvino, rewrites
-from sam_edge.export.checkpoint import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.reference.model import build_model
+from sam_edge.backends import mil_reference
+from sam_edge.export.architectures.model import build_model
+from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
+from sam_edge.export.formats import coreml, onnx, openvino
+from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.quantize import equalization as rewrites
+from sam_edge.export.quantize import fp16
+from sam_edge.export.quantize import onnx_int8 as int8
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import EfficientVitEncoder, EfficientVitStage
-from tests.export.make_golden_efficientvit_sam import GAIN, GOLDEN, SIZES, SMALL_XL, VARIANTS, epsilons
-from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
+from tools.golden.make_efficientvit_sam import GAIN, GOLDEN, SIZES, SMALL_XL, VARIANTS, epsilons
+from tools.golden.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 
 KINDS = seeded_prompts(1024)
 

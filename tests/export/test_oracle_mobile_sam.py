@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from sam_edge.benchmarks.published import published_around, published_mobile_sam
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.reference.image_encoder_tiny_vit import Attention
-from sam_edge.export.reference.layers import ConvNorm
-from sam_edge.export.rewrites import rewrite
+from sam_edge.export.architectures.image_encoder_tiny_vit import Attention
+from sam_edge.export.architectures.layers import ConvNorm
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.quantize.equalization import rewrite
 from sam_edge.models.catalogue import CATALOGUE
 from tests.export.test_oracles import agree, our_decode, prompts
+from tools.published import published_around, published_mobile_sam
 
 MODEL = CATALOGUE["mobile_sam"]
 

@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 from transformers.models.sam2.modeling_sam2 import Sam2MaskDecoder
 
-from sam_edge.export.checkpoint import _recognise, build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.reference.model import build_model
-from sam_edge.export.reference.sam2 import single_mask
-from sam_edge.export.rewrites import rewrite
+from sam_edge.export.architectures.model import build_model
+from sam_edge.export.architectures.sam2 import single_mask
+from sam_edge.export.checkpoints.read import _recognise, build_reference, expected_shapes, load_checkpoint
+from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.quantize.equalization import rewrite
 from sam_edge.models.catalogue import CATALOGUE
-from tests.export.make_golden_sam2 import CONFIGS, GOLDEN, image, prompts, sample, seeded_weights, unpacked
+from tools.golden.make_sam2 import CONFIGS, GOLDEN, image, prompts, sample, seeded_weights, unpacked
 
 KINDS = tuple(prompts())
 STORED = np.load(GOLDEN / "sam2.npz")

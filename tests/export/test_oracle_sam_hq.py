@@ -11,15 +11,15 @@ import torch
 from onnxruntime import InferenceSession
 from transformers import SamHQConfig, SamHQModel
 
-from sam_edge.export.checkpoint import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.layouts import LAYOUTS
-from sam_edge.export.onnx import write_decoder, write_encoder
+from sam_edge.export.checkpoints.layouts import LAYOUTS
+from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
+from sam_edge.export.formats.onnx import write_decoder, write_encoder
+from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import VitEncoder
-from tests.export.make_golden_sam_hq import GOLDEN, SMALL
-from tests.export.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 from tests.export.test_oracles import randomise
+from tools.golden.make_sam_hq import GOLDEN, SMALL
+from tools.golden.seeded import apart, sampled, seeded_image, seeded_prompts, seeded_weights
 
 SIZE, WIDTH, DEPTH, HEADS, GLOBAL_BLOCKS = SMALL
 MODELS = {

@@ -10,11 +10,11 @@ import torch
 from transformers import SamConfig, SamVisionConfig
 from transformers import SamModel as HuggingFaceSam
 
-from sam_edge.benchmarks.published import published_sam
-from sam_edge.export import checkpoint
-from sam_edge.export.checkpoint import build_reference, expected_shapes, load_checkpoint
+from sam_edge.export.checkpoints import read as checkpoint
+from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
 from sam_edge.models.catalogue import CATALOGUE
 from tests.export.test_oracles import agree, our_decode, prompts, randomise
+from tools.published import published_sam
 
 # Widths of https://huggingface.co/Zigeng/SlimSAM-uniform-50 and -77, as their conversion script has them.
 WIDTHS = {

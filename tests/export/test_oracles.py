@@ -12,13 +12,13 @@ import torch
 from transformers import SamConfig, SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers import SamModel as HuggingFaceSam
 
-from sam_edge.benchmarks.beyond_peers import write_published
-from sam_edge.benchmarks.published import published_around, published_sam
-from sam_edge.export.layouts import LAYOUTS
-from sam_edge.export.reference.model import SamModel
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.export.checkpoints.layouts import LAYOUTS
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import VitEncoder
-from tests.make_checkpoint import write_checkpoint
+from tools.beyond_peers import write_published
+from tools.make_checkpoint import write_checkpoint
+from tools.published import published_around, published_sam
 
 SMALL = replace(
     CATALOGUE["vit_b"],

@@ -6,10 +6,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from sam_edge.export import fp16, int8
-from sam_edge.export.calibration import packaged_calibration
-from sam_edge.export.onnx import write_encoder
-from sam_edge.manifest import read_manifest
+from sam_edge.bundle.manifest import read_manifest
+from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.quantize import fp16
+from sam_edge.export.quantize import onnx_int8 as int8
+from sam_edge.export.quantize.calibration import packaged_calibration
 from sam_edge.models.catalogue import CATALOGUE
 from tests.export.test_rewrites import SMALL_VIT, small_vit
 

@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sam_edge.export import int8, qdq
+from sam_edge.export.quantize import onnx_int8 as int8
+from sam_edge.export.quantize import qdq
 
 RNG = np.random.default_rng(3)
 WEIGHTS = {

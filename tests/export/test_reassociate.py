@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sam_edge.export.reassociate import reassociate
-from sam_edge.export.reference.model import build_model, decoder_example
+from sam_edge.export.architectures.model import build_model, decoder_example
+from sam_edge.export.optimize.decoder import reassociate
 from sam_edge.models.catalogue import CATALOGUE
-from tests.export.seeded import apart, seeded_weights
-from tests.families_table import SMALLEST
+from tools.families_table import SMALLEST
+from tools.golden.seeded import apart, seeded_weights
 
 
 def seeded(name):

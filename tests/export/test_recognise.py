@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from sam_edge.errors import CheckpointError
-from sam_edge.export.checkpoint import load_checkpoint
+from sam_edge.export.checkpoints.read import load_checkpoint
 from sam_edge.models.catalogue import CATALOGUE
-from tests.families_table import SMALLEST
-from tests.make_checkpoint import published_shapes
+from tools.families_table import SMALLEST
+from tools.make_checkpoint import published_shapes
 
 NAMES = ("vit_b", *SMALLEST)
 

@@ -10,17 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
-from sam_edge.export.fuse import fuse
-from sam_edge.export.reference.model import SamModel, build_model
-from sam_edge.export.rewrites import REWRITES, attentions, fold_batch_norm, links, observe, rewrite, streams
-from sam_edge.export.rewrites_table import measure
-from sam_edge.export.twin import hostile_twin
+from sam_edge.export.architectures.model import SamModel, build_model
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.quantize.equalization import (
+    REWRITES,
+    attentions,
+    fold_batch_norm,
+    links,
+    observe,
+    rewrite,
+    streams,
+)
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.encoders import VitEncoder
-from tests.export.seeded import seeded_weights
-from tests.families_table import SMALLEST
-from tests.make_checkpoint import WEIGHTS
+from tools.ablations.hostile_twin import hostile_twin
+from tools.ablations.rewrites_table import measure
+from tools.families_table import SMALLEST
+from tools.golden.seeded import seeded_weights
+from tools.make_checkpoint import WEIGHTS
 
 TINY = CATALOGUE["sam_edge_tiny"]
 # 10 x 10 tokens: windows of 7 are padded to 14.

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam_edge.export.search import keep_few
+from sam_edge.export.quantize.search import keep_few
 
 NAMES = [f"op{i}" for i in range(23)]
 

@@ -9,14 +9,14 @@ import pytest
 
 from sam_edge import BackendError, SamAutomaticMaskGenerator, load
 from sam_edge.backends import Session, get_backend
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.manifest import STAGES
 from sam_edge.cli import main
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.export.golden import Reference
-from sam_edge.loading import load_variant
-from sam_edge.manifest import STAGES
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.photos import read_photo
+from sam_edge.runtime.loading import load_variant
 
 IMAGE = read_photo("cat.jpg")
 VARIANTS = [f"{kind}-{precision}" for kind in ("onnx", "openvino") for precision in ("fp32", "fp16", "int8")]

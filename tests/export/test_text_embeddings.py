@@ -9,7 +9,7 @@ import torch
 
 from sam_edge import PromptError, load
 from sam_edge.cli import main
-from sam_edge.export.checkpoint import build_reference, load_checkpoint
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.photos import read_photo
 

@@ -3,10 +3,10 @@
 import torch
 
 from sam_edge.cli import main
+from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.golden import at_median, make_golden
-from sam_edge.export.reference.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
-from tests.make_checkpoint import random_weights
+from tools.make_checkpoint import random_weights
 
 TINY = CATALOGUE["sam_edge_tiny"]
 

@@ -11,8 +11,8 @@ import pytest
 
 import sam_edge
 import sam_edge.backends.openvino
-import sam_edge.export.onnx
-import sam_edge.export.variants
+import sam_edge.export.context
+import sam_edge.export.formats.onnx
 from sam_edge.backends.openvino import has_bf16
 from sam_edge.cli import main
 
@@ -38,7 +38,7 @@ def refused(capsys, arguments, says, code=2):
     ],
 )
 def test_a_converter_that_is_not_installed_is_named_with_its_extra(capsys, monkeypatch, arguments, package):
-    monkeypatch.setattr(sam_edge.export.variants, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr(sam_edge.export.context, "find_spec", lambda name: None if name == package else name)
     refused(capsys, [*arguments, "--out", "b"], f"needs {package}, which is not installed; pip install")
 
 
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_nothing(capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sam_edge.export.onnx, "save", full)
+    monkeypatch.setattr(sam_edge.export.formats.onnx, "save", full)
     refused(capsys, ["--out", "b"], "No space left on device")
 
 
@@ -146,8 +146,8 @@ sys.exit(main(["verify", sys.argv[1], "--json"]))
 
 @pytest.mark.slow
 def test_int8_agrees_on_held_out_scenes(nine):
-    from sam_edge.models.agreement import agreement
     from sam_edge.models.catalogue import CATALOGUE, HERE
+    from tools.training.agreement import agreement
 
     checkpoint = HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file
     rows = agreement(nine, checkpoint, 200, only=["onnx-int8", "openvino-int8"])
@@ -166,9 +166,9 @@ def test_a_gate_that_cannot_be_met_says_what_was_reached(capsys):
 def test_the_hostile_twin_holds_in_int8(tmp_path):
     from safetensors.torch import save_file
 
-    from sam_edge.export.checkpoint import build_reference, load_checkpoint
-    from sam_edge.export.twin import hostile_twin
+    from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
     from sam_edge.models.catalogue import CATALOGUE, HERE
+    from tools.ablations.hostile_twin import hostile_twin
 
     loaded = load_checkpoint(HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file)
     twin = hostile_twin(build_reference(loaded))

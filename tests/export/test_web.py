@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import sam_edge
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
 from sam_edge.models.photos import read_photo
 from sam_edge.serve.site import page_variants
@@ -42,7 +42,7 @@ def test_its_masks_are_those_of_the_other_variant(bundle, precision):
     opened = open_bundle(bundle)
     found = []
     for name in (f"onnx-{precision}", f"onnx-{precision}-web"):
-        with sam_edge.loading.load_variant(opened, opened.variant(name), threads=1) as sam:
+        with sam_edge.runtime.loading.load_variant(opened, opened.variant(name), threads=1) as sam:
             embedding = sam.encode(IMAGE)
             masks = sam.predict(embedding, [(220.0, 160.0)], [1])
             everything = list(sam.candidates(embedding, np.array([[220.0, 160.0], [60.0, 400.0]]), 1e-9))

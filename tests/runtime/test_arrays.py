@@ -12,13 +12,14 @@ from PIL import Image
 from pycocotools import mask as coco
 from torch.nn import functional as F
 
-from sam_edge import rle
+from sam_edge.bundle.manifest import PromptRules
 from sam_edge.errors import ImageError, PromptError
-from sam_edge.manifest import InputRules, PromptRules
-from sam_edge.postprocess import Upscaling
-from sam_edge.preprocess import preprocess, resized_size
-from sam_edge.prompts import Prompts, encode_prompts
-from sam_edge.resample import resize_bilinear
+from sam_edge.imaging import rle
+from sam_edge.imaging.postprocess import Upscaling
+from sam_edge.imaging.preprocess import InputRules, preprocess, resized_size
+from sam_edge.imaging.resample import resize_bilinear
+from sam_edge.runtime.prompts import encode_prompts
+from sam_edge.types import Prompts
 
 RULES = InputRules((64, 64), "longest_side", True, (120.0, 110.0, 100.0), (58.0, 57.0, 56.0), 0.0)
 side = st.integers(1, 90)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sam_edge
-from sam_edge.bundle import open_bundle
-from sam_edge.golden import read_golden
-from sam_edge.manifest import schema
-from sam_edge.schema import validate
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.golden import read_golden
+from sam_edge.bundle.manifest import schema
+from sam_edge.bundle.schema import validate
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,9 +6,9 @@ import pytest
 import toy
 
 from sam_edge import BackendError, BundleError, DeviceError, load
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
-from sam_edge.loading import Wanted, explain_choice, load_variant
+from sam_edge.runtime.loading import Wanted, explain_choice, load_variant
 
 
 @pytest.fixture

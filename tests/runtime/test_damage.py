@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sam_edge import BundleError, IntegrityError, SamEdgeError, load
-from sam_edge.bundle import open_bundle
-from sam_edge.golden import read_golden
-from sam_edge.manifest import integrity, model_facts, read_manifest, schema, write_manifest
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.golden import read_golden
+from sam_edge.bundle.manifest import integrity, model_facts, read_manifest, schema, write_manifest
 
 ONE_BUNDLE = settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -203,7 +203,7 @@ def test_a_turned_photo_is_turned_back(toy_bundle, toy_photo, capsys):
 
 
 def test_sixteen_bit_pictures_keep_their_contrast(tmp_path):
-    from sam_edge.cli.pictures import read_image
+    from sam_edge.imaging.io import read_image
 
     deep = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
     Image.fromarray(deep).save(tmp_path / "deep.png")
@@ -222,7 +222,7 @@ def test_verify(capsys, toy_bundle):
 
 
 def test_verify_of_a_variant_below_its_gate(capsys, toy_copy):
-    from sam_edge.golden import Golden, read_golden, write_golden
+    from sam_edge.bundle.golden import Golden, read_golden, write_golden
 
     golden = read_golden(toy_copy / "golden.npz")
     for prompt in golden.prompts:

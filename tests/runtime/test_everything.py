@@ -12,9 +12,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from sam_edge import PromptError, SamAutomaticMaskGenerator, rle
-from sam_edge.amg import generate_crop_boxes, nms
+from sam_edge import PromptError, SamAutomaticMaskGenerator
 from sam_edge.cli import main
+from sam_edge.imaging import rle
+from sam_edge.tasks.amg import generate_crop_boxes, nms
 
 LOW = ["--pred-iou-thresh", "0.1", "--stability-score-thresh", "0.1", "--points-per-side", "4"]
 
@@ -150,7 +151,7 @@ def test_nms_is_pairwise_suppression(boxes, threshold, seed):
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 3), st.floats(0, 0.5))
 def test_crops_are_the_published_ones(height, width, layers, overlap):
-    from sam_edge.benchmarks.published import published
+    from tools.published import published
 
     expected = published("utils.amg").generate_crop_boxes((height, width), layers, overlap)
     assert generate_crop_boxes((height, width), layers, overlap) == expected

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sam_edge.errors import OutputError
-from sam_edge.files import write_atomically
+from sam_edge.system.files import write_atomically
 
 
 def test_a_name_too_long_for_its_temporary_sibling(tmp_path):

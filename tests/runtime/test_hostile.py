@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sam_edge import SamAutomaticMaskGenerator, SamEdgeError, load
-from sam_edge.files import sha256_file
+from sam_edge.system.files import sha256_file
 
 ONE_BUNDLE = settings(
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sam_edge.backends.mil_reference import load, ops
+from sam_edge.backends.mil_reference.package import import_coremltools
+from sam_edge.backends.mil_reference.program import apply
 from sam_edge.errors import BackendError
-from sam_edge.mil_reference import load, ops
-from sam_edge.mil_reference.package import import_coremltools
-from sam_edge.mil_reference.program import apply
-from sam_edge.quiet import quiet
+from sam_edge.system.quiet import quiet
 
 F = torch.nn.functional
 

@@ -11,10 +11,10 @@ import toy
 
 from sam_edge import BackendError, DeviceError, load
 from sam_edge.backends import get_backend
-from sam_edge.manifest import schema
-from sam_edge.mock import mock_sam
-from sam_edge.parity import iou
-from sam_edge.schema import validate
+from sam_edge.bundle.manifest import schema
+from sam_edge.bundle.schema import validate
+from sam_edge.imaging.metrics import iou
+from sam_edge.runtime.mock import mock_sam
 
 IMAGE = np.zeros((300, 400, 3), np.uint8)
 

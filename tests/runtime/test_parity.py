@@ -11,10 +11,11 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from sam_edge import IntegrityError, ParityError
-from sam_edge.golden import read_golden, write_golden
-from sam_edge.manifest import schema
-from sam_edge.parity import GATES, boundary_iou, iou, run_parity
-from sam_edge.schema import validate
+from sam_edge.bundle.golden import read_golden, write_golden
+from sam_edge.bundle.manifest import schema
+from sam_edge.bundle.schema import validate
+from sam_edge.imaging.metrics import boundary_iou, iou
+from sam_edge.verify.parity import GATES, run_parity
 
 sides = st.tuples(st.integers(1, 40), st.integers(1, 40))
 pairs = sides.flatmap(lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape)))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sam_edge.publish import staged
+from sam_edge.bundle.publish import staged
 
 DEAD = 2**22 + 1  # above the largest process id
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from sam_edge import ImageError, Masks, PromptError, SamPredictor
-from sam_edge.manifest import Manifest
-from sam_edge.mock import mock_sam
-from sam_edge.parity import iou
-from sam_edge.refine import crop_around
+from sam_edge.bundle.manifest import Manifest
+from sam_edge.imaging.metrics import iou
+from sam_edge.runtime.mock import mock_sam
+from sam_edge.tasks.refine import crop_around
 
 SIZE = 420, 700
 BOX = [301, 97, 347, 160]

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from sam_edge.errors import PromptError
-from sam_edge.regions import clean, label, remove_small_regions
+from sam_edge.imaging.regions import clean, label, remove_small_regions
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=14), elements=st.booleans())
 EIGHT = np.ones((3, 3))

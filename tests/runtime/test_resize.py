@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sam_edge.resample import resize_bilinear
+from sam_edge.imaging.resample import resize_bilinear
 
 side = st.integers(1, 300)
 

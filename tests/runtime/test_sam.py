@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import sam_edge
+from sam_edge.imaging.metrics import boundary_iou, iou
 from sam_edge.models.photos import read_photo
-from sam_edge.parity import boundary_iou, iou
 
 
 @pytest.fixture(scope="module")

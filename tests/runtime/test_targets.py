@@ -8,10 +8,10 @@ import toy
 
 from sam_edge import BundleError, PromptError, load
 from sam_edge.backends import DeviceInfo, Session, get_backend
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
-from sam_edge.loading import Wanted, choose, explain_choice
-from sam_edge.sam import Sam
+from sam_edge.runtime.loading import Wanted, choose, explain_choice
+from sam_edge.runtime.sam import Sam
 
 BACKEND = get_backend("onnxruntime")
 
@@ -111,7 +111,7 @@ def test_verify_leaves_out_what_is_not_made_for_the_device(both, devices, monkey
 
 
 def test_the_benchmark_has_rows_for_what_is_meant_only(both, devices):
-    from sam_edge.benchmarks.rows import find_rows
+    from sam_edge.benchmarks.measure.rows import find_rows
 
     devices("QNNExecutionProvider")
     rows = find_rows(open_bundle(both), "onnxruntime", ["cpu", "npu"], [])

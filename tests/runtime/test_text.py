@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sam_edge import BundleError, ImageError, PromptError
-from sam_edge.clip import Clip, normalise, preprocess
-from sam_edge.manifest import ClipRules
+from sam_edge.bundle.manifest import ClipRules
+from sam_edge.imaging.resample import resize_bicubic
 from sam_edge.models.photos import PHOTOS, read_photo
-from sam_edge.resample import resize_bicubic
-from sam_edge.text import mask_crop, mask_features, predict_text
+from sam_edge.runtime.clip import Clip, normalise, preprocess
+from sam_edge.tasks.text import mask_crop, mask_features, predict_text
 
 RULES = ClipRules(32, (100.0, 120.0, 140.0), (50.0, 60.0, 70.0), 8, 9, 3, 10.0)
 GREY = np.array(RULES.mean, np.float32)
@@ -247,7 +247,7 @@ def test_everything_mode_runs_where_no_masks_are_given(scene, monkeypatch):
             assert given is image
             return records
 
-    monkeypatch.setattr("sam_edge.automatic_mask_generator.SamAutomaticMaskGenerator", Generator)
+    monkeypatch.setattr("sam_edge.compat.automatic_mask_generator.SamAutomaticMaskGenerator", Generator)
     np.testing.assert_array_equal(predict_text(sam, image, "blue").masks[0], records[2]["segmentation"])
 
 

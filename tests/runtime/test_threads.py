@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import toy
 
-from sam_edge import BackendError, load, loading
+from sam_edge import BackendError, load
 from sam_edge.backends import Backend, Session
 from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
-from sam_edge.together import share
+from sam_edge.runtime import loading
+from sam_edge.system.threads import share
 
 THREADS, CALLS = 8, 1000
 

@@ -16,8 +16,8 @@ import toy
 import sam_edge
 from sam_edge import OutputError, SamEdgeWarning, load
 from sam_edge.backends import Backend, Session, get_backend
+from sam_edge.backends.compile_cache import Warm, WorkingFolder, checksum
 from sam_edge.backends.openvino import no_telemetry
-from sam_edge.warm import Warm, WorkingFolder, checksum
 
 with no_telemetry():
     import openvino as ov

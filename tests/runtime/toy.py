@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from sam_edge.files import sha256_file
-from sam_edge.golden import Golden, GoldenPrompt, sample_embedding, write_golden
-from sam_edge.manifest import write_manifest
+from sam_edge.bundle.golden import Golden, GoldenPrompt, sample_embedding, write_golden
+from sam_edge.bundle.manifest import write_manifest
+from sam_edge.system.files import sha256_file
 
 SIDE, GRID = 64, 8
 SHA = "0123456789abcdef" * 4
@@ -263,7 +263,7 @@ def write_bundle(root: Path) -> Path:
 
 def rewrite_manifest(root: Path, change) -> None:
     """Let `change` alter the manifest, with a matching `integrity`, schema unchecked."""
-    from sam_edge.manifest import integrity
+    from sam_edge.bundle.manifest import integrity
 
     path = root / "manifest.json"
     data = json.loads(path.read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
 from sam_edge.serve.app import make_app
 from sam_edge.serve.guard import Guard, hosts_of
 from sam_edge.serve.site import page_variants

@@ -16,10 +16,10 @@ import pytest
 from safetensors.numpy import load as load_safetensors
 
 import sam_edge
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.manifest import write_manifest
 from sam_edge.cli import main
-from sam_edge.cli.pictures import read_image
-from sam_edge.manifest import write_manifest
+from sam_edge.imaging.io import read_image
 
 
 def start(*arguments):

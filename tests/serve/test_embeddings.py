@@ -12,12 +12,11 @@ from PIL import Image
 from safetensors.numpy import load as load_safetensors
 
 import sam_edge
-from sam_edge.cli.pictures import read_image
 from sam_edge.errors import BackendError
-from sam_edge.mock import mock_sam
+from sam_edge.imaging.io import read_image
+from sam_edge.runtime.mock import mock_sam
 from sam_edge.serve.site import Limits
-
-from .asking import HeldSam, ask, asked, post
+from tests.serve.asking import HeldSam, ask, asked, post
 
 SMALL = ("content-type", "image/png")
 

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.manifest import read_manifest, write_manifest
 from sam_edge.errors import BundleError, ServeError
-from sam_edge.manifest import read_manifest, write_manifest
 from sam_edge.models.photos import HERE, PHOTOS
 from sam_edge.serve import site
 from sam_edge.serve.app import make_app
 from sam_edge.serve.site import page_files, page_variants
-
-from .asking import ask
+from tests.serve.asking import ask
 
 
 def test_the_page_and_its_files(serve, page):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sam_edge.benchmarks.published import published, published_around
+from tools.published import published, published_around
 
 
 def main(checkpoint: Path, target: Path) -> None:

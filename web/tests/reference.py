@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from sam_edge import SamAutomaticMaskGenerator, load
-from sam_edge.bundle import open_bundle
+from sam_edge.bundle.bundle import open_bundle
+from sam_edge.bundle.golden import read_golden
 from sam_edge.errors import PromptError
-from sam_edge.golden import read_golden
-from sam_edge.manifest import InputRules
-from sam_edge.preprocess import preprocess
-from sam_edge.prompts import Prompts, encode_prompts
+from sam_edge.imaging.preprocess import InputRules, preprocess
+from sam_edge.runtime.prompts import encode_prompts
+from sam_edge.types import Prompts
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "models" / "photos" / "astronaut.jpg"

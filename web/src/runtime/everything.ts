@@ -1,4 +1,4 @@
-/** Masks of everything in an image, from a grid of points; as sam_edge/automatic_mask_generator.py. */
+/** Masks of everything in an image, from a grid of points; as sam_edge/tasks/everything.py. */
 
 import { maskWindow, stabilityScore } from "./postprocess.ts";
 import * as rle from "./rle.ts";

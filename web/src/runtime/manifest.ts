@@ -1,4 +1,4 @@
-/** `manifest.json`: what a bundle holds and how its model wants its inputs; as sam_edge/manifest.py. */
+/** `manifest.json`: what a bundle holds and how its model wants its inputs; as sam_edge/bundle/manifest.py. */
 
 import { canonicalJson } from "./canonical.ts";
 import { reason, SamEdgeError } from "./errors.ts";

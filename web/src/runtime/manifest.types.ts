@@ -1,4 +1,4 @@
-// Generated from sam_edge/manifest.schema.json by `npm run types`. Do not edit.
+// Generated from sam_edge/bundle/manifest.schema.json by `npm run types`. Do not edit.
 
 export type Sha256 = string;
 

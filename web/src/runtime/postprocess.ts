@@ -1,5 +1,5 @@
 /**
- * From low-resolution logits to masks at the image's size; as sam_edge/postprocess.py.
+ * From low-resolution logits to masks at the image's size; as sam_edge/imaging/postprocess.py.
  *
  * The published predictor interpolates twice: to the encoder's input, then, without its padding, to the
  * original image. Both are linear along each axis, so an output depends on a few inputs a side.

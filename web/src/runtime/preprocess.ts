@@ -1,4 +1,4 @@
-/** From an image to the encoder's input; as sam_edge/preprocess.py. */
+/** From an image to the encoder's input; as sam_edge/imaging/preprocess.py. */
 
 import { channelsOf, type Image, type Size } from "./image.ts";
 import { between } from "./interpolate.ts";

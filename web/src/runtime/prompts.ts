@@ -1,4 +1,4 @@
-/** Check prompts and bring them into the decoder's coordinates; as sam_edge/prompts.py. */
+/** Check prompts and bring them into the decoder's coordinates; as sam_edge/runtime/prompts.py. */
 
 import { SamEdgeError } from "./errors.ts";
 import type { Size } from "./image.ts";

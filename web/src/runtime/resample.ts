@@ -1,4 +1,4 @@
-/** Pillow's antialiased bilinear resizing, which SAM was trained with, to the bit; as sam_edge/resample.py. */
+/** Pillow's antialiased bilinear resizing, which SAM was trained with, to the bit; as sam_edge/imaging/resample.py. */
 
 import { channelsOf, type Image, type Size } from "./image.ts";
 

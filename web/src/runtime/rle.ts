@@ -1,4 +1,4 @@
-/** COCO run-length encoding of masks, column by column, beginning with the zeros; as sam_edge/rle.py. */
+/** COCO run-length encoding of masks, column by column, beginning with the zeros; as sam_edge/imaging/rle.py. */
 
 import type { Size } from "./image.ts";
 

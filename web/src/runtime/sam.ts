@@ -1,4 +1,4 @@
-/** `encode` an image once, `decode` masks for as many prompts as you like; as sam_edge/sam.py. */
+/** `encode` an image once, `decode` masks for as many prompts as you like; as sam_edge/runtime/sam.py. */
 
 import { SamEdgeError } from "./errors.ts";
 import type { Image, Size } from "./image.ts";

@@ -1,5 +1,5 @@
 /**
- * The part of JSON Schema (draft 2020-12) that the manifest's schema uses, as sam_edge/schema.py.
+ * The part of JSON Schema (draft 2020-12) that the manifest's schema uses, as sam_edge/bundle/schema.py.
  */
 
 type Schema = Record<string, unknown>;

@@ -1,0 +1,1 @@
+"""Measures the rows of a benchmark, each in a fresh process."""

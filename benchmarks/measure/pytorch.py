@@ -1,0 +1,108 @@
+"""The PyTorch reference in the place of a backend, so that it is measured as every other row is.
+
+It needs the `export` extra. Besides FP32 there are the two ways in which PyTorch is faster: bfloat16, which
+pays on processors that multiply it, and `torch.compile`, which needs a C++ compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sam_edge.backends import Backend, Session
+from sam_edge.bundle.bundle import Bundle
+from sam_edge.errors import BackendError, DeviceError
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+from sam_edge.export.checkpoints.resize import resize
+from sam_edge.models.catalogue import Model
+from sam_edge.types import Arrays
+
+_PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+
+
+def variant_of(bundle: Bundle, name: str) -> dict[str, Any]:
+    """A variant for `Sam` as the manifest's are, with the inputs of the published graphs and no files."""
+    size = list(bundle.manifest.input.size)
+    inputs = [{"name": "images", "dtype": "float32", "shape": [1, 3, *size]}]
+    # Any number of prompts at once.
+    prompt = [
+        {"name": one, "dtype": "float32", "shape": ["num_prompts"]} for one in ("image_embeddings", *_PROMPT)
+    ]
+    extra = next(
+        (
+            [one for one in variant["decoder"]["inputs"] if one["name"] not in ("image_embeddings", *_PROMPT)]
+            for variant in bundle.manifest.variants
+        ),
+        [],
+    )
+    return {
+        "id": name,
+        "format": "pytorch",
+        "files": [],
+        "encoder": {"path": "encoder", "inputs": inputs, "outputs": []},
+        "decoder": {"path": "decoder", "inputs": prompt + extra, "outputs": []},
+    }
+
+
+class PyTorch(Backend):
+    """The reference of a checkpoint at an input size; `kind` says how it is run: "pytorch-bf16",
+    "pytorch-fp32-compile"."""
+
+    name = "pytorch"
+    formats = ("pytorch",)
+
+    def __init__(self, kind: str, checkpoint: Path, size: int) -> None:
+        self.kind, self.checkpoint, self.size = kind, checkpoint, size
+        self._made: tuple[SamModel, Model] | None = None
+
+    def open(self, path: Path, device: str, threads: int | None) -> Session:
+        """The encoder or the decoder, as `path`'s name says, on "cpu" or "gpu" (CUDA)."""
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if device == "gpu" and not torch.cuda.is_available():
+            raise DeviceError("PyTorch finds no CUDA GPU; install a CUDA build of torch, or ask for cpu")
+        where = torch.device("cuda" if device == "gpu" else "cpu")
+        if self._made is None:
+            loaded = resize(load_checkpoint(self.checkpoint), self.size)
+            self._made = build_reference(loaded).to(where), loaded.model
+        sam, model = self._made
+        compiled: Callable[[Any], Any] = torch.compile if self.kind.endswith("compile") else lambda work: work
+        if path.name == "encoder":
+            run = _encoder(compiled(sam.encode), model)
+        else:
+            run = _decoder(compiled(sam.decode), model)
+        return Session(self._guarded(run, where), "gpu" if device == "gpu" else "cpu")
+
+    def _guarded(self, run: Callable[..., dict[str, Any]], where: torch.device) -> Callable[[Arrays], Arrays]:
+        def guarded(inputs: Arrays) -> Arrays:
+            given = {name: torch.from_numpy(np.ascontiguousarray(a)).to(where) for name, a in inputs.items()}
+            half = torch.autocast(where.type, torch.bfloat16, enabled="bf16" in self.kind)
+            try:
+                with torch.inference_mode(), half:
+                    return {name: value.float().cpu().numpy() for name, value in run(given).items()}
+            except Exception as error:  # the compiler, memory, CUDA: each raises its own
+                lines = [line for line in str(error).splitlines() if line.strip()]
+                raise BackendError(f"PyTorch cannot run {self.kind}: {' '.join(lines[:2])[:300]}") from error
+
+        return guarded
+
+
+def _encoder(encode: Callable[..., Any], model: Model) -> Callable[..., dict[str, Any]]:
+    def run(given: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(model.embedding_names, encode(given["images"]), strict=True))
+
+    return run
+
+
+def _decoder(decode: Callable[..., Any], model: Model) -> Callable[..., dict[str, Any]]:
+    def run(given: dict[str, Any]) -> dict[str, Any]:
+        extra = [given[name] for name in model.embedding_names[1:]]
+        low_res, scores = decode(given["image_embeddings"], *(given[name] for name in _PROMPT), *extra)
+        return {"low_res_masks": low_res, "iou_predictions": scores}
+
+    return run

@@ -1,0 +1,66 @@
+"""The PyTorch reference on a user's own pictures: run once, then kept (needs the `export` extra)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_edge.bundle.bundle import Bundle
+from sam_edge.bundle.golden import read_golden, write_golden
+from sam_edge.bundle.manifest import Manifest
+from sam_edge.errors import CheckpointError, IntegrityError
+from sam_edge.system.files import sha256_file
+
+
+def check_reference(bundle: Bundle, checkpoint: Path) -> str:
+    """The checkpoint's sha256, which is that of the checkpoint that the bundle was made of.
+
+    Raises:
+        CheckpointError: it is missing, or another.
+    """
+    if not checkpoint.is_file():
+        raise CheckpointError(f"there is no checkpoint {checkpoint}; --reference takes the file exported")
+    expected, found = str(bundle.manifest.model["checkpoint"]["sha256"]), sha256_file(checkpoint)
+    if found != expected:
+        raise CheckpointError(
+            f"{checkpoint} is not the checkpoint that {bundle.path} was made of: its sha256 is {found}, "
+            f"expected {expected} ({bundle.manifest.model['checkpoint']['file']})"
+        )
+    return found
+
+
+def reference_golden(
+    checkpoint: Path,
+    manifest: Manifest,
+    images: Sequence[NDArray[np.uint8]],
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Golden data of (H, W, 3) uint8 RGB images at a bundle's input size, from `folder` where they were made
+    before.
+
+    Raises:
+        ParityError: the reference's masks of all of them are empty or everything.
+    """
+    key = hashlib.sha256(manifest.model_id.encode())
+    for image in images:
+        key.update(f"{image.shape}".encode())
+        key.update(np.ascontiguousarray(image).data)
+    path = folder / f"reference-{key.hexdigest()[:16]}.npz"
+    if path.is_file():
+        try:
+            read_golden(path)
+            return path
+        except IntegrityError:
+            path.unlink()
+    from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
+    from sam_edge.export.checkpoints.resize import resize
+    from sam_edge.export.golden import make_golden
+
+    loaded = resize(load_checkpoint(checkpoint), manifest.input.size[0])
+    write_golden(path, make_golden(build_reference(loaded), loaded.model, say, images))
+    return path

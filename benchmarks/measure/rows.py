@@ -1,0 +1,108 @@
+"""Which rows a benchmark has: a variant on a backend and a device, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sam_edge.backends import Backend, DeviceInfo, devices_of, find_backends
+from sam_edge.backends.base import DEVICES
+from sam_edge.bundle.bundle import PRECISIONS, Bundle
+from sam_edge.errors import SamEdgeError
+from sam_edge.runtime.targets import meant_for
+
+KINDS = ("cpu", "gpu", "npu")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is to be measured.
+
+    Attributes:
+        id: the variant's, or what the format would be of a row that is absent.
+        format: "onnx", "openvino", "coreml", "pytorch".
+        precision: "fp32", "fp16", "bf16" or "int8"; "" of a row that is absent.
+        backend: the backend's name.
+        asked: the kind or name of the device that was asked for.
+        device: the device's own name, which the backend is given.
+        bytes: of the variant's files; None of a row without files.
+        absent: why there is nothing to measure; "" where there is.
+    """
+
+    id: str
+    format: str
+    precision: str
+    backend: str
+    asked: str
+    device: str
+    bytes: int | None = None
+    absent: str = ""
+
+
+def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: Sequence[str]) -> list[Row]:
+    """Every variant on every device asked for, in the bundle's order; one row for each device that is absent.
+
+    Raises:
+        SamEdgeError: an unknown device or precision, or nothing that could be measured anywhere.
+        BackendError: no such backend.
+    """
+    backends = list(find_backends(backend))
+    known = {one.name.casefold() for each in backends for one in devices_of(each)}
+    for device in devices:
+        if device.casefold() not in DEVICES and not _named(device, backends):
+            raise SamEdgeError(
+                f"unknown device {device!r}; expected some of {','.join(KINDS)} or a name from "
+                f"`sam-edge devices`: {', '.join(sorted(known))}"
+            )
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise SamEdgeError(f"unknown precision {precision!r}; expected some of {','.join(PRECISIONS)}")
+    rows = [row for device in devices for each in backends for row in _rows(bundle, each, device, precisions)]
+    if all(row.absent for row in rows):
+        reasons = "; ".join(dict.fromkeys(row.absent for row in rows)) or "no variant is of that precision"
+        raise SamEdgeError(f"nothing of {bundle.path} can be measured here: {reasons}")
+    return rows
+
+
+def _named(device: str, backends: Sequence[Backend]) -> bool:
+    return any(one.is_meant_by(device) for each in backends for one in devices_of(each))
+
+
+def _rows(bundle: Bundle, backend: Backend, device: str, precisions: Sequence[str]) -> list[Row]:
+    variants = [
+        v
+        for v in bundle.manifest.variants
+        if v["format"] in backend.formats and (not precisions or v["precision"] in precisions)
+    ]
+    meant = [one for one in devices_of(backend) if one.is_meant_by(device)]
+    there = [one for one in meant if one.available]
+    if not variants or not meant:
+        return []
+    if not there:
+        reason = "; ".join(f"{one.name}: {one.reason}" for one in meant)
+        form = variants[0]["format"]
+        return [Row(f"{form}-*", form, "", backend.name, device, _kind(meant[0], device), absent=reason)]
+    return [_row(variant, backend, device, one) for one in there for variant in meant_for(variants, one)]
+
+
+def _kind(one: DeviceInfo, device: str) -> str:
+    return one.kind if device == "auto" else device
+
+
+def _row(variant: dict[str, Any], backend: Backend, asked: str, device: DeviceInfo) -> Row:
+    size = sum(file["bytes"] for file in variant["files"])
+    return Row(variant["id"], variant["format"], variant["precision"], backend.name, asked, device.name, size)
+
+
+def pytorch_rows(bundle: Bundle, devices: Sequence[str]) -> list[Row]:
+    """The reference, as it is and in the two ways in which PyTorch is faster."""
+    size = int(bundle.manifest.model["checkpoint"]["bytes"])
+    row = Row("pytorch-fp32", "pytorch", "fp32", "pytorch", "cpu", "cpu", size)
+    kinds = [("pytorch-fp32", "fp32"), ("pytorch-bf16", "bf16"), ("pytorch-fp32-compile", "fp32")]
+    return [
+        replace(row, id=name, precision=precision, asked=device, device=device)
+        for device in devices
+        if device in ("cpu", "gpu")
+        for name, precision in kinds
+    ]

@@ -1,0 +1,1 @@
+"""Shows what was measured: a table, Markdown, a page."""

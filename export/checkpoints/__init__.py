@@ -1,0 +1,1 @@
+"""Reads published checkpoints: which model they hold, and their weights."""

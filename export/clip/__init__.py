@@ -1,0 +1,1 @@
+"""CLIP, which finds masks by text: its checkpoint, its tokenizer and its graphs."""

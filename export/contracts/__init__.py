@@ -1,0 +1,1 @@
+"""Decoder interfaces of other packages (`--compat`), one file each."""

@@ -1,0 +1,370 @@
+"""Exact rewrites of the image encoder: the same function, kinder to INT8; shared by every format.
+
+Static INT8 gives one scale to a whole activation tensor and one to each output channel of a weight.
+So a channel that is much larger than the others, or far from zero, costs all of them precision. In
+these places it can be moved into a neighbour that does not mind, without changing the outputs:
+
+- LayerNorm -> Linear or Conv2d: scales (SmoothQuant, Xiao et al. 2023) and offsets (Outlier
+  Suppression+, Wei et al. 2023) go from the norm's affine into the layer;
+- keys: a constant added to every key cancels in the softmax, also with SAM's relative positions,
+  which depend on the query only. Offset keys are what breaks SAM's attention (PTQ4SAM, Lv et al. 2024);
+- queries against keys, and values against the projection: attention is linear in each;
+- the convolutional trunk: blocks end without activation, so the residual stream of a stage can be
+  rescaled across its producers and consumers (cross-layer equalisation, Nagel et al. 2019). ReLU6
+  is not homogeneous, so nothing is moved across it;
+- BatchNorm behind a convolution.
+
+Every scale is the geometric balance of the two sides, which makes the result the same whatever exact
+rescaling the checkpoint came with.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..architectures.image_encoder_tiny import ImageEncoderTiny, InvertedResidual
+from ..architectures.layers import LayerNorm2d
+from ..architectures.model import SamModel
+
+Norm = nn.LayerNorm | LayerNorm2d
+Layer = nn.Linear | nn.Conv2d
+# A channel that calibration hardly woke may be larger elsewhere: do not blow it up without bound.
+FLOOR = 1e-4
+
+
+def floored(peak: Tensor) -> Tensor:
+    """`peak`, none of it below `FLOOR` of the largest."""
+    return peak.clamp_min(max(FLOOR * float(peak.max()), FLOOR**2))
+
+
+@dataclass
+class Range:
+    """What calibration saw of each channel of a tensor; kept true to the rewrites made since."""
+
+    low: Tensor
+    high: Tensor
+
+    @property
+    def centre(self) -> Tensor:
+        """(C,) middle of the range."""
+        return (self.low + self.high) / 2
+
+    @property
+    def peak(self) -> Tensor:
+        """(C,) largest magnitude."""
+        return floored(torch.maximum(self.low.abs(), self.high.abs()))
+
+    def move(self, offset: Tensor) -> None:
+        """The tensor is now `offset` less."""
+        self.low, self.high = self.low - offset, self.high - offset
+
+    def divide(self, scale: Tensor) -> None:
+        """The tensor is now divided by `scale`, which is positive."""
+        self.low, self.high = self.low / scale, self.high / scale
+
+
+Seen = dict[nn.Module, Range]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A norm whose output goes to `layer`, to `other` where there is one, and nowhere else; `padded` with
+    zeros on the way or not."""
+
+    norm: Norm
+    layer: Layer
+    padded: bool
+    other: Layer | None = None
+
+    @property
+    def readers(self) -> tuple[Layer, ...]:
+        """`layer`, and `other` if there is one."""
+        return (self.layer,) if self.other is None else (self.layer, self.other)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A tensor that `producers` sum up and `consumers` read, without activation in between."""
+
+    producers: list[nn.Conv2d] = field(default_factory=list)
+    consumers: list[nn.Conv2d] = field(default_factory=list)
+    blocks: list[InvertedResidual] = field(default_factory=list)
+
+
+def links(encoder: nn.Module) -> Iterator[Link]:
+    """Every norm of the transformer blocks and the neck that feeds one layer."""
+    block: Any
+    for block in encoder.modules():
+        if hasattr(block, "norm1") and hasattr(block, "norm2"):
+            # Windows are padded with zeros behind norm1.
+            attention = getattr(block, "attn", block)
+            # Where Hiera's width changes, the shortcut is projected from norm1 too.
+            shortcut = None if attention is block else getattr(block, "proj", None)
+            yield Link(block.norm1, attention.qkv, getattr(block, "window", 0) > 0, shortcut)
+            yield Link(block.norm2, block.mlp.lin1, padded=False)
+        for layer in ("qkv", "fc1"):
+            # TinyViT's attention and MLP begin with their norms; windows are padded ahead of them.
+            if hasattr(block, "norm") and hasattr(block, layer):
+                yield Link(block.norm, getattr(block, layer), padded=False)
+        if isinstance(block, nn.Sequential):
+            for first, second in zip(block, list(block)[1:], strict=False):
+                if isinstance(first, Norm) and isinstance(second, Layer):
+                    yield Link(first, second, padded=is_padded(second))
+
+
+def attentions(encoder: nn.Module) -> Iterator[Any]:
+    """Every module with fused `qkv`, `proj` and `num_heads`; not those that `fuse` has yet to change."""
+    needed = ("qkv", "proj", "num_heads")
+    return (m for m in encoder.modules() if all(hasattr(m, n) for n in needed) and not hasattr(m, "fuse"))
+
+
+def tables(attention: Any) -> list[Tensor]:
+    """Relative positions, (n, width) each: they multiply the queries of every head."""
+    return [getattr(attention, name) for name in ("rel_pos_h", "rel_pos_w") if hasattr(attention, name)]
+
+
+def streams(encoder: nn.Module) -> list[Stream]:
+    """The residual streams of an inverted-residual trunk."""
+    if not isinstance(encoder, ImageEncoderTiny):
+        return []
+    # The first one is the stem's: it lies behind ReLU6.
+    found = [Stream()]
+    for index, stage in enumerate(encoder.stages):
+        for block in stage:  # type: ignore[attr-defined]
+            found[-1].consumers.append(block.expand or block.depthwise)
+            if not block.residual:
+                found.append(Stream())
+            found[-1].producers.append(block.project)
+            found[-1].blocks.append(block)
+        if str(index) in encoder.folds:
+            found[-1].consumers.append(encoder.folds[str(index)])  # type: ignore[arg-type]
+    return [stream for stream in found[1:] if stream.consumers]
+
+
+def observe(encoder: nn.Module, calibration: Sequence[NDArray[np.float32]]) -> Seen:
+    """Run the calibration images, (1, 3, S, S) each; the range of every tensor that a rewrite touches."""
+    seen: Seen = {}
+
+    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
+        axis = output.dim() - 1 if isinstance(module, nn.LayerNorm | nn.Linear) else 1
+        rest = [i for i in range(output.dim()) if i != axis]
+        low, high = output.amin(rest).double(), output.amax(rest).double()
+        if module in seen:
+            low, high = torch.minimum(low, seen[module].low), torch.maximum(high, seen[module].high)
+        seen[module] = Range(low, high)
+
+    watched: set[nn.Module] = {link.norm for link in links(encoder)}
+    watched |= {attention.qkv for attention in attentions(encoder)}
+    watched |= {block for stream in streams(encoder) for block in stream.blocks}
+    hooks = [module.register_forward_hook(keep) for module in watched]
+    with torch.inference_mode():
+        for images in calibration:
+            encoder(torch.from_numpy(images))
+    for hook in hooks:
+        hook.remove()
+    return {module: Range(r.low.clone(), r.high.clone()) for module, r in seen.items()}
+
+
+def is_padded(layer: Layer) -> bool:
+    """Whether `layer` pads its input with zeros."""
+    return isinstance(layer, nn.Conv2d) and (type(layer) is not nn.Conv2d or layer.padding != (0, 0))
+
+
+def input_axis(layer: Layer) -> int:
+    """The weight's axis over input channels; depthwise convolutions have theirs first."""
+    return 0 if isinstance(layer, nn.Conv2d) and layer.groups > 1 else 1
+
+
+def _along(values: Tensor, weight: Tensor, axis: int) -> Tensor:
+    return values.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
+
+
+def input_peak(layer: Layer) -> Tensor:
+    """(C,) the largest weight that each input channel meets."""
+    axis = input_axis(layer)
+    rest = [i for i in range(layer.weight.dim()) if i != axis]
+    return floored(layer.weight.double().abs().amax(rest))
+
+
+def scale_inputs(layer: Layer, scale: Tensor) -> None:
+    """The inputs of `layer` are divided by `scale` from now on: its columns make up for it."""
+    weight = layer.weight.double()
+    layer.weight.copy_(weight * _along(scale, weight, input_axis(layer)))
+
+
+def divide_outputs(layer: Layer | Norm, scale: Tensor, rows: slice = slice(None)) -> None:
+    """Divide these outputs of `layer` by `scale`."""
+    weight = layer.weight[rows].double()
+    layer.weight[rows].copy_(weight / _along(scale, weight, 0))
+    if layer.bias is not None:
+        layer.bias[rows].copy_(layer.bias[rows].double() / scale)
+
+
+def absorb(layer: Layer, offset: Tensor) -> None:
+    """The inputs of `layer` are `offset` less from now on: its bias makes up for it."""
+    assert layer.bias is not None
+    weight = layer.weight.double().flatten(2).sum(2) if layer.weight.dim() == 4 else layer.weight.double()
+    layer.bias.copy_(layer.bias.double() + weight @ offset)
+
+
+def lower_bias(layer: Layer | Norm, offset: Tensor, rows: slice = slice(None)) -> None:
+    """Subtract `offset` from these outputs of `layer`."""
+    assert layer.bias is not None
+    layer.bias[rows].copy_(layer.bias[rows].double() - offset)
+
+
+def fold_batch_norm(encoder: nn.Module, seen: Seen) -> None:
+    """Fold each BatchNorm2d that directly follows a Conv2d in a Sequential into it."""
+    for module in encoder.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index in range(len(module) - 1):
+            conv, norm = module[index], module[index + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index] = torch.nn.utils.fuse_conv_bn_eval(conv, norm)
+                module[index + 1] = nn.Identity()
+
+
+def shift_norms(encoder: nn.Module, seen: Seen) -> None:
+    """Centre the channels of each norm's output; not where zeros are padded in, which would not move."""
+    for link in links(encoder):
+        if link.padded or any(layer.bias is None for layer in link.readers):
+            continue
+        offset = seen[link.norm].centre
+        lower_bias(link.norm, offset)
+        for layer in link.readers:
+            absorb(layer, offset)
+        seen[link.norm].move(offset)
+
+
+def smooth_norms(encoder: nn.Module, seen: Seen) -> None:
+    """Balance each channel of a norm's output with the weights that it meets."""
+    for link in links(encoder):
+        weights = torch.stack([input_peak(layer) for layer in link.readers]).amax(0)
+        scale = (seen[link.norm].peak / weights).sqrt()
+        divide_outputs(link.norm, scale)
+        for layer in link.readers:
+            scale_inputs(layer, scale)
+        seen[link.norm].divide(scale)
+
+
+def _part(seen: Seen, attention: Any, part: int) -> tuple[slice, Range]:
+    """Rows of `qkv` that make the queries (0), keys (1) or values (2), and their range."""
+    dim = attention.proj.in_features
+    rows = slice(part * dim, (part + 1) * dim)
+    whole = seen[attention.qkv]
+    return rows, Range(whole.low[rows], whole.high[rows])
+
+
+def _moved(seen: Seen, attention: Any, rows: slice, offset: Tensor) -> None:
+    lower_bias(attention.qkv, offset, rows)
+    whole = torch.zeros_like(seen[attention.qkv].low)
+    whole[rows] = offset
+    seen[attention.qkv].move(whole)
+
+
+def _divided(seen: Seen, attention: Any, rows: slice, scale: Tensor) -> None:
+    divide_outputs(attention.qkv, scale, rows)
+    whole = torch.ones_like(seen[attention.qkv].low)
+    whole[rows] = scale
+    seen[attention.qkv].divide(whole)
+
+
+def centre_keys(encoder: nn.Module, seen: Seen) -> None:
+    """Subtract a constant from every key. Padded keys, which equal the bias, move alike."""
+    for attention in attentions(encoder):
+        rows, keys = _part(seen, attention, 1)
+        _moved(seen, attention, rows, keys.centre)
+
+
+def balance_queries(encoder: nn.Module, seen: Seen) -> None:
+    """Divide each query channel and multiply the key's by the same, until both are as large.
+
+    Relative positions multiply the queries and are shared by the heads, and so is then the scale.
+    """
+    for attention in attentions(encoder):
+        (q_rows, queries), (k_rows, keys) = (_part(seen, attention, part) for part in (0, 1))
+        q, k = (r.peak.reshape(attention.num_heads, -1) for r in (queries, keys))
+        if tables(attention):
+            q, k = (peak.amax(0, keepdim=True).expand_as(peak) for peak in (q, k))
+        scale = (q / k).sqrt()
+        _divided(seen, attention, q_rows, scale.flatten())
+        _divided(seen, attention, k_rows, 1 / scale.flatten())
+        for table in tables(attention):
+            table.copy_(table.double() * scale[0])
+
+
+def centre_values(encoder: nn.Module, seen: Seen) -> None:
+    """Move the middle of each value channel into the bias of `proj`: attention weights sum to one."""
+    for attention in attentions(encoder):
+        rows, values = _part(seen, attention, 2)
+        _moved(seen, attention, rows, values.centre)
+        absorb(attention.proj, values.centre)
+
+
+def scale_values(encoder: nn.Module, seen: Seen) -> None:
+    """Balance each value channel with the column of `proj` that it meets."""
+    for attention in attentions(encoder):
+        rows, values = _part(seen, attention, 2)
+        scale = (values.peak / input_peak(attention.proj)).sqrt()
+        _divided(seen, attention, rows, scale)
+        scale_inputs(attention.proj, scale)
+
+
+def equalise_trunk(encoder: nn.Module, seen: Seen) -> None:
+    """Balance each channel of a residual stream with the weights that read it."""
+    for stream in streams(encoder):
+        peak = torch.stack([seen[block].peak for block in stream.blocks]).amax(0)
+        weights = torch.stack([input_peak(layer) for layer in stream.consumers]).amax(0)
+        scale = (peak / weights).sqrt()
+        for producer in stream.producers:
+            divide_outputs(producer, scale)
+        for consumer in stream.consumers:
+            scale_inputs(consumer, scale)
+        for block in stream.blocks:
+            seen[block].divide(scale)
+
+
+Rewrite = Callable[[nn.Module, Seen], None]
+
+# Offsets before scales, since what is centred needs less range; and the rows of `qkv` before its columns.
+REWRITES: dict[str, Rewrite] = {
+    function.__name__: function
+    for function in (
+        fold_batch_norm,
+        shift_norms,
+        centre_keys,
+        balance_queries,
+        centre_values,
+        scale_values,
+        smooth_norms,
+        equalise_trunk,
+    )
+}
+
+
+def rewrite(
+    sam: SamModel, calibration: Sequence[NDArray[np.float32]], only: Collection[str] | None = None
+) -> tuple[SamModel, list[str]]:
+    """A copy of `sam` with the rewrites made, and their names in order; `sam` is left as it is.
+
+    Args:
+        sam: in evaluation mode.
+        calibration: preprocessed images, (1, 3, S, S) each.
+        only: names of `REWRITES`, instead of all.
+    """
+    names = [name for name in REWRITES if only is None or name in only]
+    sam = copy.deepcopy(sam)
+    seen = observe(sam.image_encoder, calibration)
+    with torch.no_grad():
+        for name in names:
+            REWRITES[name](sam.image_encoder, seen)
+    return sam, names

@@ -1,0 +1,1 @@
+"""One file per target that has graphs of its own."""

@@ -1,0 +1,1 @@
+"""The names and arguments of the `segment_anything` package, on this runtime."""

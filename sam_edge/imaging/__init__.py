@@ -1,0 +1,1 @@
+"""Images and masks as NumPy arrays: read, resized, upscaled, cleaned, encoded, compared."""

@@ -1,0 +1,29 @@
+"""What variants are made for, and which variants are meant for which device.
+
+A variant with a `target` is for a chip's devices, or for browsers: elsewhere its graphs give the same masks,
+but there the bundle's other variants are meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..backends import DeviceInfo
+
+HEXAGON = "hexagon"
+WEB = "web"
+# The start of its devices' names, as backends list them -> the target.
+_DEVICES = {"QNNExecutionProvider": HEXAGON}
+
+
+def target_of(device: DeviceInfo | None) -> str | None:
+    """The target that the device is one of, if any."""
+    names = () if device is None else (t for name, t in _DEVICES.items() if device.name.startswith(name))
+    return next(iter(names), None)
+
+
+def meant_for(variants: Sequence[dict[str, Any]], device: DeviceInfo | None) -> list[dict[str, Any]]:
+    """Those of `variants` that are made for the device: all of them where none is."""
+    target = target_of(device)
+    return [one for one in variants if one.get("target") == target] or list(variants)

@@ -1,0 +1,1 @@
+"""What is built of many predictions: everything in an image, masks by text, refined masks."""

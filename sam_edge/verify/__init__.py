@@ -1,0 +1,1 @@
+"""Whether the masks of a variant are those of the reference."""

@@ -1,0 +1,1 @@
+"""Measures what single techniques are worth."""

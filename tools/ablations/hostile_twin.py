@@ -1,0 +1,90 @@
+"""The hostile twin: the same function in FP32, with what breaks the quantisation of real SAM checkpoints.
+
+Small models lack it, so it is put in, exactly, from the literature: channels of LayerNorm outputs that
+are many times larger than the others (SmoothQuant, Xiao et al. 2023; PQ-SAM, Liu et al. 2024, which also
+finds them far from zero), keys with two modes far from zero (PTQ4SAM, Lv et al. 2024), uneven channels
+in the projections of attention (AHCPTQ, Zhang et al. 2025) and in convolutional trunks (Nagel et al. 2019).
+The inverse goes into the columns of the next weight, where one scale per output channel cannot absorb it.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.export.quantize.equalization import (
+    absorb,
+    attentions,
+    divide_outputs,
+    links,
+    lower_bias,
+    scale_inputs,
+    streams,
+    tables,
+)
+
+STRENGTH = 50.0
+KEY_OFFSET = 100.0
+VALUE_OFFSET = 5.0
+OUTLIERS = 1 / 16
+
+
+def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0) -> SamModel:
+    """A copy of `sam` whose FP32 outputs are the same, up to rounding, and whose channels are not.
+
+    Args:
+        sam: left as it is.
+        strength: how many times larger an outlier channel becomes.
+        seed: chooses the channels.
+    """
+    twin = copy.deepcopy(sam)
+    encoder = twin.image_encoder
+    random = torch.Generator().manual_seed(seed)
+
+    def outliers(channels: int) -> Tensor:
+        """1 for most channels, `strength` for a few."""
+        scale = torch.ones(channels, dtype=torch.float64)
+        scale[torch.randperm(channels, generator=random)[: max(1, round(channels * OUTLIERS))]] = strength
+        return scale
+
+    def signs(channels: int) -> Tensor:
+        return torch.randint(0, 2, (channels,), generator=random).double() * 2 - 1
+
+    with torch.no_grad():
+        for link in links(encoder):
+            channels = link.norm.weight.numel()
+            if not link.padded and all(layer.bias is not None for layer in link.readers):
+                offset = signs(channels)
+                lower_bias(link.norm, offset)
+                for layer in link.readers:
+                    absorb(layer, offset)
+            scale = outliers(channels)
+            divide_outputs(link.norm, 1 / scale)
+            for layer in link.readers:
+                scale_inputs(layer, 1 / scale)
+        for attention in attentions(encoder):
+            dim = attention.proj.in_features
+            queries, keys, values = (slice(part * dim, (part + 1) * dim) for part in range(3))
+            # Relative positions are shared by the heads, and so is the scale of what they multiply.
+            scale = outliers(dim // attention.num_heads)
+            divide_outputs(attention.qkv, 1 / scale.repeat(attention.num_heads), queries)
+            divide_outputs(attention.qkv, scale.repeat(attention.num_heads), keys)
+            for table in tables(attention):
+                table.copy_(table.double() / scale)
+            lower_bias(attention.qkv, KEY_OFFSET * signs(dim), keys)
+            offset = VALUE_OFFSET * signs(dim)
+            lower_bias(attention.qkv, offset, values)
+            absorb(attention.proj, offset)
+            scale = outliers(dim)
+            divide_outputs(attention.qkv, 1 / scale, values)
+            scale_inputs(attention.proj, 1 / scale)
+        for stream in streams(encoder):
+            scale = outliers(stream.producers[0].out_channels)
+            for producer in stream.producers:
+                divide_outputs(producer, 1 / scale)
+            for consumer in stream.consumers:
+                scale_inputs(consumer, 1 / scale)
+    return twin

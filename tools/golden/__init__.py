@@ -1,0 +1,1 @@
+"""Makes the golden data of tests from published code."""

