@@ -27,9 +27,11 @@ from sam_edge.runtime.prompts import ABSENT
 from sam_edge.runtime.targets import HEXAGON, WEB
 from sam_edge.system.files import sha256_file
 
+from .architectures.lowering import has_cpu_lowering, lower
+from .architectures.mask_decoder_cpu import has_stages
 from .architectures.model import SamModel
 from .formats import onnx
-from .optimize.cpu_form import CHUNK_MB, cpu_form, has_form, openvino_form
+from .optimize.tiling import TILE_MB
 from .quantize.calibration import Calibration
 from .quantize.qdq import Observed
 from .quantize.search import Parity, keep_few
@@ -84,7 +86,7 @@ class Options:
     compat: str | None = None
     text_embeddings: bool = False
     simulator: bool = True
-    chunk_mb: float = CHUNK_MB
+    chunk_mb: float = TILE_MB
 
     def variants(self) -> list[tuple[str, str, str | None]]:
         """Format, precision and target of each variant; the target is None of those for whatever device."""
@@ -149,17 +151,15 @@ class Workshop:
     @cached_property
     def openvino_encoder(self) -> Path:
         """FP32 encoder.onnx in the form for OpenVINO."""
-        if not has_form(self.sam):
+        if not has_cpu_lowering(self.sam):
             return self.encoder
-        form = openvino_form(self.sam, self.options.chunk_mb)
+        form = lower(self.sam, "openvino", self.options.chunk_mb)
         return self._traced("openvino-encoder.onnx", onnx.write_encoder, form)
 
     @cached_property
     def decoder_parts(self) -> dict[str, Path]:
         """FP32 files of the reference in the form for CPUs: "decoder" and, where scores come before masks,
         the `STAGES` of it."""
-        from .optimize.decoder import has_stages
-
         stages = has_stages(self.in_cpu_form)
         write = partial(onnx.write_decoder, texts=self.options.text_embeddings, stages=stages)
         whole = self._traced("decoder.onnx", write, self.in_cpu_form)
@@ -182,7 +182,7 @@ class Workshop:
     @cached_property
     def in_cpu_form(self) -> SamModel:
         """The reference as a function, with less to compute."""
-        return cpu_form(self.sam, self.options.chunk_mb)
+        return lower(self.sam, "onnxruntime", self.options.chunk_mb)
 
     @cached_property
     def rewritten(self) -> SamModel:
@@ -195,14 +195,14 @@ class Workshop:
     @cached_property
     def rewritten_encoder(self) -> Path:
         """`encoder` of `rewritten`: the same operators under the same names."""
-        rewritten = cpu_form(self.rewritten, self.options.chunk_mb)
+        rewritten = lower(self.rewritten, "onnxruntime", self.options.chunk_mb)
         return self._traced("rewritten.onnx", onnx.write_encoder, rewritten)
 
     @cached_property
     def rewritten_plain_encoder(self) -> Path:
         """FP32 encoder.onnx of `rewritten` as it is: OpenVINO fuses attention by itself, and in INT8 tensors
         are small."""
-        if not has_form(self.sam):
+        if not has_cpu_lowering(self.sam):
             return self.rewritten_encoder
         return self._traced("plain-rewritten.onnx", onnx.write_encoder, self.rewritten)
 

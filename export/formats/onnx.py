@@ -49,7 +49,7 @@ def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, 
     """The prompt encoder and mask decoder in one graph, batched over prompts and points, with one mask input.
 
     With `texts`, text embeddings (N, T, dim) are one more input, for any T, 0 included. With `stages`, which
-    `reassociate.has_stages`, `STAGE_VALUES` are outputs behind the published ones.
+    `mask_decoder_cpu.has_stages`, `STAGE_VALUES` are outputs behind the published ones.
     """
     fixed = model.prompt.num_points
     example = decoder_example(model, 2, fixed or 3, 4 if texts else None)
@@ -68,12 +68,12 @@ def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, 
 
 def write_upscaler(sam: SamModel, model: Model, path: Path) -> None:
     """The decoder's second stage alone, which takes any number of lines of image tokens: those that hold the
-    picture, say. `sam` has stages (`reassociate.has_stages`)."""
+    picture, say. `sam` has stages (`mask_decoder_cpu.has_stages`)."""
     dim, side = model.decoder.dim, model.embedding_side
     example = torch.zeros(2, side * (side // 2), dim), torch.zeros(2, 4, dim // 8)
     prompts, lines = torch.export.Dim("num_prompts"), torch.export.Dim("num_lines", min=1, max=side)
     upscaler: Any = copy.copy(sam.mask_decoder.output_upscaling)
-    upscaler.step = None
+    upscaler.tile_tokens = None
     trace(
         upscaler, example, STAGE_VALUES, UPSCALER_OUTPUTS, ({0: prompts, 1: side * lines}, {0: prompts}), path
     )
