@@ -32,9 +32,9 @@ from .architectures.mask_decoder_cpu import has_stages
 from .architectures.model import SamModel
 from .formats import onnx
 from .optimize.tiling import TILE_MB
+from .quantize.arithmetic import ActivationStats
 from .quantize.calibration import Calibration
-from .quantize.qdq import Observed
-from .quantize.search import Parity, keep_few
+from .quantize.search import Parity, search_nodes_to_exclude
 
 FORMATS = ("onnx", "openvino", "coreml")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -136,7 +136,7 @@ class Workshop:
     progress: Callable[[str], None]
     kept: dict[Path, list[str]] = field(default_factory=dict)
     rankings: dict[Path, list[str]] = field(default_factory=dict)
-    observations: dict[Path, dict[str, Observed]] = field(default_factory=dict)
+    observations: dict[Path, dict[str, ActivationStats]] = field(default_factory=dict)
 
     @property
     def _is_large(self) -> bool:
@@ -229,23 +229,23 @@ class Workshop:
 
     def ranking(self, encoder: Path) -> list[str]:
         """The products of an FP32 encoder, the one that suffers most from INT8 first."""
-        from .quantize import onnx_int8 as int8
+        from .quantize.sensitivity import rank_by_sensitivity
 
         if encoder not in self.rankings:
             # Two pictures rank as well as all of them; one where each takes seconds.
             few = self.calibration.images[: 1 if self._is_large else 2]
-            self.rankings[encoder] = int8.most_sensitive(
+            self.rankings[encoder] = rank_by_sensitivity(
                 encoder, self.work, few, self.observed(encoder), self.progress
             )
         return self.rankings[encoder]
 
-    def observed(self, encoder: Path) -> dict[str, Observed]:
+    def observed(self, encoder: Path) -> dict[str, ActivationStats]:
         """What the products of an FP32 encoder read on the calibration pictures."""
         from .quantize import onnx_int8 as int8
 
         if encoder not in self.observations:
             self.progress(f"ranges of {encoder.name}")
-            self.observations[encoder] = int8.observe_products(encoder, self.calibration.images)
+            self.observations[encoder] = int8.encoder_stats(encoder, self.calibration.images)
         return self.observations[encoder]
 
     def _traced(self, name: str, write: Callable[[SamModel, Model, Path], None], sam: SamModel) -> Path:
@@ -350,14 +350,14 @@ def _search(
     first = tried(kept)
     if enough(first):
         return kept, f"{len(kept)} products in float"
-    from .quantize import onnx_int8 as int8
+    from .quantize.sensitivity import limit_to_weight_share
 
     ranking = shop.ranking(source)
-    light = int8.within(source, ranking, LIGHT)
-    found, best, _ = keep_few(light, max(1, len(kept)), tried, enough)
+    light = limit_to_weight_share(source, ranking, LIGHT)
+    found, best, _ = search_nodes_to_exclude(light, max(1, len(kept)), tried, enough)
     if not best["passed"]:
         heavy = ranking[: len(ranking) // 2]
-        found, _, _ = keep_few(heavy, 1, tried, lambda parity: bool(parity["passed"]))
+        found, _, _ = search_nodes_to_exclude(heavy, 1, tried, lambda parity: bool(parity["passed"]))
     quantise(found)
     shop.kept[source] = found
     return found, f"{len(found)} products in float (mean IoU {first['mean_iou']:.4f} with {len(kept)})"

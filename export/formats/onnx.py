@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -23,10 +22,9 @@ from sam_edge.models.catalogue import Model
 from sam_edge.system.quiet import quiet
 
 from ..architectures.model import PromptAndMaskDecoder, SamModel, TextAndMaskDecoder, decoder_example
+from ..graphs.onnx_edit import LARGE_WEIGHT_BYTES, save
 
 OPSET = 18
-# A protobuf message cannot pass 2 GiB; larger models keep their weights in a file beside the graph.
-EXTERNAL_DATA_BYTES = 1_800_000_000
 
 DECODER_OUTPUTS = ["low_res_masks", "iou_predictions"]
 # What masks are made of, behind which scores need nothing.
@@ -36,7 +34,6 @@ UPSCALER_OUTPUTS = ["low_res_masks"]
 
 # Smaller weights are not worth a line on where they are.
 _SHARED_BYTES = 1024
-_LARGE_BYTES = 1 << 20
 
 
 def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
@@ -169,34 +166,6 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
         node.output[:] = [short(name) for name in node.output]
 
 
-def save(proto: onnx.ModelProto, path: Path) -> None:
-    """Check and write a graph; a large one with its weights in a file beside it."""
-    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_DATA_BYTES:
-        onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data")
-        onnx.checker.check_model(str(path))
-    else:
-        onnx.save(proto, path)
-        onnx.checker.check_model(str(path))
-
-
-def set_large_aside(graph: onnx.GraphProto, spared: Collection[str] = ()) -> dict[str, onnx.TensorProto]:
-    """Make inputs of the graph's large FP32 weights, but for those `spared`; returns the weights by name.
-
-    What works on whole graphs serialises them, and a protobuf message cannot pass 2 GiB.
-    """
-    large = {
-        tensor.name: tensor
-        for tensor in graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-        and 4 * math.prod(tensor.dims) >= _LARGE_BYTES
-        and tensor.name not in spared
-    }
-    for name, tensor in large.items():
-        graph.initializer.remove(tensor)
-        graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
-    return large
-
-
 def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs of a written graph: name, dtype and shape, dynamic axes by name."""
     graph = onnx.load(path, load_external_data=False).graph
@@ -241,7 +210,7 @@ def _trace(
             graph = program.model.graph
             for name, value in list(graph.initializers.items()):
                 tensor = value.const_value
-                if tensor is not None and tensor.nbytes >= _LARGE_BYTES:
+                if tensor is not None and tensor.nbytes >= LARGE_WEIGHT_BYTES:
                     large[name] = tensor
                     graph.initializers.pop(name)
                     graph.inputs.append(value)

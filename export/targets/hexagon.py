@@ -43,7 +43,7 @@ from ..architectures.layers import LayerNorm2d
 from ..architectures.mask_decoder import Attention
 from ..architectures.model import PromptAndMaskDecoder, SamModel, decoder_example
 from ..formats.onnx import DECODER_OUTPUTS, trace
-from ..quantize.ranges import Inputs, Reader
+from ..quantize.ranges import CalibrationReader, Inputs
 
 PACKAGE = "onnxruntime_qnn"
 # The mean IoU that each precision must reach. FP16 through and through costs more than that of other formats,
@@ -195,7 +195,7 @@ def to_int8(
         norms = {n.input[1]: [{"quant_type": QuantType.QUInt8}] for n in graph.node if n.op_type == _NORM}
         config = get_qnn_qdq_config(
             ready,
-            Reader(inputs),
+            CalibrationReader(inputs),
             activation_type=QuantType.QUInt16,
             weight_type=QuantType.QInt8,
             per_channel=True,

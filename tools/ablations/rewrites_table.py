@@ -30,8 +30,8 @@ from sam_edge.export.formats.openvino import write_encoder_int8
 from sam_edge.export.pipeline import export_bundle, find_checkpoint
 from sam_edge.export.quantize.calibration import packaged_calibration
 from sam_edge.export.quantize.equalization import REWRITES, rewrite
-from sam_edge.export.quantize.onnx_int8 import observe_products, quantize_encoder
-from sam_edge.export.quantize.ranges import Reader
+from sam_edge.export.quantize.onnx_int8 import encoder_stats, quantize_encoder
+from sam_edge.export.quantize.ranges import CalibrationReader
 from sam_edge.models.catalogue import DEFAULT_MODEL
 from sam_edge.runtime.sam import Sam
 from sam_edge.system.files import sha256_file
@@ -49,7 +49,7 @@ def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
         quantize_static(
             source,
             target,
-            Reader({"images": image} for image in calibration),
+            CalibrationReader({"images": image} for image in calibration),
             quant_format=QuantFormat.QDQ,
             calibrate_method=CalibrationMethod.MinMax,
             per_channel=True,
@@ -58,12 +58,12 @@ def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
 
 def quantize_for_onnx_runtime(source: Path, target: Path, calibration: Images) -> None:
     """The package's own ONNX INT8."""
-    quantize_encoder(source, target, observe_products(source, calibration))
+    quantize_encoder(source, target, encoder_stats(source, calibration))
 
 
 def quantize_for_openvino(source: Path, target: Path, calibration: Images) -> None:
     """The package's own OpenVINO INT8, to `target` (.xml)."""
-    write_encoder_int8(source, target, {}, observe_products(source, calibration))
+    write_encoder_int8(source, target, {}, encoder_stats(source, calibration))
 
 
 # What quantises, the file's suffix and the backend that runs it.
