@@ -393,7 +393,7 @@ def test_the_reference_is_a_row_like_any_other(exported, kind, least):
     backend = PyTorch(kind, EMBEDDED, 320)
     variant = variant_of(bundle, kind)
     sessions = [
-        backend.open(exported / variant[part]["path"], "cpu", None) for part in ("encoder", "decoder")
+        backend.open(exported / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")
     ]
     sam = Sam(bundle, variant, "pytorch", *sessions)
     report = run_parity(sam, read_golden(bundle.check_golden()), "fp16")

@@ -33,7 +33,7 @@ def test_an_encoder_has_the_arithmetic_of_its_manifest(exported, capsys):
     assert main([str(exported), "--runs", "1"]) == 0
     printed = capsys.readouterr().out
     (line,) = (line for line in printed.splitlines() if line.startswith("| all |"))
-    gmacs = open_bundle(exported).manifest.model["encoder_gmacs"]
+    gmacs = open_bundle(exported).manifest.model.encoder_gmacs
     assert float(line.split("|")[4]) == pytest.approx(2 * gmacs, rel=0.05, abs=0.06)
     assert "at most with these operators" in printed
 
@@ -62,7 +62,7 @@ def test_openvinos_operators_have_the_arithmetic_of_the_manifest(tmp_path, capsy
     printed = capsys.readouterr().out
     assert "| FullyConnected |" in printed and "| Convolution |" in printed
     (line,) = (line for line in printed.splitlines() if line.startswith("| all |"))
-    gmacs = open_bundle(bundle).manifest.model["encoder_gmacs"]
+    gmacs = open_bundle(bundle).manifest.model.encoder_gmacs
     assert float(line.split("|")[4]) == pytest.approx(2 * gmacs, rel=0.02)
 
 

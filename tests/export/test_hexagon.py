@@ -153,7 +153,7 @@ def test_without_the_compiler(without_compiler, capsys):
 
 def test_the_ordinary_variant_is_taken_on_a_cpu(without_compiler):
     with load(without_compiler) as sam:
-        assert sam.variant["id"] == "onnx-fp16"
+        assert sam.variant.id == "onnx-fp16"
 
 
 def python(code, *arguments):

@@ -238,7 +238,7 @@ def test_embeddings_of_another_size_are_refused(small, exported):
 def test_pytorch_is_measured_at_the_bundles_size(small):
     bundle = open_bundle(small)
     backend, variant = PyTorch("pytorch-fp32", EMBEDDED, 256), variant_of(bundle, "pytorch-fp32")
-    parts = [backend.open(small / variant[part]["path"], "cpu", None) for part in ("encoder", "decoder")]
+    parts = [backend.open(small / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")]
     report = run_parity(Sam(bundle, variant, "pytorch", *parts), read_golden(small / "golden.npz"), "fp32")
     assert report.mean_iou >= 0.999
 

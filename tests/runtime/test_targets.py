@@ -144,7 +144,7 @@ def fixed(bundle, count=5):
 
     opened = open_bundle(bundle)
     (variant,) = opened.manifest.variants
-    encoder = BACKEND.open(bundle / variant["encoder"]["path"], "cpu", None)
+    encoder = BACKEND.open(bundle / variant.encoder.path, "cpu", None)
     return Sam(opened, variant, "onnxruntime", encoder, Session(decode, "npu")), given
 
 
