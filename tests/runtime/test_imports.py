@@ -19,7 +19,7 @@ def python(code, blocked):
 def test_the_runtime_imports_numpy_and_the_standard_library_only():
     code = """
 before = set(sys.modules)
-import sam_edge, sam_edge.cli, sam_edge.rle, sam_edge.parity, sam_edge.golden
+import sam_edge, sam_edge.cli, sam_edge.imaging.rle, sam_edge.verify.parity, sam_edge.bundle.golden
 import numpy
 tops = {name.partition(".")[0] for name in set(sys.modules) - before}
 tops -= {"sam_edge", "numpy"} | set(sys.stdlib_module_names)

@@ -341,7 +341,7 @@ def refuse(*_, **__):
     raise OSError("no network in this test")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
-from sam_edge.export import openvino
+from sam_edge.export.formats import openvino
 source = Path({str(source / "decoder.onnx")!r})
 openvino.write(source, Path("decoder.xml"), {{}}, "fp16")
 openvino.write_decoder_int8(source, Path("decoder.xml"), {{}})

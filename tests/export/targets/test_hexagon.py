@@ -169,8 +169,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from sam_edge.backends import get_backend
-from sam_edge.export.hexagon import write_context
-from sam_edge.prompts import fill_up
+from sam_edge.export.targets.hexagon import write_context
+from sam_edge.runtime.prompts import fill_up
 
 path, context = map(Path, sys.argv[1:])
 write_context(path, context)
