@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import toy
 
 import sam_edge
 from sam_edge import BackendError, DeviceError, ImageEmbedding, IntegrityError, PromptError, load
 from sam_edge.backends import backend_names, get_backend
+from tests.support import toy
 
 POINT = [[40, 24]]
 

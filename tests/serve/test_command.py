@@ -68,7 +68,7 @@ def test_interrupted_while_a_picture_is_encoded(exported, page, photo):
     code = """
 import sys
 from sam_edge.cli import main
-from sam_edge.sam import Sam
+from sam_edge.runtime.sam import Sam
 encode = Sam.encode
 def held(self, image):
     print("begun", flush=True)

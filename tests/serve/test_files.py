@@ -14,7 +14,7 @@ from sam_edge.models.photos import HERE, PHOTOS
 from sam_edge.serve import site
 from sam_edge.serve.app import make_app
 from sam_edge.serve.site import page_files, page_variants
-from tests.serve.asking import ask
+from tests.support.asgi import ask
 
 
 def test_the_page_and_its_files(serve, page):
