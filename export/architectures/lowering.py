@@ -21,10 +21,10 @@ from .model import SamModel
 
 Runtime = Literal["onnxruntime", "openvino"]
 # Changes an encoder in place; the second argument is the tile size in MB.
-Lowering = Callable[[Any, float], None]
+EncoderLowering = Callable[[Any, float], None]
 
 # Encoder -> its lowering for each runtime that gains from one.
-LOWERINGS: dict[type[nn.Module], Mapping[str, Lowering]] = {
+LOWERINGS: dict[type[nn.Module], Mapping[str, EncoderLowering]] = {
     ImageEncoderTinyViT: image_encoder_tiny_vit_cpu.LOWERINGS,
     ImageEncoderViT: image_encoder_vit_cpu.LOWERINGS,
 }
