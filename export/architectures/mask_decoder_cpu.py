@@ -27,7 +27,7 @@ class MatmulPromptEncoder(PromptEncoder):
     """
 
     def embed_masks(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """(N, 1, 4h, 4w) low-resolution logits and (N,) 0 or 1 -> (N, embed_dim, h, w)."""
+        """Low-resolution logits (N, 1, 4h, 4w), flags (N,) 0 or 1 -> (N, embed_dim, h, w)."""
         layers: Any = self.mask_downscaling
         last, has_mask = layers[-1], has_mask_input[:, None, None]
         downscaled = layers[:-1](mask_input)
