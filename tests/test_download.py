@@ -105,7 +105,7 @@ def fetched(capsys, tmp_path):
 
 
 def test_a_checkpoint_is_fetched_once(server, capsys, tmp_path):
-    assert "sha256 as expected" in fetched(capsys, tmp_path)
+    assert "sha256 is correct" in fetched(capsys, tmp_path)
     assert f"sam-edge export {NAME} --checkpoint" in fetched(capsys, tmp_path)
     assert server.asked == [None]
 

@@ -1,4 +1,4 @@
-"""`sam-edge info`: what a bundle holds."""
+"""`sam-edge info`: describe a bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest, whole or in short."""
+    """Print a summary of the manifest, or with --json all of it."""
     data = open_bundle(args.bundle).manifest.data
     if args.json:
         print(json.dumps(data, indent=2))
@@ -25,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{model['name']} ({model['family']}), {model['parameters'] / 1e6:.2f} M parameters")
     print(f"checkpoint {model['checkpoint']['file']} sha256 {model['checkpoint']['sha256']}")
     resized = data.get("resized_from")
-    own = "" if resized is None else f" of {resized['size'][1]} x {resized['size'][0]}"
-    print(f"input {rules['size'][1]} x {rules['size'][0]}{own}, {rules['resize']}, {rules['color_order']}")
+    published = "" if resized is None else f" (published: {resized['size'][1]} x {resized['size'][0]})"
+    print(
+        f"input {rules['size'][1]} x {rules['size'][0]}{published}, {rules['resize']}, {rules['color_order']}"
+    )
     if resized is not None:
         print(f"masks {cost_words(resized)}")
     width = max(14, *(len(variant["id"]) for variant in data["variants"]))
@@ -45,6 +47,6 @@ def run(args: argparse.Namespace) -> int:
         )
         for variant in clip["variants"]:
             size = sum(file["bytes"] for file in variant["files"]) / 1e6
-            least = min(variant["parity"]["min_text_cosine"], variant["parity"]["min_image_cosine"])
-            print(f"{variant['id']:14} {size:8.1f} MB  least cosine {least:.5f}")
+            min_cosine = min(variant["parity"]["min_text_cosine"], variant["parity"]["min_image_cosine"])
+            print(f"{variant['id']:14} {size:8.1f} MB  minimum cosine similarity {min_cosine:.5f}")
     return 0

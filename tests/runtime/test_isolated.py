@@ -7,8 +7,9 @@ import pytest
 import toy
 
 from sam_edge import BackendError, CrashError, DeviceError
-from sam_edge.backends import get_backend, isolated
-from sam_edge.backends.isolated import open_isolated
+from sam_edge.backends import get_backend
+from sam_edge.backends.onnxruntime import isolated
+from sam_edge.backends.onnxruntime.isolated import open_isolated
 from sam_edge.cli import main
 
 BACKEND = get_backend("onnxruntime")
@@ -20,7 +21,7 @@ def encoder(toy_bundle):
 
 
 def opened(path, device="cpu"):
-    return open_isolated(path, device=device, threads=1, whole=False)
+    return open_isolated(path, device=device, threads=1)
 
 
 def images(value=0.0):
