@@ -24,6 +24,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_bundle(parser)
     add_image(parser)
+    _add_prompts(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the mask as PNG; several are numbered -0, -1, ..."
+    )
+    parser.add_argument(
+        "--overlay", type=Path, metavar="FILE", help="write the image with masks and prompts drawn, as PNG"
+    )
+    parser.add_argument(
+        "--multimask",
+        action="store_true",
+        help="all three masks of each prompt (default: the best of three for one point, else one mask)",
+    )
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="run again on the crop around each mask, for sharper edges; encodes once more per mask",
+    )
+    parser.add_argument(
+        "--min-region-area",
+        type=float,
+        default=0,
+        metavar="PIXELS",
+        help="fill holes and remove islands of fewer pixels (default: 0)",
+    )
+    add_load(parser)
+
+
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--point",
         action="append",
@@ -58,30 +86,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="COSINE",
         help="with --text: the minimum cosine similarity (default: none)",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the mask as PNG; several are numbered -0, -1, ..."
-    )
-    parser.add_argument(
-        "--overlay", type=Path, metavar="FILE", help="write the image with masks and prompts drawn, as PNG"
-    )
-    parser.add_argument(
-        "--multimask",
-        action="store_true",
-        help="all three masks of each prompt (default: the best of three for one point, else one mask)",
-    )
-    parser.add_argument(
-        "--refine",
-        action="store_true",
-        help="run again on the crop around each mask, for sharper edges; encodes once more per mask",
-    )
-    parser.add_argument(
-        "--min-region-area",
-        type=float,
-        default=0,
-        metavar="PIXELS",
-        help="fill holes and remove islands of fewer pixels (default: 0)",
-    )
-    add_load(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,10 +102,11 @@ def run(args: argparse.Namespace) -> int:
     image = read_image(args.image)
     size = image.shape[0], image.shape[1]
     # Checked before the encoder runs: a wrong prompt should not cost seconds.
-    resized = resized_size(size, manifest.square)
+    space = manifest.coordinate_space
+    resized = resized_size(size, space)
     mask_input = None
     if args.mask is not None:
-        mask_input = _mask_logits(args.mask, size, resized, manifest.square.size, manifest.mask_size)
+        mask_input = _mask_logits(args.mask, size, resized, space.size, manifest.mask_size)
     coords = [p[:2] for p in points] or None
     labels = [p[2] if len(p) == 3 else 1 for p in points] or None
     prompts = Prompts(coords, labels, boxes or None, mask_input)

@@ -12,9 +12,10 @@ import warnings
 import webbrowser
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.variant import Variant
 from ..errors import ServeError
 from ..serve import site
 from .options import add_load, load_sam
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return _serve(args, bundle, variants, page)
 
 
-def _export(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, Any]], page: Path) -> int:
+def _export(args: argparse.Namespace, bundle: Bundle, variants: list[Variant], page: Path) -> int:
     from ..serve.static import HEADERS_FILE, export_site
 
     if args.encode == "server":
@@ -73,7 +74,7 @@ def _export(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, A
             "static files have no server to encode images; leave out --encode server or --export"
         )
     size = export_site(bundle, variants, args.export, page)
-    names = ", ".join(variant["id"] for variant in variants)
+    names = ", ".join(variant.id for variant in variants)
     print(f"{args.export}: the page with {names}, {size / 1e6:.1f} MB")
     print(
         f"  serve it over HTTPS with the headers in {HEADERS_FILE}, which some hosts read by themselves; "
@@ -82,7 +83,7 @@ def _export(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, A
     return 0
 
 
-def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, Any]], page: Path) -> int:
+def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[Variant], page: Path) -> int:
     import uvicorn  # noqa: F401 fails early if it is not installed
 
     from ..serve.app import make_app
@@ -98,7 +99,7 @@ def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, An
         url = url_of(listener)
         print(url, flush=True)
         if sam is not None:
-            print(f"encodes with {sam.variant['id']} ({sam.backend}, {sam.device})", file=sys.stderr)
+            print(f"encodes with {sam.variant.id} ({sam.backend}, {sam.device})", file=sys.stderr)
         if not _is_loopback(listener):
             print("other machines can reach this page; Ctrl-C stops the server", file=sys.stderr)
         if args.open:

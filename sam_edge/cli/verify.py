@@ -9,6 +9,7 @@ from typing import Any
 from ..backends import devices_of, find_backends, is_available
 from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.golden import Golden, read_golden
+from ..bundle.variant import Variant
 from ..errors import BackendError, CrashError, DeviceError
 from ..runtime.loading import load_variant
 from ..runtime.targets import meant_for
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     golden = read_golden(bundle.check_golden())
     for variant in bundle.manifest.variants:
         bundle.check_files(variant)
-    files = sum(len(variant["files"]) for variant in bundle.manifest.variants) + 1 + bundle.check_clip()
+    files = sum(len(variant.files) for variant in bundle.manifest.variants) + 1 + bundle.check_clip()
     rows = [_row(bundle, golden, variant, args) for variant in bundle.manifest.variants]
     measured = [row for row in rows if row["passed"] is not None]
     if not measured and all(row["missing"] for row in rows):
@@ -66,9 +67,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         if "clip" in row:
             clip = row["clip"]
             print(
-                f"{'  CLIP':{width + 14}} minimum cosine similarity {clip['min_text_cosine']:.5f} over "
-                f"{clip['num_texts']} texts, {clip['min_image_cosine']:.5f} over {clip['num_images']} images  "
-                f"{_verdict(clip)}"
+                f"{'  CLIP':{width + 14}} minimum cosine {clip['min_text_cosine']:.5f} over "
+                f"{clip['num_texts']} texts, {clip['min_image_cosine']:.5f} over {clip['num_images']} "
+                f"images  {_verdict(clip)}"
             )
 
 
@@ -76,21 +77,18 @@ def _verdict(row: dict[str, Any]) -> str:
     return "ok" if row["passed"] else "BELOW ITS GATE"
 
 
-def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def _row(bundle: Bundle, golden: Golden, variant: Variant, args: argparse.Namespace) -> dict[str, Any]:
     """Verify one variant; returns its row of --json, and `missing`: whether the device is not available."""
-    row: dict[str, Any] = {"id": variant["id"], "device": None, "passed": None, "missing": False}
-    readers = [b for b in find_backends(args.backend) if variant["format"] in b.formats]
+    row: dict[str, Any] = {"id": variant.id, "device": None, "passed": None, "missing": False}
+    readers = [b for b in find_backends(args.backend) if variant.format in b.formats]
     if not readers:
-        return row | {"reason": f"{args.backend} does not read {variant['format']}"}
+        return row | {"reason": f"{args.backend} does not read {variant.format}"}
     if not is_available(readers[0]):
         return row | {"reason": devices_of(readers[0])[0].reason}
     devices = [one for one in devices_of(readers[0]) if one.available and one.matches(args.device)]
-    alike = [one for one in bundle.manifest.variants if one["format"] == variant["format"]]
-    if (
-        args.device.casefold() not in ("auto", "cpu")
-        and devices
-        and variant not in meant_for(alike, devices[0])
-    ):
+    alike = [one for one in bundle.manifest.variants if one.format == variant.format]
+    named = args.device.casefold() not in ("auto", "cpu")
+    if named and devices and variant not in meant_for(alike, devices[0]):
         return row | {"reason": f"not exported for {devices[0].name}; other variants are"}
     try:
         return row | _measure(bundle, golden, variant, args, readers[0].name)
@@ -101,15 +99,19 @@ def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse
 
 
 def _measure(
-    bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse.Namespace, backend: str
+    bundle: Bundle, golden: Golden, variant: Variant, args: argparse.Namespace, backend: str
 ) -> dict[str, Any]:
     # A bundle exported with another gate keeps it.
-    gate = args.min_iou if args.min_iou is not None else variant["parity"]["gate"]["mean_iou"]
+    gate = args.min_iou
+    if gate is None and variant.parity is not None:
+        gate = variant.parity.gate["mean_iou"]
     with load_variant(bundle, variant, backend, args.device, args.threads, args.cache) as sam:
-        report = run_parity(sam, golden, variant["precision"], gate)
-        row = {"device": sam.device, **report.to_dict()}
+        report = run_parity(sam, golden, variant.precision, gate)
+        row = {"device": sam.device, **report.to_json()}
         if bundle.manifest.clip is not None:
             features = read_clip_golden(bundle.check_clip_golden())
-            gate = bundle.clip_variant(variant["id"])["parity"]["gate"]
-            row["clip"] = run_clip_parity(sam.clip, features, golden.images, variant["precision"], gate)
+            recorded = bundle.clip_variant(variant.id).parity
+            gate = None if recorded is None else recorded.gate
+            clip_report = run_clip_parity(sam.clip, features, golden.images, variant.precision, gate)
+            row["clip"] = clip_report.to_json()
         return row

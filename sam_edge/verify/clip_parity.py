@@ -9,11 +9,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.variant import ClipParityReport
 from ..errors import IntegrityError
 from ..runtime.clip import Clip, normalise
 from ..system.files import write_atomically
@@ -68,8 +68,8 @@ def run_clip_parity(
     images: Sequence[NDArray[np.uint8]],
     precision: str,
     gate: float | None = None,
-) -> dict[str, Any]:
-    """Encode the golden texts and images and compare; returns `parity` of the manifest's CLIP variant.
+) -> ClipParityReport:
+    """Encode the golden texts and images and compare with the reference.
 
     Args:
         clip: the loaded variant.
@@ -93,15 +93,15 @@ def run_clip_parity(
     differences = np.abs(image @ text.T - expected_image @ expected_text.T)
     max_difference = float(differences.max()) if np.isfinite(differences).all() else NON_FINITE
     gate = GATES[precision] if gate is None else gate
-    return {
-        "min_text_cosine": cosines[0],
-        "min_image_cosine": cosines[1],
-        "max_score_difference": max_difference,
-        "num_texts": len(text),
-        "num_images": len(image),
-        "gate": gate,
-        "passed": min(cosines) >= gate,
-    }
+    return ClipParityReport(
+        min_text_cosine=cosines[0],
+        min_image_cosine=cosines[1],
+        max_score_difference=max_difference,
+        num_texts=len(text),
+        num_images=len(image),
+        gate=gate,
+        passed=min(cosines) >= gate,
+    )
 
 
 def _min_cosine(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -7,13 +7,14 @@ that the reference itself picks: the best-scored of its multimask outputs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.golden import Golden, sample_embedding
+from ..bundle.variant import ParityReport
 from ..errors import ParityError
 from ..imaging.metrics import Mask, boundary_iou, iou
 
@@ -26,39 +27,6 @@ GATES = {"fp32": (0.999, 0.99), "fp16": (0.995, 0.95), "bf16": (0.995, 0.95), "i
 
 # Reported instead of infinity and NaN, which JSON does not have; no gate passes it.
 NON_FINITE = 1e30
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """Result of `run_parity`; the fields are those of `parity` in the manifest.
-
-    Attributes:
-        mean_iou, p5_iou, min_iou: mean, 5th percentile and minimum over prompts of the IoU of the mask that
-            the reference picks.
-        boundary_iou: mean boundary IoU of the same masks.
-        all_masks_mean_iou, all_masks_min_iou: IoU over all masks of all prompts.
-        max_score_difference: largest absolute difference of predicted IoU.
-        embedding_relative_error: largest relative error of a sampled embedding, in the L2 norm.
-        num_prompts: prompts whose picked mask is not empty.
-        gate: the `mean_iou` and `min_iou` that were required.
-        passed: whether they were reached and no output is infinite or NaN.
-    """
-
-    mean_iou: float
-    p5_iou: float
-    min_iou: float
-    boundary_iou: float
-    all_masks_mean_iou: float
-    all_masks_min_iou: float
-    max_score_difference: float
-    embedding_relative_error: float
-    num_prompts: int
-    gate: dict[str, float]
-    passed: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return asdict(self)
 
 
 @dataclass
