@@ -95,13 +95,15 @@ def test_conv_transpose(kernel, strides, dilations, groups, pad):
     smallest = min((x.shape[2 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in (0, 1))
     pad = pad if smallest > 2 * pad else 0
     theirs = F.conv_transpose2d(t(x), t(weight), t(bias), strides, pad, 0, groups, dilations)
-    ours = ops.conv_transpose(
-        x, weight, bias, (pad,) * 4, None, "custom", strides=strides, dilations=dilations, groups=groups
-    )
-    close(ours, theirs, 1e-4)
-    shaped = ops.conv_transpose(
-        x, weight, bias, (pad,) * 4, theirs.shape, "custom", strides, dilations, groups
-    )
+    options = {
+        "pad": (pad,) * 4,
+        "pad_type": "custom",
+        "strides": strides,
+        "dilations": dilations,
+        "groups": groups,
+    }
+    close(ops.conv_transpose(x, weight, bias, **options), theirs, 1e-4)
+    shaped = ops.conv_transpose(x, weight, bias, output_shape=theirs.shape, **options)
     close(shaped, theirs, 1e-4)
 
 
@@ -470,8 +472,8 @@ def test_an_unknown_operation_is_named(packages):
     [
         ({}, "expected x"),
         ({"y": np.zeros((2, 70), np.float32)}, "expected x"),
-        ({"x": np.zeros((3, 70), np.float32)}, r"takes \(2, 70\)"),
-        ({"x": np.zeros(70, np.float32)}, r"takes \(2, 70\)"),
+        ({"x": np.zeros((3, 70), np.float32)}, r"expects \(2, 70\)"),
+        ({"x": np.zeros(70, np.float32)}, r"expects \(2, 70\)"),
     ],
 )
 def test_inputs_that_do_not_fit(packages, inputs, message):
