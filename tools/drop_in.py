@@ -67,7 +67,7 @@ def main() -> None:
     facts = {
         "cpu": machine.describe(args.threads)["cpu"],
         "threads": args.threads,
-        "model": ours.manifest.model["name"],
+        "model": ours.manifest.model.name,
         **{name: version(name) for name in ("torch", "onnxruntime", "numpy", "pillow", "segment-anything")},
     }
     if args.json:
@@ -107,8 +107,8 @@ def pre_and_postprocess(
 
     def our_way() -> Any:
         preprocess(image, manifest.input)
-        inside = resized_size(size, manifest.square)
-        upscaling = Upscaling(manifest.mask_size, manifest.square.size, inside, size)
+        inside = resized_size(size, manifest.coordinate_space)
+        upscaling = Upscaling(manifest.mask_size, manifest.coordinate_space.size, inside, size)
         return upscaling.masks(low_res, manifest.mask_threshold)
 
     assert np.mean(our_way() != published_way().numpy()) < 1e-4
@@ -209,7 +209,7 @@ def memory(bundle: Path, checkpoint: Path | None, threads: int) -> list[dict[str
         given = {"subject": "pytorch", "checkpoint": None if checkpoint is None else str(checkpoint)}
         pytorch = run_task("tools.child", {**common, **given})
         rows = []
-        for precision in dict.fromkeys(v["precision"] for v in open_bundle(bundle).manifest.variants):
+        for precision in dict.fromkeys(v.precision for v in open_bundle(bundle).manifest.variants):
             given = {"subject": "sam_edge", "bundle": str(bundle), "backend": "auto", "precision": precision}
             found = {"published": pytorch, "sam_edge": run_task("tools.child", {**common, **given})}
             rows.append(row(f"peak memory, load and one click, {precision}", found, unit="MB"))

@@ -32,7 +32,7 @@ def parity(task: Task) -> dict[str, Any]:
         lowest.sort(key=lambda one: one[0])
         del lowest[WORST:]
 
-    report = run_parity(sam, golden, task["precision"], seen=see).to_dict()
+    report = run_parity(sam, golden, task["precision"], seen=see).to_json()
     worst = []
     for score, number, mask in lowest:
         prompt = golden.prompts[number]

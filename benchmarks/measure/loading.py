@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sam_edge.backends import Backend, Session, get_backend
 from sam_edge.bundle.bundle import Bundle, open_bundle
+from sam_edge.bundle.variant import Variant
 from sam_edge.runtime.loading import open_graph
 from sam_edge.runtime.sam import Sam
 from sam_edge.types import Arrays
@@ -54,7 +54,7 @@ class LoadedRow:
     compile_ms: float
 
 
-def open_row(task: Task) -> tuple[Bundle, dict[str, Any], Backend]:
+def open_row(task: Task) -> tuple[Bundle, Variant, Backend]:
     """The bundle, the variant and the backend that a task names."""
     bundle = open_bundle(Path(task["bundle"]))
     if task["backend"] == "pytorch":
@@ -74,7 +74,7 @@ def load_row(task: Task) -> LoadedRow:
     before = time.perf_counter()
     encoder, decoder = (
         TimedSession(
-            open_graph(bundle, variant, variant[part]["path"], backend, task["device"], task["threads"])
+            open_graph(bundle, variant, variant.graphs[part].path, backend, task["device"], task["threads"])
         )
         for part in ("encoder", "decoder")
     )

@@ -7,7 +7,7 @@ everything-mode beside `segment_anything`, and the encoder beside the machine's 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +26,7 @@ from sam_edge.benchmarks.measure.process import run_task
 from sam_edge.benchmarks.measure.rounds import matmul_gflops, run_child
 from sam_edge.benchmarks.measure.worker import milliseconds
 from sam_edge.bundle.bundle import Bundle, open_bundle
+from sam_edge.bundle.variant import Variant
 from sam_edge.errors import BackendError
 from sam_edge.types import Prompts
 from tools.drop_in import everything
@@ -60,12 +61,12 @@ class Measurement:
     threads: int
     rounds: int
     seconds: float
-    variants: list[dict[str, Any]] = field(init=False)
+    variants: list[Variant] = field(init=False)
     rows: dict[str, Row] = field(init=False)
 
     def __post_init__(self) -> None:
         every = self.bundle.manifest.variants
-        self.variants = [one for one in every if one["format"] in _BACKENDS and "target" not in one]
+        self.variants = [one for one in every if one.format in _BACKENDS and one.target is None]
         self.rows = {row_id(one): {"versions": _versions(one)} for one in self.variants}
         self.rows |= {
             PYTORCH: {"versions": {"torch": version("torch")}},
@@ -74,28 +75,28 @@ class Measurement:
         }
 
     @property
-    def exact(self) -> list[dict[str, Any]]:
+    def exact(self) -> list[Variant]:
         """The variants in FP32."""
-        return [one for one in self.variants if one["precision"] == "fp32"]
+        return [one for one in self.variants if one.precision == "fp32"]
 
-    def load(self, variant: dict[str, Any]) -> sam_edge.Sam:
+    def load(self, variant: Variant) -> sam_edge.Sam:
         """Load a variant in this process."""
-        backend = _BACKENDS[variant["format"]]
-        return sam_edge.load(self.bundle.path, backend, "cpu", variant["precision"], self.threads)
+        backend = _BACKENDS[variant.format]
+        return sam_edge.load(self.bundle.path, backend, "cpu", variant.precision, self.threads)
 
-    def sample(self, figure: str, work: dict[str, Callable[[], list[float]]], warmup: int = 0) -> None:
+    def sample(self, figure: str, work: Mapping[str, Callable[[], list[float]]], warmup: int = 0) -> None:
         """Run the work of each row in interleaved rounds, and keep its samples as `figure`."""
         for name, rounds in sample_in_rounds(work, self.rounds, warmup).items():
             self.rows[name][figure] = rounds
 
 
-def row_id(variant: dict[str, Any]) -> str:
+def row_id(variant: Variant) -> str:
     """The id of a variant's row."""
-    return f"sam-edge {variant['id']}"
+    return f"sam-edge {variant.id}"
 
 
-def _versions(variant: dict[str, Any]) -> dict[str, str]:
-    backend = _BACKENDS[variant["format"]]
+def _versions(variant: Variant) -> dict[str, str]:
+    backend = _BACKENDS[variant.format]
     return {"sam-edge": sam_edge.__version__, backend: version(backend), "numpy": version("numpy")}
 
 
@@ -124,7 +125,7 @@ def measured(
         BundleError, CheckpointError, BackendError: it cannot be measured; the message says why.
     """
     bundle = open_bundle(path)
-    name = bundle.manifest.model["name"]
+    name = bundle.manifest.model.name
     torch.set_num_threads(threads)
     theirs = published_around(checkpoint)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -140,7 +141,7 @@ def measured(
             say("encoders")
             encoders(this, ENCODER_GFLOP[name])
         for variant in this.exact:
-            say(f"everything-mode, {variant['id']}")
+            say(f"everything-mode, {variant.id}")
             with this.load(variant) as ours:
                 found = everything(ours, theirs, 1, points_per_side)
             this.rows[PYTORCH].setdefault("everything_ms", []).append([found["published"]])
@@ -167,7 +168,7 @@ def decoders(this: Measurement) -> None:
     ours = {row_id(one): this.load(one) for one in this.exact}
     image, click = np.load(this.folder / "image.npy"), np.array([[900.0, 400.0]])
     embedding = next(iter(ours.values())).encode(image)
-    scale = max(this.bundle.manifest.square.size) / max(image.shape)
+    scale = max(this.bundle.manifest.coordinate_space.size) / max(image.shape)
     inputs = {
         **embedding.arrays,
         "point_coords": np.array([[*(click * scale), (0, 0)]], np.float32),
@@ -203,15 +204,15 @@ def first_masks(this: Measurement) -> None:
         PUBLISHED: {
             "subject": "graphs",
             "folder": str(this.folder),
-            "size": list(this.bundle.manifest.square.size),
+            "size": list(this.bundle.manifest.coordinate_space.size),
         }
     }
     for one in this.variants:
         tasks[row_id(one)] = {
             "subject": "sam_edge",
             "bundle": str(this.bundle.path),
-            "backend": _BACKENDS[one["format"]],
-            "precision": one["precision"],
+            "backend": _BACKENDS[one.format],
+            "precision": one.precision,
             "cache_dir": str(this.folder / "cache"),
         }
 
@@ -227,8 +228,8 @@ def encoders(this: Measurement, gflop: float) -> None:
     common = {"threads": this.threads, "seconds": this.seconds, "device": "cpu", "work": "latency"}
     image = str(this.folder / "image.npy")
 
-    def rates(variant: dict[str, Any]) -> list[float]:
-        row = {"variant": variant["id"], "backend": _BACKENDS[variant["format"]]}
+    def rates(variant: Variant) -> list[float]:
+        row = {"variant": variant.id, "backend": _BACKENDS[variant.format]}
         answer = run_child(common | row | {"bundle": str(this.bundle.path), "image": image})
         return [1e3 * gflop / ms for ms in answer["samples"]["encoder_ms"]]
 

@@ -1,6 +1,6 @@
 """The targets of sam-edge, and whether reports reach them.
 
-Figures are ratios of medians within one session. Of several variants that may reach a target, the best counts.
+Figures are ratios of medians within one session. Where several variants may reach a target, the best counts.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         bundle.check_files(variant)
     checkpoint = check_checkpoint(bundle, args.checkpoint)
     environments: Path = args.environments.absolute()
-    name = str(bundle.manifest.model["name"])
+    name = bundle.manifest.model.name
     folder = f"{name}-{bundle.manifest.checkpoint_sha256[:8]}"
     exports = (args.exports or environments / "exports").absolute() / folder
     everyone, absent = roster(bundle, checkpoint, exports)
@@ -139,8 +139,9 @@ def empty_report(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {name: facts[name] for name in ("cpu", "cores", "os", "python")},
         "model": {
-            **{name: manifest.model[name] for name in ("family", "name")},
-            "input_size": list(manifest.square.size),
+            "family": manifest.model.family,
+            "name": manifest.model.name,
+            "input_size": list(manifest.coordinate_space.size),
             "checkpoint_sha256": manifest.checkpoint_sha256,
         },
         "settings": {
