@@ -99,11 +99,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    print(
-        "| input | GMACs | encoder, ms | decoder, ms | image to masks, ms | IoU with the model's own size: mean |",
-        end="",
-    )
-    print(" minimum | boundary |\n|---:|---:|---:|---:|---:|---:|---:|---:|")
+    columns = ["input", "GMACs", "encoder, ms", "decoder, ms", "image to masks, ms"]
+    columns += ["IoU with the model's own size: mean", "minimum", "boundary"]
+    print(f"| {' | '.join(columns)} |\n{'|---:' * len(columns)}|")
     for row in rows:
         resized, gmacs = row["resized_from"], row["encoder_gmacs"]
         cost = ["own size", "", ""]
