@@ -1,7 +1,7 @@
 """Inference runtimes, one file each, found lazily.
 
 A backend is an object with a `name`, the `formats` it reads, and `open()`; see `Backend`. Other packages add
-theirs by an entry point: docs/backends.md.
+theirs by an entry point: docs/guides/write-a-backend.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The seam: what a backend is. docs/backends.md has a complete one.
+"""The seam: what a backend is. docs/guides/write-a-backend.md has a complete one.
 
 class Abacus(Backend):
     name = "abacus"
