@@ -8,7 +8,7 @@ import math
 import sys
 from pathlib import Path
 
-from sam_edge.bundle.manifest import cost_words
+from sam_edge.bundle.manifest import ResizedFrom, describe_resize_accuracy
 from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from sam_edge.runtime.targets import HEXAGON, WEB
@@ -215,7 +215,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"bundle {out}")
     if resized is not None:
-        print(f"  masks of inputs of {size} pixels {cost_words(resized)}")
+        print(
+            f"  masks of inputs of {size} pixels {describe_resize_accuracy(ResizedFrom.from_json(resized))}"
+        )
     print(f"  sam-edge verify {out}")
     if any("context" in variant for variant in data["variants"]):
         print(f"  sam-edge verify {out} --device npu")

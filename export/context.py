@@ -560,7 +560,7 @@ def file_facts(root: Path, path: Path) -> dict[str, Any]:
 
 def graph_facts(kind: str, directory: Path, part: str, root: Path) -> dict[str, Any]:
     """A written graph's path within `root`, its inputs and its outputs."""
-    module = importlib.import_module(f".{kind}", __package__)
+    module = importlib.import_module(f".formats.{kind}", __package__)
     path = directory / f"{part}{SUFFIX[kind]}"
     inputs, outputs = module.tensors(path)
     return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}

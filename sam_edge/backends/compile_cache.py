@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..bundle.variant import ClipVariant, Variant
 from ..errors import OutputError, SamEdgeWarning
 
 _SIDECAR = "entry.json"
@@ -186,17 +187,17 @@ def checksum(path: Path) -> str:
             return f"{len(whole)}-{zlib.crc32(whole):08x}"
 
 
-def graph_id(root: Path, variant: dict[str, Any], graph: str, checked: bool) -> str:
+def graph_id(root: Path, variant: Variant | ClipVariant, graph: str, checked: bool) -> str:
     """What identifies a graph's bytes: the SHA-256 of every file of its variant.
 
     Where the files were not compared with the manifest (`checked`), also the time and size of each: a file
     that was changed since is another.
     """
-    facts: list[Any] = [graph, *((file["path"], file["sha256"]) for file in variant["files"])]
+    facts: list[Any] = [graph, *((file.path, file.sha256) for file in variant.files)]
     if not checked:
-        for file in variant["files"]:
+        for file in variant.files:
             with suppress(OSError):
-                stat = (root / file["path"]).stat()
+                stat = (root / file.path).stat()
                 facts.append((stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ the same masks, whatever the image shows. It is never chosen by "auto".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.manifest import MANIFEST, Manifest, read_manifest
+from ..bundle.variant import Graph, Tensor
 from ..errors import BackendError, BundleError
 from ..types import Arrays
 from .base import Backend, DeviceInfo, Session
@@ -62,37 +63,37 @@ class Mock(Backend):
         raise BackendError(f"{path} is in no bundle; the mock backend takes its shapes from the manifest")
 
 
-def _graph(path: Path, bundle: Path) -> tuple[Manifest, dict[str, Any]]:
+def _graph(path: Path, bundle: Path) -> tuple[Manifest, Graph]:
     """The manifest and its entry for that graph."""
     try:
         manifest = read_manifest(bundle)
     except BundleError as error:
         raise BackendError(f"the mock backend cannot use {path}: {error}") from error
     for variant in manifest.variants:
-        for graph in (variant["encoder"], variant["decoder"]):
-            if bundle / graph["path"] == path:
+        for graph in (variant.encoder, variant.decoder):
+            if bundle / graph.path == path:
                 return manifest, graph
     raise BackendError(f"{path} is not a graph that {bundle / MANIFEST} names")
 
 
-def mock_session(manifest: Manifest, graph: Mapping[str, Any]) -> Session:
+def mock_session(manifest: Manifest, graph: Graph) -> Session:
     """A session in the place of `graph`, an encoder or decoder of `manifest`."""
-    if any(tensor["name"] == "low_res_masks" for tensor in graph["outputs"]):
+    if graph.output("low_res_masks") is not None:
         return Session(lambda inputs: decode(inputs, manifest), "cpu")
-    return Session(lambda inputs: _encode(inputs, graph["outputs"]), "cpu")
+    return Session(lambda inputs: _encode(inputs, graph.outputs), "cpu")
 
 
-def _encode(inputs: Arrays, outputs: list[dict[str, Any]]) -> Arrays:
+def _encode(inputs: Arrays, outputs: Sequence[Tensor]) -> Arrays:
     """The picture in grey, in every channel of every output: so that other pictures have other embeddings."""
     # (1, 3, S, S) normalised, or (1, S, S, 3) uint8.
     name = "image" if "image" in inputs else "images"
     grey = inputs[name][0].astype(np.float32).mean(-1 if name == "image" else 0)
     found = {}
     for tensor in outputs:
-        _, channels, height, width = tensor["shape"]
+        channels, height, width = map(int, tensor.shape[1:])
         rows = np.arange(height) * grey.shape[0] // height
         columns = np.arange(width) * grey.shape[1] // width
-        found[tensor["name"]] = np.repeat(grey[rows][:, columns][None, None], channels, axis=1)
+        found[tensor.name] = np.repeat(grey[rows][:, columns][None, None], channels, axis=1)
     return found
 
 

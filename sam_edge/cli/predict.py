@@ -101,10 +101,13 @@ def run(args: argparse.Namespace) -> int:
     image = read_image(args.image)
     size = image.shape[0], image.shape[1]
     # Before the encoder runs: a wrong prompt should not cost its seconds.
-    resized = resized_size(size, manifest.square)
+    space = manifest.coordinate_space
+    resized = resized_size(size, space)
     mask_input = None
     if args.mask is not None:
-        mask_input = _mask_logits(args.mask, size, resized, manifest.square.size, manifest.mask_size)
+        mask_input = _mask_logits(
+            args.mask, size, resized, manifest.coordinate_space.size, manifest.mask_size
+        )
     prompts = Prompts(coords, labels, boxes or None, mask_input)
     checked, *_ = encode_prompts(prompts, size, resized, manifest.prompt, manifest.mask_size)
     count = manifest.mask_count - manifest.first_multimask if args.multimask else 1

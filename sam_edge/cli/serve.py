@@ -12,9 +12,10 @@ import warnings
 import webbrowser
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..bundle.bundle import Bundle, open_bundle
+from ..bundle.variant import Variant
 from ..errors import ServeError
 from ..serve import site
 from .options import add_load, load_sam
@@ -63,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
     return _serve(args, bundle, variants)
 
 
-def _export(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, Any]]) -> int:
+def _export(args: argparse.Namespace, bundle: Bundle, variants: list[Variant]) -> int:
     from ..serve.static import HEADERS_FILE, export_site
 
     if args.encode == "server":
         raise ServeError("static files encode nothing on a server; leave --encode server or --export out")
     size = export_site(bundle, variants, args.export, args.page)
-    names = ", ".join(variant["id"] for variant in variants)
+    names = ", ".join(variant.id for variant in variants)
     print(f"{args.export}: the page with {names}, {size / 1e6:.1f} MB")
     print(
         f"  give it the headers of {HEADERS_FILE}, which some hosts read by themselves: without its "
@@ -79,7 +80,7 @@ def _export(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, A
     return 0
 
 
-def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, Any]]) -> int:
+def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[Variant]) -> int:
     import uvicorn  # noqa: F401 before anything is begun
 
     from ..serve.app import make_app
@@ -95,7 +96,7 @@ def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[dict[str, An
         url = url_of(listener)
         print(url, flush=True)
         if sam is not None:
-            print(f"encodes with {sam.variant['id']} ({sam.backend}, {sam.device})", file=sys.stderr)
+            print(f"encodes with {sam.variant.id} ({sam.backend}, {sam.device})", file=sys.stderr)
         if not _is_loopback(listener):
             print("whoever reaches this machine can use the page; Ctrl-C ends it", file=sys.stderr)
         if args.open:

@@ -9,6 +9,7 @@ from typing import Any
 from ..backends import devices_of, find_backends, is_here
 from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.golden import Golden, read_golden
+from ..bundle.variant import Variant
 from ..errors import BackendError, CrashError, DeviceError
 from ..runtime.loading import load_variant
 from ..runtime.targets import meant_for
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     golden = read_golden(bundle.check_golden())
     for variant in bundle.manifest.variants:
         bundle.check_files(variant)
-    files = sum(len(variant["files"]) for variant in bundle.manifest.variants) + 1 + bundle.check_clip()
+    files = sum(len(variant.files) for variant in bundle.manifest.variants) + 1 + bundle.check_clip()
     rows = [_row(bundle, golden, variant, args) for variant in bundle.manifest.variants]
     measured = [row for row in rows if row["passed"] is not None]
     if not measured and all(row["missing"] for row in rows):
@@ -68,16 +69,16 @@ def run(args: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def _row(bundle: Bundle, golden: Golden, variant: Variant, args: argparse.Namespace) -> dict[str, Any]:
     """What one variant measures, or why it was not measured; `missing` is whether for want of a device."""
-    row: dict[str, Any] = {"id": variant["id"], "device": None, "passed": None, "missing": False}
-    readers = [b for b in find_backends(args.backend) if variant["format"] in b.formats]
+    row: dict[str, Any] = {"id": variant.id, "device": None, "passed": None, "missing": False}
+    readers = [b for b in find_backends(args.backend) if variant.format in b.formats]
     if not readers:
-        return row | {"reason": f"{args.backend} does not read {variant['format']}"}
+        return row | {"reason": f"{args.backend} does not read {variant.format}"}
     if not is_here(readers[0]):
         return row | {"reason": devices_of(readers[0])[0].reason}
     there = [one for one in devices_of(readers[0]) if one.available and one.is_meant_by(args.device)]
-    alike = [one for one in bundle.manifest.variants if one["format"] == variant["format"]]
+    alike = [one for one in bundle.manifest.variants if one.format == variant.format]
     if args.device.casefold() not in ("auto", "cpu") and there and variant not in meant_for(alike, there[0]):
         return row | {"reason": f"not made for {there[0].name}; other variants are"}
     try:
@@ -89,15 +90,19 @@ def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse
 
 
 def _measured(
-    bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse.Namespace, backend: str
+    bundle: Bundle, golden: Golden, variant: Variant, args: argparse.Namespace, backend: str
 ) -> dict[str, Any]:
     # An export with another gate stays with it.
-    gate = args.min_iou if args.min_iou is not None else variant["parity"]["gate"]["mean_iou"]
+    gate = args.min_iou
+    if gate is None and variant.parity is not None:
+        gate = variant.parity.gate["mean_iou"]
     with load_variant(bundle, variant, backend, args.device, args.threads, args.cache) as sam:
-        report = run_parity(sam, golden, variant["precision"], gate)
-        found = {"device": sam.device, **report.to_dict()}
+        report = run_parity(sam, golden, variant.precision, gate)
+        found = {"device": sam.device, **report.to_json()}
         if bundle.manifest.clip is not None:
             features = read_clip_golden(bundle.check_clip_golden())
-            gate = bundle.clip_variant(variant["id"])["parity"]["gate"]
-            found["clip"] = run_clip_parity(sam.clip, features, golden.images, variant["precision"], gate)
+            recorded = bundle.clip_variant(variant.id).parity
+            gate = None if recorded is None else recorded.gate
+            report_of_clip = run_clip_parity(sam.clip, features, golden.images, variant.precision, gate)
+            found["clip"] = report_of_clip.to_json()
         return found

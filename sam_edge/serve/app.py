@@ -20,6 +20,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from ..bundle.bundle import Bundle
+from ..bundle.variant import Variant
 from ..errors import ImageError, IntegrityError, SamEdgeError
 from ..imaging.io import PixelsError, check_header, decode_image
 from ..runtime.embedding_cache import EmbeddingCache
@@ -75,7 +76,7 @@ def make_app(
     bundle: Bundle,
     sam: Sam | None,
     encode: str,
-    variants: list[dict[str, Any]],
+    variants: list[Variant],
     page: Path,
     limits: Limits | None = None,
     places: int = PLACES,
@@ -142,7 +143,7 @@ def _file(request: Request) -> Response:
         except OSError:
             raise HTTPException(404, f"{name} is no longer there") from None
     else:
-        tag = file.listed["sha256"]
+        tag = file.listed.sha256
         asked = request.query_params.get("sha256")
         if asked not in (None, tag):
             raise HTTPException(404, f"{name} has another sha256 than the one asked for; load the page again")

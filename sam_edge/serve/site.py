@@ -12,7 +12,7 @@ from sam_edge.models.photos import HERE as PHOTO_FOLDER
 from sam_edge.models.photos import PHOTOS
 
 from ..bundle.bundle import PRECISIONS, Bundle
-from ..bundle.manifest import STAGES
+from ..bundle.variant import File, Variant
 from ..errors import BundleError, ServeError
 from ..runtime.targets import WEB
 
@@ -69,7 +69,7 @@ class SiteFile:
     """A file that may be sent; `listed` is its entry in the bundle's manifest, if it has one."""
 
     path: Path
-    listed: dict[str, Any] | None = None
+    listed: File | None = None
 
     @property
     def media_type(self) -> str:
@@ -106,7 +106,7 @@ def page_files(page: Path) -> dict[str, SiteFile]:
 
 def bundle_files(bundle: Bundle) -> dict[str, SiteFile]:
     """Every file that the manifest lists, by URL."""
-    return {f"bundle/{file['path']}": SiteFile(bundle.path / file["path"], file) for file in _listed(bundle)}
+    return {f"bundle/{file.path}": SiteFile(bundle.path / file.path, file) for file in _listed(bundle)}
 
 
 def sample_files() -> dict[str, SiteFile]:
@@ -114,7 +114,7 @@ def sample_files() -> dict[str, SiteFile]:
     return {f"samples/{name}": SiteFile(PHOTO_FOLDER / name) for name in PHOTOS}
 
 
-def page_variants(bundle: Bundle, precision: str = "auto") -> list[dict[str, Any]]:
+def page_variants(bundle: Bundle, precision: str = "auto") -> list[Variant]:
     """The variants that the page may run, the most exact first, and of these one made for browsers.
 
     Raises:
@@ -126,10 +126,10 @@ def page_variants(bundle: Bundle, precision: str = "auto") -> list[dict[str, Any
         for one in precisions
         for target in (WEB, None)
         for variant in bundle.manifest.variants
-        if (variant["format"], variant["precision"], variant.get("target")) == ("onnx", one, target)
+        if (variant.format, variant.precision, variant.target) == ("onnx", one, target)
     ]
     if not found:
-        there = ", ".join(variant["id"] for variant in bundle.manifest.variants)
+        there = ", ".join(variant.id for variant in bundle.manifest.variants)
         of = "" if precision == "auto" else f" of precision {precision}"
         raise BundleError(
             f"{bundle.path} has no ONNX variant{of}, which is what the page runs; it has {there}: export it "
@@ -138,32 +138,29 @@ def page_variants(bundle: Bundle, precision: str = "auto") -> list[dict[str, Any
     return found
 
 
-def files_to_run(variant: dict[str, Any]) -> list[dict[str, Any]]:
+def files_to_run(variant: Variant) -> list[File]:
     """The manifest's entries of the files that make up a variant's graphs."""
-    graphs = {variant[part]["path"] for part in ("encoder", "decoder", *STAGES) if part in variant}
-    return [file for file in variant["files"] if file["path"] in graphs]
+    graphs = {graph.path for graph in variant.graphs.values()}
+    return [file for file in variant.files if file.path in graphs]
 
 
 def config(
-    bundle: Bundle, encode: str, variants: list[dict[str, Any]], limits: Limits | None = None
+    bundle: Bundle, encode: str, variants: list[Variant], limits: Limits | None = None
 ) -> dict[str, Any]:
     """What the page asks for first: `config.json`. `encode` is of `ENCODE`."""
     return {
         "encode": encode,
-        "variants": [variant["id"] for variant in variants],
+        "variants": [variant.id for variant in variants],
         **asdict(limits or Limits()),
         "samples": [{"name": Path(name).stem, "path": f"samples/{name}"} for name in PHOTOS],
         "model_id": bundle.manifest.model_id,
     }
 
 
-def _listed(bundle: Bundle) -> Iterator[dict[str, Any]]:
-    data = bundle.manifest.data
-    yield data["golden"]
-    for variant in data["variants"]:
-        yield from variant["files"]
-    if "clip" in data:
-        yield data["clip"]["tokenizer"]
-        yield data["clip"]["golden"]
-        for variant in data["clip"]["variants"]:
-            yield from variant["files"]
+def _listed(bundle: Bundle) -> Iterator[File]:
+    manifest = bundle.manifest
+    yield manifest.golden
+    for variant in manifest.variants:
+        yield from variant.files
+    if manifest.clip is not None:
+        yield from manifest.clip.files

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..bundle.publish import staged
+from ..bundle.variant import Variant
 from .site import HEADERS, config, files_to_run, page_files, sample_files
 
 # What Netlify, Cloudflare Pages and others read; other hosts take the same headers elsewhere.
 HEADERS_FILE = "_headers"
 
 
-def export_site(bundle: Bundle, variants: list[dict[str, Any]], out: Path, page: Path) -> int:
+def export_site(bundle: Bundle, variants: list[Variant], out: Path, page: Path) -> int:
     """Write the page, what it needs of the bundle, the samples, config.json and `_headers` into a folder.
 
     Args:
@@ -33,7 +33,7 @@ def export_site(bundle: Bundle, variants: list[dict[str, Any]], out: Path, page:
     """
     needed = [file for variant in variants for file in files_to_run(variant)]
     files = {url: file.path for url, file in (page_files(page) | sample_files()).items()}
-    files |= {f"bundle/{file['path']}": bundle.path / file["path"] for file in needed}
+    files |= {f"bundle/{file.path}": bundle.path / file.path for file in needed}
     texts = {
         "bundle/manifest.json": json.dumps(bundle.manifest.data, ensure_ascii=False),
         "config.json": json.dumps(config(bundle, "page", variants)),

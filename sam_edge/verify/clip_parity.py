@@ -9,11 +9,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.variant import ClipParityReport
 from ..errors import IntegrityError
 from ..runtime.clip import Clip, normalise
 from ..system.files import write_atomically
@@ -68,7 +68,7 @@ def run_clip_parity(
     images: Sequence[NDArray[np.uint8]],
     precision: str,
     gate: float | None = None,
-) -> dict[str, Any]:
+) -> ClipParityReport:
     """Encode the golden texts and images, and compare; the result is the manifest's `parity`.
 
     Args:
@@ -93,15 +93,15 @@ def run_clip_parity(
     differences = np.abs(pictures @ texts.T - right_pictures @ right_texts.T)
     worst = float(differences.max()) if np.isfinite(differences).all() else OVERFLOWN
     gate = GATES[precision] if gate is None else gate
-    return {
-        "min_text_cosine": cosines[0],
-        "min_image_cosine": cosines[1],
-        "max_score_difference": worst,
-        "num_texts": len(texts),
-        "num_images": len(pictures),
-        "gate": gate,
-        "passed": min(cosines) >= gate,
-    }
+    return ClipParityReport(
+        min_text_cosine=cosines[0],
+        min_image_cosine=cosines[1],
+        max_score_difference=worst,
+        num_texts=len(texts),
+        num_images=len(pictures),
+        gate=gate,
+        passed=min(cosines) >= gate,
+    )
 
 
 def _least(ours: NDArray[np.float32], right: NDArray[np.float32]) -> float:

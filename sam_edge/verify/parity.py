@@ -7,12 +7,12 @@ the mask that the reference itself picks: the best-scored of its three.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..bundle.golden import Golden, sample_embedding
+from ..bundle.variant import ParityReport
 from ..errors import ParityError
 from ..imaging.metrics import Mask, boundary_iou, iou
 
@@ -28,27 +28,6 @@ OVERFLOWN = 1e30
 
 def _finite(error: np.floating[Any]) -> float:
     return float(error) if np.isfinite(error) else OVERFLOWN
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """What `run_parity` measured; the fields are those of the manifest."""
-
-    mean_iou: float
-    p5_iou: float
-    min_iou: float
-    boundary_iou: float
-    all_masks_mean_iou: float
-    all_masks_min_iou: float
-    max_score_difference: float
-    embedding_relative_error: float
-    num_prompts: int
-    gate: dict[str, float]
-    passed: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        return asdict(self)
 
 
 def run_parity(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
 from sam_edge import BackendError, load
 from sam_edge.backends import Backend, Session
@@ -16,6 +15,7 @@ from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
 from sam_edge.runtime import loading
 from sam_edge.system.threads import share
+from tests.support import toy
 
 THREADS, CALLS = 8, 1000
 
@@ -139,7 +139,6 @@ def resident(code, bundle):
     """Run `code`; return what it prints, in MB."""
     head = f"""
 import gc, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np, sam_edge
 
 def megabytes():

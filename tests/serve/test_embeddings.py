@@ -16,7 +16,7 @@ from sam_edge.errors import BackendError
 from sam_edge.imaging.io import read_image
 from sam_edge.runtime.mock import mock_sam
 from sam_edge.serve.site import Limits
-from tests.serve.asking import HeldSam, ask, asked, post
+from tests.support.asgi import HeldSam, ask, asked, post
 
 SMALL = ("content-type", "image/png")
 

@@ -116,7 +116,7 @@ def measure(
     reference = build_reference(loaded)
     if twin:
         reference = hostile_twin(reference)
-    decoder = get_backend("onnxruntime").open(exported / variant["decoder"]["path"], "cpu", None)
+    decoder = get_backend("onnxruntime").open(exported / variant.decoder.path, "cpu", None)
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         encoder = Path(folder) / "encoder.onnx"

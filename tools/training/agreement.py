@@ -46,10 +46,10 @@ def agreement(
     bundle = open_bundle(bundle_path)
     backends = [backend for backend in find_backends() if is_here(backend)]
     sams: dict[str, Sam] = {
-        variant["id"]: load_variant(bundle, variant)
+        variant.id: load_variant(bundle, variant)
         for variant in bundle.manifest.variants
-        if (only is None or variant["id"] in only)
-        and any(variant["format"] in backend.formats for backend in backends)
+        if (only is None or variant.id in only)
+        and any(variant.format in backend.formats for backend in backends)
     }
     found: dict[str, dict[str, list[float]]] = {
         name: {"click": [], "click_boundary": [], "box": [], "box_boundary": [], "seconds": []}
