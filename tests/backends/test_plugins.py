@@ -1,4 +1,4 @@
-"""A backend of another package: the one in docs/guides/write-a-backend.md, word for word, and others that are broken."""
+"""Backends of other packages: the one in docs/guides/write-a-backend.md, word for word, and broken ones."""
 
 import json
 import os
