@@ -15,7 +15,7 @@ from sam_edge.runtime.targets import HEXAGON, WEB
 
 from .checkpoints.resize import LARGEST, SMALLEST
 from .context import CPUS, FORMATS, PRECISIONS, PRECISIONS_OF, TARGETS, WITH_BF16, Options
-from .optimize.cpu_form import CHUNK_MB
+from .optimize.tiling import TILE_MB
 from .pipeline import Progress, export_bundle, find_checkpoint
 
 
@@ -104,7 +104,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk-mb",
         type=float,
-        default=CHUNK_MB,
+        default=TILE_MB,
         metavar="MB",
         help="how large the scores of a ViT's attention (ONNX), and what is between TinyViT's convolutions, "
         "may be at a time; less takes less memory and more operators (default: %(default)s, which fits a "
