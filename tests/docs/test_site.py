@@ -44,3 +44,17 @@ def test_the_site_shows_every_page():
     listed = set(re.findall(r"[\w./-]+\.md", read("mkdocs.yml")))
     written = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
     assert listed == written | pages.PAGES.keys()
+
+
+def test_the_readmes_tables_name_every_format_and_precision():
+    variant = json.loads(pages.SCHEMA.read_text("utf-8"))["$defs"]["variant"]["properties"]
+    for page in ("README.md", "docs/index.md"):
+        rows = re.findall(r"^\| (ONNX|OpenVINO|Core ML) \| ([\w, ]+) \|", read(page), re.M)
+        assert {name.replace(" ", "").lower() for name, _ in rows} == set(variant["format"]["enum"])
+        precisions = {one for _, cell in rows for one in cell.split(", ")}
+        assert precisions == set(variant["precision"]["enum"])
+
+
+def test_every_field_of_the_manifest_has_a_meaning():
+    cells = re.findall(r"^\| `(\w+)` \| .* \| (?:yes)? ?\| (.*) \|$", pages.manifest_page(), re.M)
+    assert len(cells) > 80 and not [name for name, meaning in cells if not meaning.strip()]
