@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sam_edge.backends import get_backend
-from sam_edge.backends.providers import SIMULATED_QNN
+from sam_edge.backends.onnxruntime.providers import SIMULATED_QNN
 from sam_edge.bundle.manifest import STAGES
 from sam_edge.errors import BackendError, SamEdgeError
 from sam_edge.models.catalogue import Model

@@ -28,7 +28,7 @@ from sam_edge.models.catalogue import CATALOGUE, ENCODER_GMACS, HERE, Model
 from sam_edge.runtime.loading import load_variant
 from sam_edge.runtime.targets import HEXAGON
 from sam_edge.system.files import sha256_file
-from sam_edge.verify.parity import GATES, OVERFLOWN, run_parity
+from sam_edge.verify.parity import GATES, NON_FINITE, run_parity
 
 from .checkpoints.read import Loaded, build_reference, load_checkpoint
 from .checkpoints.resize import resize, resized_from
@@ -243,7 +243,7 @@ def _variant(
         )
         if parity["device"] != "cpu":
             detail.append(f"on {parity['device']}")
-    if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= OVERFLOWN:
+    if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= NON_FINITE:
         raise ParityError(
             f"{name} overflows: its embeddings or scores hold infinities or NaN; leave {precision} out for "
             f"{kind}; nothing was published"

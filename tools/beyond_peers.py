@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 
 import sam_edge
-from sam_edge.backends.isolated import python_with
 from sam_edge.benchmarks.measure import machine
 from sam_edge.benchmarks.measure.rounds import MATMUL_SIDE, run_child
 from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.variant import Variant
 from sam_edge.errors import BackendError
+from sam_edge.system.process import python_command
 from sam_edge.types import Prompts
 from tools.drop_in import FULL_HD, everything, interleaved, photograph
 from tools.published import published, published_around
@@ -219,7 +219,7 @@ def first_masks(
     for number in range(rounds + 1):
         for id, task in tasks.items():
             done = subprocess.run(
-                python_with("tools.first_mask"),
+                python_command("tools.first_mask"),
                 input=json.dumps({**task, "folder": str(folder), "threads": threads}),
                 capture_output=True,
                 text=True,

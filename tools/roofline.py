@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from sam_edge.backends.onnxruntime import session_options
+from sam_edge.backends.onnxruntime.session import session_options
 from sam_edge.backends.openvino import configuration
 from sam_edge.benchmarks.measure.rounds import MATMUL_SIDE, run_child
 from sam_edge.bundle.bundle import open_bundle

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_edge.backends import Backend, Session, get_backend
-from sam_edge.backends.providers import NPU_SIMULATED
+from sam_edge.backends.onnxruntime.providers import NPU_SIMULATED
 from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.bundle.variant import Variant
@@ -197,7 +197,7 @@ def parity(task: dict[str, Any]) -> dict[str, Any]:
         lowest.sort(key=lambda one: one[0])
         del lowest[_WORST:]
 
-    report = run_parity(sam, golden, task["precision"], seen=see).to_json()
+    report = run_parity(sam, golden, task["precision"], on_prompt=see).to_json()
     worst = []
     for score, number, mask in lowest:
         prompt = golden.prompts[number]

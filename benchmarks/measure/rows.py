@@ -66,7 +66,7 @@ def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: 
 
 
 def _named(device: str, backends: Sequence[Backend]) -> bool:
-    return any(one.is_meant_by(device) for each in backends for one in devices_of(each))
+    return any(one.matches(device) for each in backends for one in devices_of(each))
 
 
 def _rows(bundle: Bundle, backend: Backend, device: str, precisions: Sequence[str]) -> list[Row]:
@@ -75,7 +75,7 @@ def _rows(bundle: Bundle, backend: Backend, device: str, precisions: Sequence[st
         for v in bundle.manifest.variants
         if v.format in backend.formats and (not precisions or v.precision in precisions)
     ]
-    meant = [one for one in devices_of(backend) if one.is_meant_by(device)]
+    meant = [one for one in devices_of(backend) if one.matches(device)]
     there = [one for one in meant if one.available]
     if not variants or not meant:
         return []

@@ -19,7 +19,7 @@ from torch import nn
 
 from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 from ..architectures.model import PromptAndMaskDecoder, SamModel, TextAndMaskDecoder, decoder_example
 from ..graphs.onnx_edit import LARGE_WEIGHT_BYTES, save
@@ -189,7 +189,7 @@ def _trace(
     """The graph; and, where its shapes are static, its large weights, which are inputs of it meanwhile: a
     protobuf message cannot pass 2 GiB, and nothing simpler is to be made of them."""
     large: dict[str, ir.TensorProtocol] = {}
-    with quiet():
+    with suppress_output():
         program = torch.onnx.export(
             module.eval(),
             example,

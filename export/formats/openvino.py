@@ -23,7 +23,7 @@ import onnx
 
 from sam_edge.backends.openvino import no_telemetry, read_model
 from sam_edge.errors import ExportError
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 from ..quantize import qdq
 from ..quantize.arithmetic import QMAX_INT7, QMAX_INT8, ActivationStats
@@ -168,7 +168,7 @@ def _line(error: Exception) -> str:
 
 
 def _convert(source: Path, static: bool) -> Any:
-    with quiet():
+    with suppress_output():
         try:
             model = ov.convert_model(str(source))
             if static:

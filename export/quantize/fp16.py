@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 from ..graphs.onnx_edit import detach_large_weights, save
 from .ranges import Inputs, tensor_ranges
@@ -54,7 +54,7 @@ def convert(source: Path, target: Path, inputs: Iterable[Inputs]) -> list[str]:
     exact = {name for node in proto.graph.node if node.name in kept for name in node.input}
     large = detach_large_weights(proto.graph, exact)
     onnx.load_external_data_for_model(proto, str(source.parent))
-    with quiet():
+    with suppress_output():
         proto = convert_float_to_float16(
             proto, keep_io_types=ends, op_block_list=["LayerNormalization"], node_block_list=kept
         )

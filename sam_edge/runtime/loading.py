@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_here
-from ..backends.compile_cache import Warm, graph_id
+from ..backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_available
+from ..backends.compile_cache import CompileCache, graph_id
 from ..bundle.bundle import PRECISIONS, Bundle, open_bundle
 from ..bundle.variant import STAGES, ClipVariant, Variant
 from ..errors import BackendError, BundleError
-from ..system.threads import together
+from ..system.threads import run_concurrently
 from ..types import Choice
 from .sam import Sam
 from .targets import HEXAGON, meant_for
@@ -124,13 +124,13 @@ def _load(
 
     def opened(entry: Variant | ClipVariant, graph: str, checked: bool = checked) -> Session:
         cached = cache_dir is not None and not is_whole(variant, wanted.device)
-        if not (cached and backend.checks_warm):
+        if not (cached and backend.defers_file_check):
             check()
         if cache_dir is None or not cached:
             return open_graph(bundle, variant, entry.graphs[graph].path, backend, wanted.device, threads)
         path = bundle.path / entry.graphs[graph].path
-        warm = Warm(Path(cache_dir), graph_id(bundle.path, entry, graph, checked), check)
-        return backend.open_warm(path, wanted.device, threads, warm)
+        cache = CompileCache(Path(cache_dir), graph_id(bundle.path, entry, graph, checked), check)
+        return backend.open_cached(path, wanted.device, threads, cache)
 
     def opened_clip() -> Clip:
         from .clip import open_clip
@@ -139,7 +139,7 @@ def _load(
 
     def both(*graphs: str) -> tuple[Session, Session]:
         first, second = (partial(opened, variant, graph) for graph in graphs)
-        return _both(first, second, backend.opens_together)
+        return _both(first, second, backend.concurrent_open)
 
     encoder, decoder = both("encoder", "decoder")
     explained = partial(explain_choice, bundle, wanted, (backend, variant))
@@ -160,7 +160,7 @@ def _both(
 
     calls = partial(kept, first), partial(kept, second)
     try:
-        one, other = together(calls) if at_once else [call() for call in calls]
+        one, other = run_concurrently(calls) if at_once else [call() for call in calls]
     except BaseException:
         for session in made:
             session.close()
@@ -177,7 +177,7 @@ def open_graph(
     bundle: Bundle, variant: Variant, graph: str, backend: Backend, device: str, threads: int | None
 ) -> Session:
     """Open one of the variant's graphs, whose path is in the bundle; errors as those of `Backend.open`."""
-    start = backend.open_whole if is_whole(variant, device) else backend.open
+    start = backend.open_without_fallback if is_whole(variant, device) else backend.open
     return start(bundle.path / graph, device, threads)
 
 
@@ -193,11 +193,11 @@ def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, Variant]:
     backends = []
     for backend in find_backends(wanted.backend):
         backends.append(backend)
-        best = _best(bundle, backend, wanted) if is_here(backend, wanted.device) else None
+        best = _best(bundle, backend, wanted) if is_available(backend, wanted.device) else None
         if best is not None:
             return backend, best
-    usable = [b for b in backends if is_here(b, wanted.device)] or [b for b in backends if is_here(b)]
-    usable = usable or backends[:1]
+    usable = [b for b in backends if is_available(b, wanted.device)]
+    usable = usable or [b for b in backends if is_available(b)] or backends[:1]
     for backend in usable:
         best = _best(bundle, backend, wanted)
         if best is not None:
@@ -257,14 +257,14 @@ def _rows(
 
 def _used(devices: list[DeviceInfo], device: str) -> DeviceInfo | None:
     """The device that `open` takes; "auto" is a CPU where there is one."""
-    meant = [one for one in devices if one.available and one.is_meant_by(device)]
+    meant = [one for one in devices if one.available and one.matches(device)]
     if device.casefold() == "auto":
         meant.sort(key=lambda one: one.kind != "cpu")
     return meant[0] if meant else None
 
 
 def _passed_over(one: DeviceInfo, used: DeviceInfo | None, device: str) -> str:
-    if used is None or not one.is_meant_by(device):
+    if used is None or not one.matches(device):
         return f"{device} was asked for"
     if device.casefold() == "auto" and one.kind != used.kind:
         return f"auto is the {used.kind}; ask for --device {one.kind}"

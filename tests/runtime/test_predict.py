@@ -167,7 +167,7 @@ def test_a_device_that_is_not_there_is_an_error(toy_bundle, device, monkeypatch)
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match=r"there is: cpu .* comes with: onnxruntime"):
+    with pytest.raises(DeviceError, match=r"available: cpu .* provider: onnxruntime"):
         load(toy_bundle, device=device)
 
 

@@ -35,7 +35,7 @@ from sam_edge.export.quantize.ranges import CalibrationReader
 from sam_edge.models.catalogue import DEFAULT_MODEL
 from sam_edge.runtime.sam import Sam
 from sam_edge.system.files import sha256_file
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 from sam_edge.verify.parity import run_parity
 from tools.ablations.hostile_twin import hostile_twin
 
@@ -45,7 +45,7 @@ Images = Sequence[NDArray[np.float32]]
 
 def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
     """What one reaches for first: static QDQ, MinMax, per-channel weights, all else by default."""
-    with quiet():
+    with suppress_output():
         quantize_static(
             source,
             target,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_edge.backends import find_backends, is_here
+from sam_edge.backends import find_backends, is_available
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.export.golden import Reference
@@ -44,7 +44,7 @@ def agreement(
     loaded = load_checkpoint(checkpoint)
     reference = Reference(build_reference(loaded), loaded.model)
     bundle = open_bundle(bundle_path)
-    backends = [backend for backend in find_backends() if is_here(backend)]
+    backends = [backend for backend in find_backends() if is_available(backend)]
     sams: dict[str, Sam] = {
         variant.id: load_variant(bundle, variant)
         for variant in bundle.manifest.variants

@@ -214,7 +214,7 @@ def test_info_says_what_it_costs(small, exported, capsys):
     mean = open_bundle(small).manifest.resized_from["mean_iou"]
     assert main(["info", str(small)]) == 0
     said = capsys.readouterr().out
-    assert "input 256 x 256 of 320 x 320" in said and f"mean IoU {mean:.4f}" in said
+    assert "input 256 x 256 (published: 320 x 320)" in said and f"mean IoU {mean:.4f}" in said
     assert main(["info", str(exported)]) == 0
     assert " of 320 x 320" not in capsys.readouterr().out
 
