@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_edge.bundle.bundle import PRECISIONS, Bundle, open_bundle
+from sam_edge.axes import PRECISIONS
+from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.cli.options import add_bundle
 from sam_edge.errors import ImageError, OutputError, SamEdgeError
@@ -41,7 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--device", default=",".join(KINDS), help=f"some of {','.join(KINDS)}, or names (default: all three)"
     )
     parser.add_argument("--backend", default="auto", help="auto, or a name from `sam-edge devices`")
-    parser.add_argument("--precision", default="", help=f"some of {','.join(PRECISIONS)} (default: all)")
+    parser.add_argument(
+        "--precision", default="", help=f"some of {','.join(PRECISIONS.names())} (default: all)"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to compare masks on")
     parser.add_argument(
         "--reference", type=Path, metavar="CHECKPOINT", help="measure the PyTorch reference as well"

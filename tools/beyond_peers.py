@@ -111,7 +111,11 @@ def measured(
         BundleError, CheckpointError, BackendError: it cannot be measured; the message says why.
     """
     bundle = open_bundle(path)
-    variants = [one for one in bundle.manifest.variants if one["format"] in _BACKENDS and "target" not in one]
+    variants = [
+        one
+        for one in bundle.manifest.variants
+        if one["format"] in _BACKENDS and "accelerator" not in one and "browser" not in one
+    ]
     name, exact = bundle.manifest.model["name"], [one for one in variants if one["precision"] == "fp32"]
     rows: dict[str, Row] = {f"sam-edge {one['id']}": {"versions": _versions(one)} for one in variants}
     rows |= {PYTORCH: {"versions": {"torch": version("torch")}}, PUBLISHED: {"versions": {}}, PEAK: {}}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_edge.verify.parity import GATES
+from sam_edge.axes import PRECISIONS
 
 from ..measure.noise import t_quantile
 from .rows import Report, Row, iou, milliseconds, names, p50, rounds
@@ -24,8 +24,10 @@ GROUND_TRUTH_LOSS = 0.01
 
 
 def gate(row: Row) -> tuple[float, float]:
-    """Mean and minimum IoU that a row's precision must reach."""
-    return GATES.get(str(row.get("precision")), GATES["fp32"])
+    """Mean and minimum IoU that a row's precision must reach; the strictest where it is unknown."""
+    name = str(row.get("precision"))
+    found = PRECISIONS.get(name if name in PRECISIONS else PRECISIONS.names()[0]).gate
+    return found.mean, found.min
 
 
 def below_gate(row: Row, best_mean: float | None = None) -> str:

@@ -20,7 +20,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from sam_edge.system.quiet import quiet
 
-from ..formats.onnx import save, set_large_aside
+from ..graphs.onnx import save, set_large_aside
 from .ranges import Inputs, tensor_ranges
 
 LARGEST = 65504.0

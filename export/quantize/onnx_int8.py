@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sam_edge.backends import get_backend
 from sam_edge.errors import ExportError
 
-from ..formats.onnx import save
+from ..graphs.onnx import save
 from . import qdq
 from .qdq import Observed
 from .ranges import observe

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import BundleError, IntegrityError
 from ..imaging.preprocess import InputRules
 from ..system.files import write_atomically
+from .enums import find_unknown_names, with_names
 from .schema import validate
 
 SCHEMA_VERSION = 1
@@ -195,10 +196,14 @@ class Manifest:
 
 
 @cache
-def schema() -> dict[str, Any]:
-    """The manifest's JSON schema."""
+def _own_schema() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.schema.json").read_bytes())
     return loaded
+
+
+def schema() -> dict[str, Any]:
+    """The manifest's JSON schema, with every format, precision and target that is registered."""
+    return with_names(_own_schema())
 
 
 def integrity(data: dict[str, Any]) -> str:
@@ -250,6 +255,7 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path} has schema version {version}, this sam-edge reads up to {SCHEMA_VERSION}; "
             "upgrade sam-edge"
         )
+    find_unknown_names(data)
     try:
         validate(data, schema())
     except ValueError as error:

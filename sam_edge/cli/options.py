@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..axes import PRECISIONS
 from ..backends import DEVICES
-from ..bundle.bundle import PRECISIONS
 from ..runtime.loading import CACHE_VARIABLE, load
 from ..runtime.sam import Sam
 
@@ -43,7 +44,17 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """--precision."""
-    parser.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS])
+    parser.add_argument("--precision", default="auto", choices=_Precisions())
+
+
+class _Precisions:
+    """ "auto" and every precision; other packages' are looked for when one is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("auto", *PRECISIONS.names()))
+
+    def __contains__(self, name: object) -> bool:
+        return name == "auto" or name in PRECISIONS
 
 
 def add_load(parser: argparse.ArgumentParser) -> None:

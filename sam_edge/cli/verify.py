@@ -11,7 +11,7 @@ from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.golden import Golden, read_golden
 from ..errors import BackendError, CrashError, DeviceError
 from ..runtime.loading import load_variant
-from ..runtime.targets import meant_for
+from ..runtime.targets import meant_for, unmet_requirement
 from ..verify.clip_parity import read_clip_golden, run_clip_parity
 from ..verify.parity import run_parity
 from .options import add_bundle, add_runtime
@@ -80,6 +80,11 @@ def _row(bundle: Bundle, golden: Golden, variant: dict[str, Any], args: argparse
     alike = [one for one in bundle.manifest.variants if one["format"] == variant["format"]]
     if args.device.casefold() not in ("auto", "cpu") and there and variant not in meant_for(alike, there[0]):
         return row | {"reason": f"not made for {there[0].name}; other variants are"}
+    device = None if args.device.casefold() == "auto" else next(iter(there), None)
+    unmet = unmet_requirement(variant, device)
+    if unmet is not None:
+        reason = f"{variant['id']} requires {unmet}, which this CPU does not have"
+        return row | {"reason": reason, "missing": True}
     try:
         return row | _measured(bundle, golden, variant, args, readers[0].name)
     except CrashError as error:

@@ -11,10 +11,10 @@ from typing import Any
 from sam_edge.models.photos import HERE as PHOTO_FOLDER
 from sam_edge.models.photos import PHOTOS
 
-from ..bundle.bundle import PRECISIONS, Bundle
+from ..axes import PRECISIONS
+from ..bundle.bundle import Bundle
 from ..bundle.manifest import STAGES
 from ..errors import BundleError, ServeError
-from ..runtime.targets import WEB
 
 # What `make web` builds in a source tree; else the package of it.
 _BUILT, _PACKAGE = Path(__file__).with_name("page"), "sam_edge_page"
@@ -120,13 +120,15 @@ def page_variants(bundle: Bundle, precision: str = "auto") -> list[dict[str, Any
     Raises:
         BundleError: there is none.
     """
-    precisions = PRECISIONS if precision == "auto" else (precision,)
+    precisions = PRECISIONS.names() if precision == "auto" else (precision,)
     found = [
         variant
         for one in precisions
-        for target in (WEB, None)
+        for for_browsers in (True, False)
         for variant in bundle.manifest.variants
-        if (variant["format"], variant["precision"], variant.get("target")) == ("onnx", one, target)
+        if (variant["format"], variant["precision"]) == ("onnx", one)
+        and "accelerator" not in variant
+        and ("browser" in variant) == for_browsers
     ]
     if not found:
         there = ", ".join(variant["id"] for variant in bundle.manifest.variants)

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..axes import PRECISIONS
 from ..errors import IntegrityError
 from ..runtime.clip import Clip, normalise
 from ..system.files import write_atomically
 from .parity import OVERFLOWN
-
-# The least cosine similarity that each feature must have with the reference's.
-GATES = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.995, "int8": 0.98}
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def run_clip_parity(
         clip: the loaded variant.
         golden: the reference's answers.
         images: the bundle's golden images, (H, W, 3) uint8 RGB each.
-        precision: whose gate applies, a key of `GATES`.
+        precision: whose gate applies, of `sam_edge.axes.PRECISIONS`.
         gate: replaces it.
 
     Raises:
@@ -92,7 +90,7 @@ def run_clip_parity(
     cosines = [_least(texts, right_texts), _least(pictures, right_pictures)]
     differences = np.abs(pictures @ texts.T - right_pictures @ right_texts.T)
     worst = float(differences.max()) if np.isfinite(differences).all() else OVERFLOWN
-    gate = GATES[precision] if gate is None else gate
+    gate = PRECISIONS.get(precision).clip_gate if gate is None else gate
     return {
         "min_text_cosine": cosines[0],
         "min_image_cosine": cosines[1],

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..axes import PRECISIONS
 from ..bundle.golden import Golden, sample_embedding
 from ..errors import ParityError
 from ..imaging.metrics import Mask, boundary_iou, iou
 
 if TYPE_CHECKING:
     from ..runtime.sam import Sam
-
-# Mean and minimum IoU that each precision must reach.
-GATES = {"fp32": (0.999, 0.99), "fp16": (0.995, 0.95), "bf16": (0.995, 0.95), "int8": (0.95, 0.80)}
 
 # What is reported of infinities and NaN, which JSON has not: no gate lets them pass.
 OVERFLOWN = 1e30
@@ -63,7 +61,7 @@ def run_parity(
     Args:
         sam: the loaded variant.
         golden: the reference's answers.
-        precision: whose gate applies, a key of `GATES`.
+        precision: whose gate applies, of `sam_edge.axes.PRECISIONS`.
         min_iou: replaces the gate on the mean.
         seen: called with each prompt's number, the mask that the reference picks, and its IoU.
 
@@ -102,9 +100,9 @@ def run_parity(
         score_differences.append(_finite(np.abs(scores - prompt.scores).max()))
     if not picked:
         raise ParityError("every mask of the golden data is empty; choose other golden prompts")
-    mean_gate, min_gate = GATES[precision]
-    mean_gate = mean_gate if min_iou is None else min_iou
-    min_gate = min(min_gate, mean_gate)
+    gate = PRECISIONS.get(precision).gate
+    mean_gate = gate.mean if min_iou is None else min_iou
+    min_gate = min(gate.min, mean_gate)
     mean, lowest = float(np.mean(picked)), float(np.min(picked))
     return ParityReport(
         mean_iou=mean,

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sam_edge.cli import main
 from sam_edge.export.architectures.model import build_model
-from sam_edge.export.formats import openvino
-from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.graphs import openvino
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.optimize.cpu_form import cpu_form, openvino_form
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.export.optimize.tiling import ConvolutionsByRows, chunks

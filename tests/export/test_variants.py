@@ -11,8 +11,8 @@ import pytest
 
 import sam_edge
 import sam_edge.backends.openvino
-import sam_edge.export.context
-import sam_edge.export.formats.onnx
+import sam_edge.export.formats.base
+import sam_edge.export.graphs.onnx
 from sam_edge.backends.openvino import has_bf16
 from sam_edge.cli import main
 
@@ -38,7 +38,8 @@ def refused(capsys, arguments, says, code=2):
     ],
 )
 def test_a_converter_that_is_not_installed_is_named_with_its_extra(capsys, monkeypatch, arguments, package):
-    monkeypatch.setattr(sam_edge.export.context, "find_spec", lambda name: None if name == package else name)
+    base = sam_edge.export.formats.base
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == package else name)
     refused(capsys, [*arguments, "--out", "b"], f"needs {package}, which is not installed; pip install")
 
 
@@ -80,7 +81,7 @@ def test_a_full_disk_leaves_nothing(capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sam_edge.export.formats.onnx, "save", full)
+    monkeypatch.setattr(sam_edge.export.graphs.onnx, "save", full)
     refused(capsys, ["--out", "b"], "No space left on device")
 
 
@@ -88,7 +89,10 @@ def test_a_full_disk_leaves_nothing(capsys, monkeypatch):
     ("arguments", "says"),
     [
         (["--w8a8"], "--w8a8 needs --format coreml"),
-        (["--precision", "fp32,bf16"], "--precision bf16 is of OpenVINO; add openvino to --format"),
+        (
+            ["--precision", "fp32,bf16"],
+            "bf16 is supported by OpenVINO only; add openvino to --format",
+        ),
         (["--format", "coreml,openvino", "--precision", "bf16"], "give another one for the other formats"),
         (["--format", "coreml", "--precision", "int8", "--w8a8", "--ios", "16"], "--ios 17 or 18"),
         (["--format", "coreml", "--compat", "segment-anything"], "add onnx to --format"),
