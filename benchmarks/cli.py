@@ -203,7 +203,7 @@ def _report(
     args: argparse.Namespace, bundle: Bundle, plan: Plan, results: Results, out: Path
 ) -> dict[str, Any]:
     gflops = summarize(results.gflops)
-    gmacs = bundle.manifest.model.get("encoder_gmacs")
+    gmacs = bundle.manifest.model.encoder_gmacs
     flops = None if gmacs is None else 2e9 * gmacs
     # The fastest that the machine was seen to be.
     peak = None if gflops is None else max(gflops["rounds"])
@@ -220,11 +220,11 @@ def _report(
         "machine": describe(args.threads) | {"matmul_gflops": gflops},
         "bundle": {
             "path": str(args.bundle),
-            "family": bundle.manifest.model["family"],
-            "name": bundle.manifest.model["name"],
-            "checkpoint_sha256": bundle.manifest.model["checkpoint"]["sha256"],
+            "family": bundle.manifest.model.family,
+            "name": bundle.manifest.model.name,
+            "checkpoint_sha256": bundle.manifest.checkpoint_sha256,
             "input_size": list(bundle.manifest.input.size),
-            "resized_from": bundle.manifest.resized_from,
+            "resized_from": bundle.manifest.data.get("resized_from"),
             "encoder_flops": flops,
         },
         "settings": {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sam_edge.axes import PRECISIONS
 from sam_edge.axes.registry import load_extensions
-from sam_edge.bundle.manifest import cost_words
+from sam_edge.bundle.manifest import ResizedFrom, describe_resize_accuracy
 from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 
@@ -147,7 +147,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"bundle {out}")
     if resized is not None:
-        print(f"  masks of inputs of {size} pixels {cost_words(resized)}")
+        accuracy = describe_resize_accuracy(ResizedFrom.from_json(resized))
+        print(f"  masks of inputs of {size} pixels {accuracy}")
     print(f"  sam-edge verify {out}")
     if any("context" in variant for variant in data["variants"]):
         print(f"  sam-edge verify {out} --device npu")

@@ -9,7 +9,14 @@ from typing import Any
 import sam_edge
 from sam_edge.axes import PRECISIONS
 from sam_edge.bundle.golden import Golden, write_golden
-from sam_edge.bundle.manifest import SCHEMA_VERSION, Manifest, cost_words, model_facts, write_manifest
+from sam_edge.bundle.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    ResizedFrom,
+    describe_resize_accuracy,
+    model_facts,
+    write_manifest,
+)
 from sam_edge.bundle.publish import staged
 from sam_edge.errors import CheckpointError, ExportError, SamEdgeError
 from sam_edge.imaging.preprocess import InputRules
@@ -126,7 +133,7 @@ def _compare_sizes(own: Loaded, loaded: Loaded, sam: SamModel, progress: Progres
     """The manifest's `resized_from`: how far masks agree with those at the model's own size."""
     with step(progress, "masks at the model's own size") as detail:
         found = resized_from(own, loaded, sam, progress.begin)
-        detail.append(cost_words(found))
+        detail.append(describe_resize_accuracy(ResizedFrom.from_json(found)))
         return found
 
 

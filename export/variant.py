@@ -10,9 +10,10 @@ from sam_edge.axes import AXES
 from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.golden import Golden
 from sam_edge.bundle.manifest import Manifest
+from sam_edge.bundle.variant import Variant
 from sam_edge.errors import ExportError, ParityError, SamEdgeError
 from sam_edge.runtime.loading import load_variant
-from sam_edge.verify.parity import OVERFLOWN, run_parity
+from sam_edge.verify.parity import NON_FINITE, run_parity
 
 from .context.entries import file_entries
 from .context.export_context import ExportContext
@@ -100,9 +101,10 @@ class VariantExport:
     def _measure(self, device: str = "auto") -> Parity:
         """The parity of the staged files, through the runtime that users run."""
         plan = self.plan
-        entry = {"id": plan.id, "format": plan.format.name, **self._facts()}
-        with load_variant(Bundle(self.stage, self.manifest), entry, device=device) as exported:
-            report = run_parity(exported, self.golden, plan.precision.name, self.gate).to_dict()
+        names = {"id": plan.id, "format": plan.format.name, "precision": plan.precision.name}
+        variant = Variant.from_json({**names, **self._facts()})
+        with load_variant(Bundle(self.stage, self.manifest), variant, device=device) as exported:
+            report = run_parity(exported, self.golden, plan.precision.name, self.gate).to_json()
             return {**report, "device": exported.device}
 
     def _enough(self, parity: Parity) -> bool:
@@ -147,7 +149,7 @@ class VariantExport:
     def _check(self, parity: Parity, written: Written) -> None:
         """Raise `ParityError` unless its masks are the reference's."""
         name = self.plan.id
-        if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= OVERFLOWN:
+        if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= NON_FINITE:
             raise ParityError(
                 f"{name} overflows: its embeddings or scores hold infinities or NaN; leave "
                 f"{self.plan.precision.name} out for {self.plan.format.name}; nothing was published"

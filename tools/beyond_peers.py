@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 import sam_edge
-from sam_edge.backends.isolated import python_with
 from sam_edge.benchmarks.measure import machine
 from sam_edge.benchmarks.measure.rounds import MATMUL_SIDE, run_child
 from sam_edge.bundle.bundle import Bundle, open_bundle
+from sam_edge.bundle.variant import Variant
 from sam_edge.errors import BackendError
+from sam_edge.system.process import python_command
 from sam_edge.types import Prompts
 from tools.drop_in import FULL_HD, everything, interleaved, photograph
 from tools.published import published, published_around
@@ -111,13 +112,9 @@ def measured(
         BundleError, CheckpointError, BackendError: it cannot be measured; the message says why.
     """
     bundle = open_bundle(path)
-    variants = [
-        one
-        for one in bundle.manifest.variants
-        if one["format"] in _BACKENDS and "accelerator" not in one and "browser" not in one
-    ]
-    name, exact = bundle.manifest.model["name"], [one for one in variants if one["precision"] == "fp32"]
-    rows: dict[str, Row] = {f"sam-edge {one['id']}": {"versions": _versions(one)} for one in variants}
+    variants = [one for one in bundle.manifest.variants if one.format in _BACKENDS and one.target is None]
+    name, exact = bundle.manifest.model.name, [one for one in variants if one.precision == "fp32"]
+    rows: dict[str, Row] = {f"sam-edge {one.id}": {"versions": _versions(one)} for one in variants}
     rows |= {PYTORCH: {"versions": {"torch": version("torch")}}, PUBLISHED: {"versions": {}}, PEAK: {}}
     torch.set_num_threads(threads)
     theirs = published_around(checkpoint)
@@ -134,11 +131,11 @@ def measured(
             say("encoders")
             encoders(bundle, exact, folder, threads, rounds, seconds, rows, ENCODER_GFLOP[name])
         for variant in exact:
-            say(f"everything-mode, {variant['id']}")
+            say(f"everything-mode, {variant.id}")
             with _load(bundle, variant, threads) as ours:
                 found = everything(ours, theirs, 1, points_per_side)
             rows[PYTORCH].setdefault("everything_ms", []).append([found["published"]])
-            rows[f"sam-edge {variant['id']}"]["everything_ms"] = [[found["sam_edge"]]]
+            rows[f"sam-edge {variant.id}"]["everything_ms"] = [[found["sam_edge"]]]
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpu": machine.describe(threads)["cpu"]},
@@ -148,19 +145,19 @@ def measured(
     }
 
 
-def _versions(variant: dict[str, Any]) -> dict[str, str]:
-    backend = _BACKENDS[variant["format"]]
+def _versions(variant: Variant) -> dict[str, str]:
+    backend = _BACKENDS[variant.format]
     return {"sam-edge": sam_edge.__version__, backend: version(backend), "numpy": version("numpy")}
 
 
-def _load(bundle: Bundle, variant: dict[str, Any], threads: int) -> sam_edge.Sam:
-    backend = _BACKENDS[variant["format"]]
-    return sam_edge.load(bundle.path, backend, "cpu", variant["precision"], threads)
+def _load(bundle: Bundle, variant: Variant, threads: int) -> sam_edge.Sam:
+    backend = _BACKENDS[variant.format]
+    return sam_edge.load(bundle.path, backend, "cpu", variant.precision, threads)
 
 
 def decoders(
     bundle: Bundle,
-    variants: list[dict[str, Any]],
+    variants: list[Variant],
     folder: Path,
     threads: int,
     rounds: int,
@@ -170,10 +167,10 @@ def decoders(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     plain = onnxruntime.InferenceSession(folder / "decoder.onnx", options, providers=["CPUExecutionProvider"])
-    ours = {f"sam-edge {one['id']}": _load(bundle, one, threads) for one in variants}
+    ours = {f"sam-edge {one.id}": _load(bundle, one, threads) for one in variants}
     image, click = np.load(folder / "image.npy"), np.array([[900.0, 400.0]])
     embedding = next(iter(ours.values())).encode(image)
-    scale = max(bundle.manifest.square.size) / max(image.shape)
+    scale = max(bundle.manifest.coordinate_space.size) / max(image.shape)
     given = {
         **embedding.arrays,
         "point_coords": np.array([[*(click * scale), (0, 0)]], np.float32),
@@ -200,7 +197,7 @@ def decoders(
 
 def first_masks(
     bundle: Bundle,
-    variants: list[dict[str, Any]],
+    variants: list[Variant],
     folder: Path,
     threads: int,
     rounds: int,
@@ -210,19 +207,19 @@ def first_masks(
 
     sam-edge has what it keeps in a cache; of the published graphs, both sessions are made.
     """
-    tasks: dict[str, dict[str, Any]] = {PUBLISHED: {"size": bundle.manifest.square.size}}
+    tasks: dict[str, dict[str, Any]] = {PUBLISHED: {"size": bundle.manifest.coordinate_space.size}}
     for one in variants:
         task = {
             "bundle": str(bundle.path),
-            "backend": _BACKENDS[one["format"]],
-            "precision": one["precision"],
+            "backend": _BACKENDS[one.format],
+            "precision": one.precision,
         }
-        tasks[f"sam-edge {one['id']}"] = task
+        tasks[f"sam-edge {one.id}"] = task
     # The first round fills the cache.
     for number in range(rounds + 1):
         for id, task in tasks.items():
             done = subprocess.run(
-                python_with("tools.first_mask"),
+                python_command("tools.first_mask"),
                 input=json.dumps({**task, "folder": str(folder), "threads": threads}),
                 capture_output=True,
                 text=True,
@@ -236,7 +233,7 @@ def first_masks(
 
 def encoders(
     bundle: Bundle,
-    variants: list[dict[str, Any]],
+    variants: list[Variant],
     folder: Path,
     threads: int,
     rounds: int,
@@ -250,7 +247,7 @@ def encoders(
         found = run_child({"work": "matmul", "side": MATMUL_SIDE, **common})
         rows[PEAK].setdefault("gflops", []).append(found["gflops"])
         for one in variants:
-            row = {"bundle": str(bundle.path), "variant": one["id"], "backend": _BACKENDS[one["format"]]}
+            row = {"bundle": str(bundle.path), "variant": one.id, "backend": _BACKENDS[one.format]}
             times = run_child({"work": "latency", **row, **common})["samples"]["encoder_ms"]
             rates = [1e3 * gflop / milliseconds for milliseconds in times]
-            rows[f"sam-edge {one['id']}"].setdefault("gflops", []).append(rates)
+            rows[f"sam-edge {one.id}"].setdefault("gflops", []).append(rates)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_edge.backends import find_backends, is_here
+from sam_edge.backends import find_backends, is_available
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.runtime.loading import load
 
@@ -30,7 +30,7 @@ def seconds(bundle: Path, backend: str, precision: str, checked: bool, cache: st
     sam = load(bundle, backend, precision=precision, threads=1, check_integrity=checked, cache_dir=cache)
     spent = time.perf_counter() - start
     # Not the encoder: it takes as long, whatever was kept.
-    shapes = {t["name"]: t["shape"] for t in sam.variant["encoder"]["outputs"]}
+    shapes = {t.name: t.shape for t in sam.variant.encoder.outputs}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     main = arrays.pop("image_embeddings")
     from sam_edge.types import ImageEmbedding
@@ -70,9 +70,10 @@ def main() -> None:
         bundle = open_bundle(name)
         for variant in bundle.manifest.variants:
             for backend in find_backends():
-                if backend.name in BACKENDS and variant["format"] in backend.formats and is_here(backend):
-                    cells = row(Path(name), backend.name, variant["precision"])
-                    label = f"{bundle.manifest.model['name']} {variant['id']}"
+                reads = backend.name in BACKENDS and variant.format in backend.formats
+                if reads and is_available(backend):
+                    cells = row(Path(name), backend.name, variant.precision)
+                    label = f"{bundle.manifest.model.name} {variant.id}"
                     print(f"| {' | '.join([label, *cells])} |", flush=True)
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     machine = {
         "cpu": platform.processor() or platform.machine(),
         "threads": args.threads,
-        "model": ours.manifest.model["name"],
+        "model": ours.manifest.model.name,
         **{name: version(name) for name in ("torch", "onnxruntime", "numpy", "pillow", "segment-anything")},
     }
     if args.json:
@@ -120,8 +120,8 @@ def pre_and_postprocess(
 
     def our_way() -> Any:
         preprocess(image, manifest.input)
-        inside = resized_size(size, manifest.square)
-        upscaling = Upscaling(manifest.mask_size, manifest.square.size, inside, size)
+        inside = resized_size(size, manifest.coordinate_space)
+        upscaling = Upscaling(manifest.mask_size, manifest.coordinate_space.size, inside, size)
         return upscaling.masks(low_res, manifest.mask_threshold)
 
     assert np.mean(our_way() != published_way().numpy()) < 1e-4
@@ -251,7 +251,7 @@ def memory(bundle: Path, checkpoint: Path | None, threads: int) -> list[dict[str
             return int(done.stdout) / 1e6
 
         pytorch = peak(_THEIRS, checkpoint or "", "")
-        there = [v["precision"] for v in open_bundle(bundle).manifest.variants]
+        there = [v.precision for v in open_bundle(bundle).manifest.variants]
         return [
             row(
                 f"peak memory, load and one click, {precision}",

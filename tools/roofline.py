@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from sam_edge.backends.onnxruntime import session_options
+from sam_edge.backends.onnxruntime.session import session_options
 from sam_edge.backends.openvino import configuration
 from sam_edge.benchmarks.measure.rounds import MATMUL_SIDE, run_child
 from sam_edge.bundle.bundle import open_bundle
@@ -235,14 +235,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SamEdgeError("--threads and --runs are 1 or more")
         bundle = open_bundle(args.bundle)
         variant = bundle.variant(args.variant)
-        if variant["format"] not in ("onnx", "openvino") or variant["precision"] != "fp32":
+        if variant.format not in ("onnx", "openvino") or variant.precision != "fp32":
             raise SamEdgeError(
                 f"{args.variant} is neither ONNX nor OpenVINO in FP32, whose operators are counted here"
             )
         task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": 2.0, "threads": args.threads}
         gflops, copied = median(run_child(task)["gflops"]), copying(args.threads)
-        path = bundle.path / variant["encoder"]["path"]
-        operators = openvino_operators if variant["format"] == "openvino" else onnx_operators
+        path = bundle.path / variant.encoder.path
+        operators = openvino_operators if variant.format == "openvino" else onnx_operators
         print(markdown(operators(path, args.threads, args.runs), Rates(gflops, copied)))
     except SamEdgeError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -41,7 +41,7 @@ def measure(
         {
             "bundle": str(bundle.path),
             "backend": "onnxruntime",
-            "variant": bundle.choose(("onnx",), precision)["id"],
+            "variant": bundle.choose(("onnx",), precision).id,
             "device": "cpu",
             "threads": threads,
         }
@@ -69,11 +69,11 @@ def measure(
         {
             "bundle": str(bundle.path),
             "input_size": bundle.manifest.input.size[0],
-            "encoder_gmacs": bundle.manifest.model.get("encoder_gmacs"),
+            "encoder_gmacs": bundle.manifest.model.encoder_gmacs,
             "encoder_ms": float(encoder_ms),
             "decoder_ms": float(decoder_ms),
             "end_to_end_ms": float(whole_ms),
-            "resized_from": bundle.manifest.resized_from,
+            "resized_from": bundle.manifest.data.get("resized_from"),
         }
         for bundle, (encoder_ms, decoder_ms, whole_ms) in zip(found, medians, strict=True)
     ]

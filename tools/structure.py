@@ -162,7 +162,9 @@ def _shorter(names: Iterable[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the drawing and the counts; 1 where there is a circle."""
-    parser = argparse.ArgumentParser(prog="python -m tools.structure", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.structure", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--quiet", action="store_true", help="print the counts only")
     args = parser.parse_args(argv)
     modules = read_modules()

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_edge.backends import Backend, Session, get_backend
-from sam_edge.backends.providers import NPU_SIMULATED
+from sam_edge.backends.onnxruntime.providers import NPU_SIMULATED
 from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.golden import read_golden
+from sam_edge.bundle.variant import Variant
 from sam_edge.errors import SamEdgeError
 from sam_edge.runtime.loading import open_graph
 from sam_edge.runtime.sam import Sam
@@ -72,7 +73,7 @@ def main() -> None:
         json.dump(answer, answer_to)
 
 
-def open_row(task: dict[str, Any]) -> tuple[Bundle, dict[str, Any], Backend]:
+def open_row(task: dict[str, Any]) -> tuple[Bundle, Variant, Backend]:
     """The bundle, the variant and the backend that a task names."""
     if task["backend"] == "pytorch":
         from .pytorch import PyTorch, variant_of
@@ -92,7 +93,9 @@ def load_timed(task: dict[str, Any]) -> tuple[Sam, Timed, Timed, float, float]:
     backend.devices()  # imports the runtime
     before = time.perf_counter()
     encoder, decoder = (
-        Timed(open_graph(bundle, variant, variant[part]["path"], backend, task["device"], task["threads"]))
+        Timed(
+            open_graph(bundle, variant, variant.graphs[part].path, backend, task["device"], task["threads"])
+        )
         for part in ("encoder", "decoder")
     )
     end = time.perf_counter()
@@ -194,7 +197,7 @@ def parity(task: dict[str, Any]) -> dict[str, Any]:
         lowest.sort(key=lambda one: one[0])
         del lowest[_WORST:]
 
-    report = run_parity(sam, golden, task["precision"], seen=see).to_dict()
+    report = run_parity(sam, golden, task["precision"], on_prompt=see).to_json()
     worst = []
     for score, number, mask in lowest:
         prompt = golden.prompts[number]

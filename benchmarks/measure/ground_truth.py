@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_edge.errors import BackendError, ImageError
-from sam_edge.imaging.metrics import eroded, iou
+from sam_edge.imaging.metrics import erode, iou
 from sam_edge.runtime.sam import Sam
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 
 def read_annotations(annotations: Path, images: Path) -> list[tuple[Path, list[NDArray[np.bool_]]]]:
@@ -28,7 +28,7 @@ def read_annotations(annotations: Path, images: Path) -> list[tuple[Path, list[N
             "COCO JSON needs pycocotools, which is not installed; pip install 'sam-edge[bench]'"
         ) from error
     try:
-        with quiet():
+        with suppress_output():
             data = COCO(str(annotations))
         found = []
         for image in data.loadImgs(sorted(data.getImgIds())):
@@ -55,8 +55,8 @@ def middle_of(mask: NDArray[np.bool_]) -> tuple[int, int]:
     lowest, highest = 0, max(mask.shape)
     while highest - lowest > 1:
         steps = (lowest + highest) // 2
-        lowest, highest = (steps, highest) if eroded(mask, steps).any() else (lowest, steps)
-    rows, columns = np.nonzero(eroded(mask, lowest) if lowest else mask)
+        lowest, highest = (steps, highest) if erode(mask, steps).any() else (lowest, steps)
+    rows, columns = np.nonzero(erode(mask, lowest) if lowest else mask)
     nearest = int(np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2))
     return int(columns[nearest]), int(rows[nearest])
 

@@ -15,6 +15,7 @@ import torch
 
 from sam_edge.backends import Backend, Session
 from sam_edge.bundle.bundle import Bundle
+from sam_edge.bundle.variant import Graph, Tensor, Variant
 from sam_edge.errors import BackendError, DeviceError
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
@@ -25,28 +26,21 @@ from sam_edge.types import Arrays
 _PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 
 
-def variant_of(bundle: Bundle, name: str) -> dict[str, Any]:
+def variant_of(bundle: Bundle, name: str) -> Variant:
     """A variant for `Sam` as the manifest's are, with the inputs of the published graphs and no files."""
-    size = list(bundle.manifest.input.size)
-    inputs = [{"name": "images", "dtype": "float32", "shape": [1, 3, *size]}]
+    images = Tensor("images", "float32", (1, 3, *bundle.manifest.input.size))
     # Any number of prompts at once.
-    prompt = [
-        {"name": one, "dtype": "float32", "shape": ["num_prompts"]} for one in ("image_embeddings", *_PROMPT)
-    ]
-    extra = next(
-        (
-            [one for one in variant["decoder"]["inputs"] if one["name"] not in ("image_embeddings", *_PROMPT)]
-            for variant in bundle.manifest.variants
-        ),
-        [],
+    names = ("image_embeddings", *_PROMPT)
+    prompt = [Tensor(one, "float32", ("num_prompts",)) for one in names]
+    first = bundle.manifest.variants[0].decoder.inputs
+    extra = [one for one in first if one.name not in names]
+    return Variant(
+        id=name,
+        format="pytorch",
+        precision="fp32",
+        encoder=Graph("encoder", (images,), ()),
+        decoder=Graph("decoder", (*prompt, *extra), ()),
     )
-    return {
-        "id": name,
-        "format": "pytorch",
-        "files": [],
-        "encoder": {"path": "encoder", "inputs": inputs, "outputs": []},
-        "decoder": {"path": "decoder", "inputs": prompt + extra, "outputs": []},
-    }
 
 
 class PyTorch(Backend):

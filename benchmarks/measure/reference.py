@@ -24,11 +24,11 @@ def check_reference(bundle: Bundle, checkpoint: Path) -> str:
     """
     if not checkpoint.is_file():
         raise CheckpointError(f"there is no checkpoint {checkpoint}; --reference takes the file exported")
-    expected, found = str(bundle.manifest.model["checkpoint"]["sha256"]), sha256_file(checkpoint)
+    expected, found = bundle.manifest.checkpoint_sha256, sha256_file(checkpoint)
     if found != expected:
         raise CheckpointError(
             f"{checkpoint} is not the checkpoint that {bundle.path} was made of: its sha256 is {found}, "
-            f"expected {expected} ({bundle.manifest.model['checkpoint']['file']})"
+            f"expected {expected} ({bundle.manifest.model.checkpoint.file})"
         )
     return found
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_edge.backends.isolated import python_with
-from sam_edge.backends.providers import NPU_SIMULATED
+from sam_edge.backends.onnxruntime.providers import NPU_SIMULATED
 from sam_edge.errors import SamEdgeError
+from sam_edge.system.process import python_command
 
 from .rows import Row
 from .statistics import drift, summarize
@@ -136,7 +136,7 @@ def run_child(task: dict[str, Any], timeout: float = 3600) -> dict[str, Any]:
         environment = {name: value for name, value in environment.items() if name not in _OLDER_KERNELS}
     try:
         done = subprocess.run(
-            python_with("sam_edge.benchmarks.measure.child"),
+            python_command("sam_edge.benchmarks.measure.child"),
             input=json.dumps(task),
             capture_output=True,
             text=True,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sam_edge.axes import PRECISIONS
 from sam_edge.backends import Backend, DeviceInfo, devices_of, find_backends
 from sam_edge.backends.base import DEVICES
 from sam_edge.bundle.bundle import Bundle
+from sam_edge.bundle.variant import Variant
 from sam_edge.errors import SamEdgeError
 from sam_edge.runtime.targets import meant_for
 
@@ -66,22 +66,22 @@ def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: 
 
 
 def _named(device: str, backends: Sequence[Backend]) -> bool:
-    return any(one.is_meant_by(device) for each in backends for one in devices_of(each))
+    return any(one.matches(device) for each in backends for one in devices_of(each))
 
 
 def _rows(bundle: Bundle, backend: Backend, device: str, precisions: Sequence[str]) -> list[Row]:
     variants = [
         v
         for v in bundle.manifest.variants
-        if v["format"] in backend.formats and (not precisions or v["precision"] in precisions)
+        if v.format in backend.formats and (not precisions or v.precision in precisions)
     ]
-    meant = [one for one in devices_of(backend) if one.is_meant_by(device)]
+    meant = [one for one in devices_of(backend) if one.matches(device)]
     there = [one for one in meant if one.available]
     if not variants or not meant:
         return []
     if not there:
         reason = "; ".join(f"{one.name}: {one.reason}" for one in meant)
-        form = variants[0]["format"]
+        form = variants[0].format
         return [Row(f"{form}-*", form, "", backend.name, device, _kind(meant[0], device), absent=reason)]
     return [_row(variant, backend, device, one) for one in there for variant in meant_for(variants, one)]
 
@@ -90,14 +90,13 @@ def _kind(one: DeviceInfo, device: str) -> str:
     return one.kind if device == "auto" else device
 
 
-def _row(variant: dict[str, Any], backend: Backend, asked: str, device: DeviceInfo) -> Row:
-    size = sum(file["bytes"] for file in variant["files"])
-    return Row(variant["id"], variant["format"], variant["precision"], backend.name, asked, device.name, size)
+def _row(variant: Variant, backend: Backend, asked: str, device: DeviceInfo) -> Row:
+    return Row(variant.id, variant.format, variant.precision, backend.name, asked, device.name, variant.bytes)
 
 
 def pytorch_rows(bundle: Bundle, devices: Sequence[str]) -> list[Row]:
     """The reference, as it is and in the two ways in which PyTorch is faster."""
-    size = int(bundle.manifest.model["checkpoint"]["bytes"])
+    size = bundle.manifest.model.checkpoint.bytes
     row = Row("pytorch-fp32", "pytorch", "fp32", "pytorch", "cpu", "cpu", size)
     kinds = [("pytorch-fp32", "fp32"), ("pytorch-bf16", "bf16"), ("pytorch-fp32-compile", "fp32")]
     return [

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sam_edge.bundle.manifest import cost_words
+from sam_edge.bundle.manifest import ResizedFrom, describe_resize_accuracy
 from sam_edge.bundle.schema import validate
 from sam_edge.errors import SamEdgeError
 
@@ -246,7 +246,7 @@ def input_note(report: Report) -> str:
     size = _size(report["bundle"].get("input_size")) or "another"
     return (
         f"IoU is with the reference at the bundle's input, {size}; what that size costs, "
-        f"{cost_words(resized)}"
+        f"{describe_resize_accuracy(ResizedFrom.from_json(resized))}"
     )
 
 

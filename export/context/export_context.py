@@ -21,8 +21,9 @@ from sam_edge.models.catalogue import Model
 from ..architectures.model import SamModel
 from ..graphs.onnx import STAGE_VALUES
 from ..quantize import onnx_int8
+from ..quantize.arithmetic import ActivationStats
 from ..quantize.calibration import Calibration
-from ..quantize.qdq import Observed
+from ..quantize.sensitivity import rank_by_sensitivity
 from .lowerings import ONNXRUNTIME, Lowering, Tracing
 from .options import Options
 
@@ -54,7 +55,7 @@ class ExportContext:
     progress: Callable[[str], None]
     kept: dict[Path, list[str]] = field(default_factory=dict)
     _rankings: dict[Path, list[str]] = field(default_factory=dict)
-    _observations: dict[Path, dict[str, Observed]] = field(default_factory=dict)
+    _observations: dict[Path, dict[str, ActivationStats]] = field(default_factory=dict)
     _lowered: dict[tuple[str, bool], SamModel] = field(default_factory=dict)
     _graphs: dict[tuple[str, str, bool], Path] = field(default_factory=dict)
 
@@ -108,16 +109,16 @@ class ExportContext:
         if encoder not in self._rankings:
             # Two images rank as well as all of them; one where each takes seconds.
             few = self.calibration.images[: 1 if self.is_large else 2]
-            self._rankings[encoder] = onnx_int8.most_sensitive(
+            self._rankings[encoder] = rank_by_sensitivity(
                 encoder, self.work, few, self.observed(encoder), self.progress
             )
         return self._rankings[encoder]
 
-    def observed(self, encoder: Path) -> dict[str, Observed]:
+    def observed(self, encoder: Path) -> dict[str, ActivationStats]:
         """The ranges of what the quantisable operators of an FP32 encoder read on the calibration images."""
         if encoder not in self._observations:
             self.progress(f"ranges of {encoder.name}")
-            self._observations[encoder] = onnx_int8.observe_products(encoder, self.calibration.images)
+            self._observations[encoder] = onnx_int8.encoder_stats(encoder, self.calibration.images)
         return self._observations[encoder]
 
     def part_inputs(self, part: str) -> Iterator[dict[str, Any]]:

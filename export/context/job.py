@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ..quantize.search import Parity, keep_few
+from ..quantize.search import Parity, search_nodes_to_exclude
 from .options import Options
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Job:
         Returns:
             The names left in float, and a remark.
         """
-        from ..quantize import onnx_int8
+        from ..quantize.sensitivity import limit_to_weight_share
 
         context = self.context
 
@@ -104,11 +104,11 @@ class Job:
         if self.enough(first):
             return kept, f"{len(kept)} products in float"
         ranking = context.ranking(source)
-        light = onnx_int8.within(source, ranking, LIGHT)
-        found, best, _ = keep_few(light, max(1, len(kept)), tried, self.enough)
+        light = limit_to_weight_share(source, ranking, LIGHT)
+        found, best, _ = search_nodes_to_exclude(light, max(1, len(kept)), tried, self.enough)
         if not best["passed"]:
             heavy = ranking[: len(ranking) // 2]
-            found, _, _ = keep_few(heavy, 1, tried, lambda parity: bool(parity["passed"]))
+            found, _, _ = search_nodes_to_exclude(heavy, 1, tried, lambda parity: bool(parity["passed"]))
         quantise(found)
         context.kept[source] = found
         remark = f"{len(found)} products in float (mean IoU {first['mean_iou']:.4f} with {len(kept)})"

@@ -10,16 +10,17 @@ from pathlib import Path
 from sam_edge.bundle.manifest import STAGES
 from sam_edge.models.catalogue import Model
 
+from ..architectures.lowering import has_cpu_lowering, lower
+from ..architectures.mask_decoder_cpu import has_stages
 from ..architectures.model import SamModel
 from ..graphs import onnx
-from ..optimize.cpu_form import CHUNK_MB, cpu_form, has_form, openvino_form
-from ..optimize.decoder import has_stages
+from ..optimize.tiling import TILE_MB as DEFAULT_TILE_MB
 from .options import Option, Options
 
 # Of every format whose graphs are lowered for a CPU's cache.
 TILE_MB = Option(
     "chunk-mb",
-    CHUNK_MB,
+    DEFAULT_TILE_MB,
     "tile size in MB for attention scores (ONNX) and for tensors between TinyViT's convolutions: smaller "
     "tiles take less memory and more operators (default: %(default)s, which fits a CPU's cache)",
     {"type": float, "metavar": "MB"},
@@ -47,7 +48,7 @@ class Lowering:
 
     def for_model(self, sam: SamModel) -> Lowering:
         """This lowering, or the one that makes the same graphs of `sam`."""
-        return self if has_form(sam) else ONNXRUNTIME
+        return self if has_cpu_lowering(sam) else ONNXRUNTIME
 
     def prepare(self, sam: SamModel, options: Options) -> SamModel:
         """The same function in other operators; called once for all parts."""
@@ -72,7 +73,7 @@ class _OnnxRuntime(Lowering):
         return self
 
     def prepare(self, sam: SamModel, options: Options) -> SamModel:
-        return cpu_form(sam, TILE_MB.of(options))
+        return lower(sam, "onnxruntime", TILE_MB.of(options))
 
     def write(self, sam: SamModel, part: str, path: Path, tracing: Tracing) -> None:
         if part == "encoder":
@@ -98,7 +99,7 @@ class _OpenVino(Lowering):
     name = "openvino"
 
     def prepare(self, sam: SamModel, options: Options) -> SamModel:
-        return openvino_form(sam, TILE_MB.of(options))
+        return lower(sam, "openvino", TILE_MB.of(options))
 
 
 class _Web(_OnnxRuntime):

@@ -22,7 +22,7 @@ import numpy as np
 
 from sam_edge.backends.openvino import no_telemetry, read_model
 from sam_edge.errors import ExportError
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 with no_telemetry():
     import openvino as ov
@@ -108,7 +108,7 @@ def _line(error: Exception) -> str:
 
 def convert_onnx(source: Path, static: bool) -> Any:
     """OpenVINO's model of an FP32 ONNX file; `static` as in `write`. Raises `ExportError` as `write`."""
-    with quiet():
+    with suppress_output():
         try:
             model = ov.convert_model(str(source))
             if static:

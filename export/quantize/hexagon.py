@@ -17,9 +17,9 @@ from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config,
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
-from .ranges import Inputs, Reader
+from .ranges import CalibrationReader, Inputs
 
 _NORM = "LayerNormalization"
 _PROMPT = {"point_coords", "point_labels"}
@@ -27,7 +27,7 @@ _PROMPT = {"point_coords", "point_labels"}
 
 def to_fp16(source: Path, target: Path) -> None:
     """Write the FP32 graph `source` to `target` in FP16 throughout, with FP32 inputs and outputs."""
-    with quiet():
+    with suppress_output():
         proto = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=[])
     # The casts are appended at the end, which the standard does not allow.
     OnnxModel(proto).topological_sort()
@@ -45,7 +45,7 @@ def to_int8(
         inputs: to calibrate with.
         keep_float: names of nodes to leave in float.
     """
-    with quiet():
+    with suppress_output():
         ready = target.with_suffix(".fused.onnx")
         # GELU as one operator, which has a range of its own.
         if not qnn_preprocess_model(source, ready):
@@ -56,7 +56,7 @@ def to_int8(
         norms = {n.input[1]: [{"quant_type": QuantType.QUInt8}] for n in graph.node if n.op_type == _NORM}
         config = get_qnn_qdq_config(
             ready,
-            Reader(inputs),
+            CalibrationReader(inputs),
             activation_type=QuantType.QUInt16,
             weight_type=QuantType.QInt8,
             per_channel=True,

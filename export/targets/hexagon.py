@@ -1,7 +1,7 @@
 """Qualcomm's Hexagon NPU (HTP): static graphs that run whole on the chip, in FP16 or with QDQ of 8-bit
 weights.
 
-The encoder and decoder are traced anew (`optimize.hexagon`) and quantised as the chip needs it
+The encoder and decoder are traced anew (`architectures.hexagon`) and quantised as the chip needs it
 (`quantize.hexagon`). Where Qualcomm's compiler is installed, both are compiled for the chip, too, and
 measured in its simulator.
 """
@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 
 from sam_edge import axes
 from sam_edge.backends import get_backend
-from sam_edge.backends.isolated import open_isolated
-from sam_edge.backends.providers import SIMULATED_QNN
+from sam_edge.backends.onnxruntime.isolated import open_isolated
+from sam_edge.backends.onnxruntime.providers import SIMULATED_QNN
 from sam_edge.errors import DeviceError, ExportError
 from sam_edge.models.catalogue import Model
 from sam_edge.runtime.prompts import ABSENT
 
+from ..architectures.hexagon import MAX_POINTS, FixedPointsDecoder, has_absent_points, with_last_axis_norms
 from ..architectures.model import SamModel, decoder_example
 from ..context.job import Job, Written, because_of_iou
 from ..context.lowerings import Lowering, Tracing
 from ..context.options import Option, Options
 from ..graphs.onnx import DECODER_OUTPUTS, OPSET, stamp, trace
-from ..optimize.hexagon import MAX_POINTS, FixedPointsDecoder, has_absent_points, with_last_axis_norms
 from .base import Target
 
 PACKAGE, DISTRIBUTION = "onnxruntime_qnn", "onnxruntime-qnn"
@@ -225,13 +225,15 @@ def can_compile() -> bool:
 
 
 def write_context(source: Path, target: Path) -> None:
-    """Compile a graph for the chip that `sam_edge.backends.providers.SIMULATED_QNN` names, into `target`.
+    """Compile a graph into `target`, for the chip in `sam_edge.backends.onnxruntime.providers.SIMULATED_QNN`.
 
     Raises:
         DeviceError: the chip does not take all of it.
         CrashError: the compiler crashed.
     """
-    session = open_isolated(source, device="QNNExecutionProvider", threads=None, whole=True, context=target)
+    session = open_isolated(
+        source, device="QNNExecutionProvider", threads=None, allow_fallback=False, context_file=target
+    )
     session.close()
     if not target.is_file():
         raise DeviceError(f"Qualcomm's compiler wrote nothing for {source.name}; try another version of it")

@@ -19,7 +19,7 @@ from sam_edge import axes
 from ..context.job import Job, Written
 from ..context.lowerings import WEB
 from ..formats.onnx import FORMAT
-from ..graphs.onnx import save
+from ..graphs.onnx_edit import save
 from .base import Target
 
 

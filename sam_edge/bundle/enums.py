@@ -7,12 +7,26 @@ The runtime puts in the names of other packages, too, before it validates.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ..axes import AXES, FORMATS, PRECISIONS, TARGETS, Registry
 
 Names = Callable[[Registry[Any]], tuple[str, ...]]
+
+
+@cache
+def _own_schema() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.schema.json").read_bytes())
+    return loaded
+
+
+def schema() -> dict[str, Any]:
+    """Return the manifest's JSON schema, with every format, precision and target that is registered."""
+    return with_names(_own_schema())
 
 
 def with_names(schema: dict[str, Any], names: Names = Registry.names) -> dict[str, Any]:

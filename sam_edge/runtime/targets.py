@@ -5,7 +5,7 @@ A variant is made for at most one thing on each of three axes, `sam_edge.axes.AX
 - `accelerator`: a chip that is to run its graphs whole, and `browser`: WebAssembly. Elsewhere such graphs
   give the same masks, but there the bundle's other variants are the ones to take.
 - `instruction_set`: on CPUs without it the graphs give worse masks. `requires` says which features a CPU must
-  have. Variants without them are passed over, and refused where there is no other.
+  have. Variants that require what it does not have are passed over, and refused where there is no other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from ..axes import TARGETS, Requirement
 from ..backends import DeviceInfo
 from ..bundle.bundle import Bundle
+from ..bundle.variant import Variant
 from ..errors import DeviceError, SamEdgeWarning
 from ..system.cpu import this_cpu
 
@@ -29,49 +29,41 @@ def target_of(device: DeviceInfo | None) -> str | None:
     return next((one.name for one in TARGETS if one.devices and device.name.startswith(one.devices)), None)
 
 
-def own_target(variant: dict[str, Any]) -> str | None:
-    """The accelerator or browser that the variant is made for; None for one of the ordinary variants."""
-    return variant.get("accelerator") or variant.get("browser")
-
-
-def is_made_for_something(variant: dict[str, Any]) -> bool:
-    """Whether the variant is not for every machine alike."""
-    return own_target(variant) is not None or bool(variant.get("requires"))
-
-
-def meant_for(variants: Sequence[dict[str, Any]], device: DeviceInfo | None) -> list[dict[str, Any]]:
+def meant_for(variants: Sequence[Variant], device: DeviceInfo | None) -> list[Variant]:
     """Those of `variants` that are made for the device: all of them where none is."""
     target = target_of(device)
-    return [one for one in variants if own_target(one) == target] or list(variants)
+    return [one for one in variants if one.target == target] or list(variants)
 
 
-def runs_whole(variant: dict[str, Any]) -> bool:
+def forbids_fallback(variant: Variant) -> bool:
     """Whether the chip that the variant is made for must run its graphs whole."""
-    target = own_target(variant)
-    return target is not None and TARGETS.get(target).runs_whole
+    return variant.target is not None and TARGETS.get(variant.target).runs_whole
 
 
-def unmet_requirement(variant: dict[str, Any], device: DeviceInfo | None) -> Requirement | None:
-    """The first requirement of the variant that this machine's CPU does not meet, where it is to run on it.
+def unmet_requirement(variant: Variant, device: DeviceInfo | None) -> str | None:
+    """Say what the variant requires and this machine's CPU does not have; None where it has it all.
 
     A system that does not list the features of its CPU is given the benefit of the doubt; a `SamEdgeWarning`
     says so once.
 
     Args:
-        variant: its entry in the manifest.
-        device: what it is to run on; None for a CPU.
+        variant: of the bundle.
+        device: what it is to run on; None for a CPU. Others have no requirements.
+
+    Raises:
+        BundleError: a requirement that cannot be read.
     """
     if device is not None and device.kind != "cpu":
         return None
-    cpu = this_cpu()
-    for requirement in map(Requirement.parse, variant.get("requires", ())):
+    for requirement in map(Requirement.parse, variant.requires):
+        cpu = this_cpu()
         if requirement.architecture != cpu.architecture:
             continue
         met = cpu.has_any(requirement.any_of)
         if met is None:
-            _warn_of_unknown_cpu(str(variant["id"]), str(requirement))
+            _warn_of_unknown_cpu(variant.id, str(requirement))
         elif not met:
-            return requirement
+            return f"requires {requirement}, which this CPU does not have"
     return None
 
 
@@ -85,25 +77,20 @@ def _warn_of_unknown_cpu(variant: str, requirement: str) -> None:
     )
 
 
-def suited(variants: Sequence[dict[str, Any]], device: DeviceInfo | None) -> list[dict[str, Any]]:
+def suited(variants: Sequence[Variant], device: DeviceInfo | None) -> list[Variant]:
     """Those of `variants` whose requirements this machine meets: all of them where it meets none's."""
     return [one for one in variants if unmet_requirement(one, device) is None] or list(variants)
 
 
-def check_machine(bundle: Bundle, variant: dict[str, Any], device: DeviceInfo | None) -> None:
+def check_machine(bundle: Bundle, variant: Variant, device: DeviceInfo | None) -> None:
     """Raise `DeviceError` where the variant requires what this machine's CPU does not have."""
     unmet = unmet_requirement(variant, device)
     if unmet is None:
         return
     others = [
-        one["id"]
+        one.id
         for one in bundle.manifest.variants
-        if one["format"] == variant["format"]
-        and own_target(one) is None
-        and unmet_requirement(one, device) is None
+        if one.format == variant.format and one.target is None and unmet_requirement(one, device) is None
     ]
     instead = f"load {' or '.join(others)} instead" if others else "export it again with --target any"
-    raise DeviceError(
-        f"{variant['id']} requires {unmet}, which this CPU does not have: its masks would be worse than "
-        f"exported; {instead}"
-    )
+    raise DeviceError(f"{variant.id} {unmet}: its masks would be worse than exported; {instead}")

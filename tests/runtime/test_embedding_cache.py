@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import toy
 
 from sam_edge import EmbeddingCache, ImageEmbedding, ImageError, OutputError, SamEdgeWarning, load
+from tests.support import toy
 
 
 class Counted:

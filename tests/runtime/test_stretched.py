@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-import toy
 
 from sam_edge import load
+from tests.support import toy
 
 POINT = {"point_coords": [[40, 24]], "point_labels": [1]}
 

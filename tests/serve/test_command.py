@@ -68,7 +68,7 @@ def test_interrupted_while_a_picture_is_encoded(exported, page, photo):
     code = """
 import sys
 from sam_edge.cli import main
-from sam_edge.sam import Sam
+from sam_edge.runtime.sam import Sam
 encode = Sam.encode
 def held(self, image):
     print("begun", flush=True)
@@ -176,7 +176,7 @@ def test_static_files(exported, page, tmp_path, capsys):
 
 def open_graphs(path):
     variant = open_bundle(path).manifest.variants[0]
-    return {variant[part]["path"] for part in ("encoder", "decoder", "scorer", "upscaler") if part in variant}
+    return {graph.path for graph in variant.graphs.values()}
 
 
 def test_static_files_of_a_damaged_bundle_or_over_something_else(bundle, page, tmp_path, capsys):

@@ -29,13 +29,13 @@ from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.pipeline import export_bundle, find_checkpoint
 from sam_edge.export.quantize.calibration import packaged_calibration
 from sam_edge.export.quantize.equalization import REWRITES, rewrite
-from sam_edge.export.quantize.onnx_int8 import observe_products, quantize_encoder
+from sam_edge.export.quantize.onnx_int8 import encoder_stats, quantize_encoder
 from sam_edge.export.quantize.openvino_int8 import write_encoder_int8
-from sam_edge.export.quantize.ranges import Reader
+from sam_edge.export.quantize.ranges import CalibrationReader
 from sam_edge.models.catalogue import DEFAULT_MODEL
 from sam_edge.runtime.sam import Sam
 from sam_edge.system.files import sha256_file
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 from sam_edge.verify.parity import run_parity
 from tools.ablations.hostile_twin import hostile_twin
 
@@ -45,11 +45,11 @@ Images = Sequence[NDArray[np.float32]]
 
 def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
     """What one reaches for first: static QDQ, MinMax, per-channel weights, all else by default."""
-    with quiet():
+    with suppress_output():
         quantize_static(
             source,
             target,
-            Reader({"images": image} for image in calibration),
+            CalibrationReader({"images": image} for image in calibration),
             quant_format=QuantFormat.QDQ,
             calibrate_method=CalibrationMethod.MinMax,
             per_channel=True,
@@ -58,12 +58,12 @@ def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
 
 def quantize_for_onnx_runtime(source: Path, target: Path, calibration: Images) -> None:
     """The package's own ONNX INT8."""
-    quantize_encoder(source, target, observe_products(source, calibration))
+    quantize_encoder(source, target, encoder_stats(source, calibration))
 
 
 def quantize_for_openvino(source: Path, target: Path, calibration: Images) -> None:
     """The package's own OpenVINO INT8, to `target` (.xml)."""
-    write_encoder_int8(source, target, {}, observe_products(source, calibration))
+    write_encoder_int8(source, target, {}, encoder_stats(source, calibration))
 
 
 # What quantises, the file's suffix and the backend that runs it.
@@ -116,7 +116,7 @@ def measure(
     reference = build_reference(loaded)
     if twin:
         reference = hostile_twin(reference)
-    decoder = get_backend("onnxruntime").open(exported / variant["decoder"]["path"], "cpu", None)
+    decoder = get_backend("onnxruntime").open(exported / variant.decoder.path, "cpu", None)
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         encoder = Path(folder) / "encoder.onnx"

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         bundle.check_files(variant)
     checkpoint = check_checkpoint(bundle, args.checkpoint)
     environments: Path = args.environments.absolute()
-    name = str(bundle.manifest.model["name"])
+    name = bundle.manifest.model.name
     exports = (
         args.exports or environments / "exports"
     ).absolute() / f"{name}-{bundle.manifest.checkpoint_sha256[:8]}"
@@ -136,9 +136,10 @@ def measured(
         "partial": True,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "model": {key: bundle.manifest.model[key] for key in ("family", "name")}
-        | {
-            "input_size": list(bundle.manifest.square.size),
+        "model": {
+            "family": bundle.manifest.model.family,
+            "name": bundle.manifest.model.name,
+            "input_size": list(bundle.manifest.coordinate_space.size),
             "checkpoint_sha256": bundle.manifest.checkpoint_sha256,
         },
         "settings": {

@@ -54,7 +54,7 @@ def check_checkpoint(bundle: Bundle, checkpoint: Path | None) -> Path:
 
 def roster(bundle: Bundle, checkpoint: Path, exports: Path) -> tuple[list[Peer], dict[str, str]]:
     """The peers for a bundle's model, the reference first; and why others are absent, by id."""
-    name = str(bundle.manifest.model["name"])
+    name = bundle.manifest.model.name
     peers = [
         Peer(REFERENCE, "segment_anything", "segment_anything", {"name": name, "checkpoint": str(checkpoint)})
     ]
@@ -66,16 +66,16 @@ def roster(bundle: Bundle, checkpoint: Path, exports: Path) -> tuple[list[Peer],
         else:
             absent[one] = f"samexporter exports {', '.join(_SAMEXPORTER_TYPES)} and no {name}"
     for variant in bundle.manifest.variants:
-        if variant["format"] in _BACKENDS:
-            backend, environment = _BACKENDS[variant["format"]]
+        if variant.format in _BACKENDS:
+            backend, environment = _BACKENDS[variant.format]
             model = {
                 "bundle": str(bundle.path.absolute()),
                 "backend": backend,
-                "precision": variant["precision"],
+                "precision": variant.precision,
             }
-            peers.append(Peer(f"sam-edge {variant['id']}", "sam_edge", environment, model))
+            peers.append(Peer(f"sam-edge {variant.id}", "sam_edge", environment, model))
         else:
-            absent[f"sam-edge {variant['id']}"] = f"{variant['format']} is not compared here"
+            absent[f"sam-edge {variant.id}"] = f"{variant.format} is not compared here"
     return peers, absent
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_edge.backends import find_backends, is_here
+from sam_edge.backends import find_backends, is_available
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.export.reference.golden import Reference
@@ -44,12 +44,12 @@ def agreement(
     loaded = load_checkpoint(checkpoint)
     reference = Reference(build_reference(loaded), loaded.model)
     bundle = open_bundle(bundle_path)
-    backends = [backend for backend in find_backends() if is_here(backend)]
+    backends = [backend for backend in find_backends() if is_available(backend)]
     sams: dict[str, Sam] = {
-        variant["id"]: load_variant(bundle, variant)
+        variant.id: load_variant(bundle, variant)
         for variant in bundle.manifest.variants
-        if (only is None or variant["id"] in only)
-        and any(variant["format"] in backend.formats for backend in backends)
+        if (only is None or variant.id in only)
+        and any(variant.format in backend.formats for backend in backends)
     }
     found: dict[str, dict[str, list[float]]] = {
         name: {"click": [], "click_boundary": [], "box": [], "box_boundary": [], "seconds": []}
