@@ -1,4 +1,4 @@
-"""Which rows a benchmark has: a variant on a backend and a device, or why there is none."""
+"""Finds the rows of a benchmark: a variant on a backend and a device, or the reason why it is absent."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ KINDS = ("cpu", "gpu", "npu")
 
 @dataclass(frozen=True)
 class Row:
-    """What is to be measured.
+    """A variant on a backend and a device.
 
     Attributes:
-        id: the variant's, or what the format would be of a row that is absent.
+        id: the variant's; the format and "*" of a row that is absent.
         format: "onnx", "openvino", "coreml", "pytorch".
         precision: "fp32", "fp16", "bf16" or "int8"; "" of a row that is absent.
         backend: the backend's name.
         asked: the kind or name of the device that was asked for.
-        device: the device's own name, which the backend is given.
+        device: the name of the device, as the backend calls it.
         bytes: of the variant's files; None of a row without files.
-        absent: why there is nothing to measure; "" where there is.
+        absent: why it cannot be measured; "" where it can.
     """
 
     id: str
@@ -40,12 +40,17 @@ class Row:
     bytes: int | None = None
     absent: str = ""
 
+    @property
+    def label(self) -> str:
+        """For progress: variant and device."""
+        return f"{self.id} on {self.device}"
+
 
 def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: Sequence[str]) -> list[Row]:
     """Every variant on every device asked for, in the bundle's order; one row for each device that is absent.
 
     Raises:
-        SamEdgeError: an unknown device or precision, or nothing that could be measured anywhere.
+        SamEdgeError: a device or precision is unknown, or no row can be measured.
         BackendError: no such backend.
     """
     backends = list(find_backends(backend))
@@ -60,8 +65,8 @@ def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: 
         PRECISIONS.get(precision)
     rows = [row for device in devices for each in backends for row in _rows(bundle, each, device, precisions)]
     if all(row.absent for row in rows):
-        reasons = "; ".join(dict.fromkeys(row.absent for row in rows)) or "no variant is of that precision"
-        raise SamEdgeError(f"nothing of {bundle.path} can be measured here: {reasons}")
+        reasons = "; ".join(dict.fromkeys(row.absent for row in rows)) or "no variant has that precision"
+        raise SamEdgeError(f"no variant of {bundle.path} can be measured on this machine: {reasons}")
     return rows
 
 
@@ -95,7 +100,7 @@ def _row(variant: Variant, backend: Backend, asked: str, device: DeviceInfo) -> 
 
 
 def pytorch_rows(bundle: Bundle, devices: Sequence[str]) -> list[Row]:
-    """The reference, as it is and in the two ways in which PyTorch is faster."""
+    """Rows of the PyTorch reference: in FP32, and in the two ways in which PyTorch is faster."""
     size = bundle.manifest.model.checkpoint.bytes
     row = Row("pytorch-fp32", "pytorch", "fp32", "pytorch", "cpu", "cpu", size)
     kinds = [("pytorch-fp32", "fp32"), ("pytorch-bf16", "bf16"), ("pytorch-fp32-compile", "fp32")]

@@ -1,4 +1,4 @@
-"""What a format is to the exporter. docs/adding-a-format.md has a complete one."""
+"""What a format is to the exporter. docs/guides/add-a-format.md has a complete one."""
 
 from __future__ import annotations
 

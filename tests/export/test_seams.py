@@ -1,4 +1,4 @@
-"""A format, a precision and a target are one file each: those of docs/adding-a-format.md, word for word.
+"""A format, a precision and a target are one file each: those of docs/guides/add-a-format.md, word for word.
 
 Each is installed as pip would install it, and each command is a process of its own.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/adding-a-format.md"
+PAGE = ROOT / "docs/guides/add-a-format.md"
 PHOTO = ROOT / "models/photos/astronaut.jpg"
 
 

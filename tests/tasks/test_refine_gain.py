@@ -1,4 +1,4 @@
-"""The second pass gains what docs/masks.md says, on held-out scenes."""
+"""The second pass gains what docs/guides/masks.md says, on held-out scenes."""
 
 import numpy as np
 import pytest
@@ -34,5 +34,5 @@ def test_few_masks_get_worse(rows):
 
 
 def test_thin_parts_are_thin():
-    scene = refinement.ThinThings(packaged_assets(), np.random.default_rng(0)).make(640)
+    scene = refinement.ThinObjects(packaged_assets(), np.random.default_rng(0)).make(640)
     assert all(mask.sum() < 0.1 * mask.size for mask in scene.masks())
