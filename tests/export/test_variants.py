@@ -182,3 +182,27 @@ def test_the_hostile_twin_holds_in_int8(tmp_path):
     variants = json.loads((tmp_path / "b" / "manifest.json").read_text())["variants"]
     assert len(variants) == 2
     assert all(variant["parity"]["mean_iou"] >= 0.95 for variant in variants)
+
+
+VNNI = {"instruction_set": "vnni", "requires": ["x86: avx512_vnni or avx_vnni or amx_int8"]}
+
+
+def test_int8_for_vnni_says_what_it_requires(tmp_path, monkeypatch, capsys):
+    """Of a machine without it here: it says so, measures all the same, and does not load what it made."""
+    from sam_edge.export.targets import vnni
+    from sam_edge.runtime import targets
+    from sam_edge.system.cpu import Cpu
+
+    for module in (vnni, targets):
+        monkeypatch.setattr(module, "this_cpu", lambda: Cpu("x86", frozenset({"avx2"})))
+    out = tmp_path / "bundle"
+    arguments = ["--target", "vnni", "--precision", "fp32,int8", "--min-iou", "0", "--out", str(out)]
+    assert main(["export", *arguments]) == 0
+    assert "warning: --target vnni requires x86: avx512_vnni or" in capsys.readouterr().err
+    fp32, int8 = json.loads((out / "manifest.json").read_text())["variants"]
+    assert not fp32.keys() & VNNI.keys()
+    assert {key: int8.get(key) for key in VNNI} == VNNI
+    with pytest.raises(sam_edge.DeviceError, match="load onnx-fp32 instead"):
+        sam_edge.load(out, precision="int8")
+    monkeypatch.setattr(targets, "this_cpu", lambda: Cpu("x86", frozenset({"avx_vnni"})))
+    sam_edge.load(out, precision="int8").close()
