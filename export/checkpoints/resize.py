@@ -22,7 +22,7 @@ from sam_edge.imaging.metrics import boundary_iou, iou
 from sam_edge.models.catalogue import Model
 
 from ..architectures.model import SamModel
-from ..golden import Reference, as_points, make_golden
+from ..reference.golden import Reference, as_points, make_golden
 from .read import Loaded, build_reference, expected_shapes
 
 # Below, masks have only a few cells; above, no published model was trained.

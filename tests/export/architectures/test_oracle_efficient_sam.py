@@ -16,8 +16,8 @@ from sam_edge.errors import PromptError
 from sam_edge.export.architectures.mask_decoder import MaskDecoder
 from sam_edge.export.checkpoints.layouts import LAYOUTS
 from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.golden import Reference, make_golden
 from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.reference.golden import Reference, make_golden
 from sam_edge.imaging.preprocess import InputRules, preprocess
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.runtime.prompts import encode_prompts

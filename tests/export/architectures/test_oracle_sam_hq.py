@@ -13,7 +13,7 @@ from transformers import SamHQConfig, SamHQModel
 
 from sam_edge.export.checkpoints.layouts import LAYOUTS
 from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.formats.onnx import write_decoder, write_encoder
+from sam_edge.export.graphs.onnx import write_decoder, write_encoder
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import VitEncoder

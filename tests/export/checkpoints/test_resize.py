@@ -22,7 +22,7 @@ from sam_edge.errors import PromptError, SamEdgeError
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.checkpoints.read import Loaded, build_reference, expected_shapes, load_checkpoint
 from sam_edge.export.checkpoints.resize import resize
-from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.encoders import HieraEncoder

@@ -21,7 +21,7 @@ from sam_edge.errors import ParityError
 from sam_edge.models.catalogue import Model
 from sam_edge.models.photos import PHOTOS, read_photo
 
-from .architectures.model import SamModel
+from ..architectures.model import SamModel
 
 GOLDEN_LONG_SIDE = 448
 # Share of the image; agreement on smaller or larger reference masks says little.
