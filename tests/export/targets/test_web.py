@@ -16,10 +16,8 @@ IMAGE = read_photo("astronaut.jpg")
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    out = tmp_path_factory.mktemp("web") / "bundle"
-    assert main(["export", "--target", "any,web", "--precision", "fp32,int8", "--out", str(out)]) == 0
-    return out
+def bundle(for_web):
+    return for_web
 
 
 def operators(path):
