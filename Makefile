@@ -6,6 +6,8 @@ PHOTO := models/photos/astronaut.jpg
 PAGE := sam_edge/serve/page
 # Processes that run tests.
 WORKERS ?= 2
+# Bundles that several tests read, those of the page among them, are exported once, to this folder.
+BUNDLES := $(CURDIR)/build/test-bundles
 # 1 where there is a Node.js that builds web/.
 NODE := $(shell command -v npm >/dev/null && node -p \
   'const [a, b] = process.versions.node.split("."); +(a > 20 || (a == 20 && b >= 19))')
@@ -29,8 +31,10 @@ demo: $(VENV)/installed
 	@echo "bundle:  out/sam_edge_tiny"
 	@echo "overlay: out/overlay.png"
 
-test: $(VENV)/installed-dev test-web
-	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
+test: $(VENV)/installed-dev
+	rm -rf $(BUNDLES)
+	SAM_EDGE_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
+	$(MAKE) test-web SAM_EDGE_BUNDLE=$(BUNDLES)/web SAM_EDGE_REFERENCE=$(BUNDLES)/web-reference
 
 test-all: test
 	$(BIN)/python -m pytest -q -m slow
@@ -47,7 +51,7 @@ web: web/node_modules/installed
 test-web: $(VENV)/installed-dev web
 	cd web && npm run check && PYTHON=$(CURDIR)/$(BIN)/python npm test
 	@if command -v chromium >/dev/null; then \
-	  cd web && PYTHON=$(CURDIR)/$(BIN)/python npm run e2e; \
+	  cd web && PYTHON=$(CURDIR)/$(BIN)/python npx vitest run --project e2e; \
 	else \
 	  echo "The page was not tested in a browser: there is no chromium here (Debian's package has that name)."; \
 	fi

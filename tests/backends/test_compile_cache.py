@@ -1,4 +1,4 @@
-"""Warm start: sooner, the same answers, and nothing that can be in the directory changes that."""
+"""The cache of compiled graphs: loads from it give the same answers, whatever else its folder holds."""
 
 import binascii
 import json

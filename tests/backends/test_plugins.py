@@ -1,4 +1,4 @@
-"""A backend of another package: the one in docs/backends.md, word for word, and others that are broken."""
+"""Backends that other packages add: the one of docs/backends.md, word for word, and broken ones."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`sam-edge benchmark`: rows, rounds in fresh processes, what becomes of trouble, and the report's schema."""
+"""`sam-edge benchmark`: rows, rounds in fresh processes, failures, and the report's schema."""
 
 import importlib.resources
 import json
@@ -102,10 +102,10 @@ def test_every_kind_of_report_is_written(report):
     assert "onnx-fp32" in (report / "report.md").read_text()
 
 
-def test_json_is_the_report(capsys, toy_bundle, tmp_path):
-    assert (
-        main(["benchmark", str(toy_bundle), *QUICK, "--device", "cpu", "--out", str(tmp_path), "--json"]) == 0
-    )
+def test_json_is_the_report(monkeypatch, capsys, toy_bundle, tmp_path):
+    monkeypatch.setattr("sam_edge.benchmarks.cli.run_child", lambda task, timeout=0: answer(task))
+    arguments = [*QUICK, "--device", "cpu", "--out", str(tmp_path), "--json"]
+    assert main(["benchmark", str(toy_bundle), *arguments]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out) == json.loads((tmp_path / "report.json").read_text())
     assert captured.err == ""

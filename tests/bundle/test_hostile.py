@@ -1,4 +1,4 @@
-"""Bundles made to do harm: hashes are right, contents are not. Every one works or is a clear error."""
+"""Malicious bundles, whose hashes are right and whose contents are not: each loads or is a clear error."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Bundles from elsewhere: damage is found, and the schema check agrees with the jsonschema library."""
+"""Manifests of unknown origin: damage is found, and our schema check agrees with the jsonschema library."""
 
 import copy
 import json

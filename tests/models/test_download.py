@@ -1,4 +1,4 @@
-"""`sam-edge download` against a server of our own that stops, lies, and is not there."""
+"""`sam-edge download` from a local server that stops halfway, sends the wrong file, or is down."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""The embedding cache: an image is encoded once, whoever asks, and what is on disk cannot do harm."""
+"""The embedding cache: an image is encoded once for all threads, and damaged files on disk do no harm."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""One `Sam`, many threads, many calls: the same answers, and no memory that is not given back."""
+"""One `Sam`, many threads, many calls: the same answers, and no memory leaks."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Asks an application as ASGI asks, and an encoder that can be held."""
+"""Requests to an ASGI application without a server, and an encoder that waits until it is released."""
 
 import asyncio
 import json

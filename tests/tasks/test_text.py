@@ -1,4 +1,4 @@
-"""Masks by text: CLIP's resizing, what is shown of a mask, and the order of the result."""
+"""Masks by text: CLIP's resizing, the crop shown to CLIP for each mask, and the order of results."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""Parity: the measures against naive ones, the gates, and the golden file."""
+"""Parity: metrics against naive implementations, the gates, and the golden file."""
 
 import json
 from dataclasses import replace

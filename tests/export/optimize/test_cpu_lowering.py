@@ -1,4 +1,4 @@
-"""The form for CPUs is the published function, computed in other steps."""
+"""The CPU lowerings of encoders compute the published function in other steps."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""`--target web`: graphs for WebAssembly give the masks of the others, without what it is slow at."""
+"""Variants for browsers: the same masks as the others, without the operators that WebAssembly runs slowly."""
 
 import json
 
