@@ -8,14 +8,14 @@ import math
 import sys
 from pathlib import Path
 
-from sam_edge.bundle.manifest import cost_words
+from sam_edge.bundle.manifest import ResizedFrom, describe_resize_accuracy
 from sam_edge.errors import CheckpointError, SamEdgeError
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from sam_edge.runtime.targets import HEXAGON, WEB
 
 from .checkpoints.resize import LARGEST, SMALLEST
 from .context import CPUS, FORMATS, PRECISIONS, PRECISIONS_OF, TARGETS, WITH_BF16, Options
-from .optimize.cpu_form import CHUNK_MB
+from .optimize.tiling import TILE_MB
 from .pipeline import Progress, export_bundle, find_checkpoint
 
 
@@ -104,7 +104,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk-mb",
         type=float,
-        default=CHUNK_MB,
+        default=TILE_MB,
         metavar="MB",
         help="how large the scores of a ViT's attention (ONNX), and what is between TinyViT's convolutions, "
         "may be at a time; less takes less memory and more operators (default: %(default)s, which fits a "
@@ -215,7 +215,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"bundle {out}")
     if resized is not None:
-        print(f"  masks of inputs of {size} pixels {cost_words(resized)}")
+        print(
+            f"  masks of inputs of {size} pixels {describe_resize_accuracy(ResizedFrom.from_json(resized))}"
+        )
     print(f"  sam-edge verify {out}")
     if any("context" in variant for variant in data["variants"]):
         print(f"  sam-edge verify {out} --device npu")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sam_edge.backends import get_backend
-from sam_edge.backends.providers import SIMULATED_QNN
+from sam_edge.backends.onnxruntime.providers import SIMULATED_QNN
 from sam_edge.bundle.manifest import STAGES
 from sam_edge.errors import BackendError, SamEdgeError
 from sam_edge.models.catalogue import Model
@@ -27,12 +27,14 @@ from sam_edge.runtime.prompts import ABSENT
 from sam_edge.runtime.targets import HEXAGON, WEB
 from sam_edge.system.files import sha256_file
 
+from .architectures.lowering import has_cpu_lowering, lower
+from .architectures.mask_decoder_cpu import has_stages
 from .architectures.model import SamModel
 from .formats import onnx
-from .optimize.cpu_form import CHUNK_MB, cpu_form, has_form, openvino_form
+from .optimize.tiling import TILE_MB
+from .quantize.arithmetic import ActivationStats
 from .quantize.calibration import Calibration
-from .quantize.qdq import Observed
-from .quantize.search import Parity, keep_few
+from .quantize.search import Parity, search_nodes_to_exclude
 
 FORMATS = ("onnx", "openvino", "coreml")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -84,7 +86,7 @@ class Options:
     compat: str | None = None
     text_embeddings: bool = False
     simulator: bool = True
-    chunk_mb: float = CHUNK_MB
+    chunk_mb: float = TILE_MB
 
     def variants(self) -> list[tuple[str, str, str | None]]:
         """Format, precision and target of each variant; the target is None of those for whatever device."""
@@ -134,7 +136,7 @@ class Workshop:
     progress: Callable[[str], None]
     kept: dict[Path, list[str]] = field(default_factory=dict)
     rankings: dict[Path, list[str]] = field(default_factory=dict)
-    observations: dict[Path, dict[str, Observed]] = field(default_factory=dict)
+    observations: dict[Path, dict[str, ActivationStats]] = field(default_factory=dict)
 
     @property
     def _is_large(self) -> bool:
@@ -149,17 +151,15 @@ class Workshop:
     @cached_property
     def openvino_encoder(self) -> Path:
         """FP32 encoder.onnx in the form for OpenVINO."""
-        if not has_form(self.sam):
+        if not has_cpu_lowering(self.sam):
             return self.encoder
-        form = openvino_form(self.sam, self.options.chunk_mb)
+        form = lower(self.sam, "openvino", self.options.chunk_mb)
         return self._traced("openvino-encoder.onnx", onnx.write_encoder, form)
 
     @cached_property
     def decoder_parts(self) -> dict[str, Path]:
         """FP32 files of the reference in the form for CPUs: "decoder" and, where scores come before masks,
         the `STAGES` of it."""
-        from .optimize.decoder import has_stages
-
         stages = has_stages(self.in_cpu_form)
         write = partial(onnx.write_decoder, texts=self.options.text_embeddings, stages=stages)
         whole = self._traced("decoder.onnx", write, self.in_cpu_form)
@@ -182,7 +182,7 @@ class Workshop:
     @cached_property
     def in_cpu_form(self) -> SamModel:
         """The reference as a function, with less to compute."""
-        return cpu_form(self.sam, self.options.chunk_mb)
+        return lower(self.sam, "onnxruntime", self.options.chunk_mb)
 
     @cached_property
     def rewritten(self) -> SamModel:
@@ -195,14 +195,14 @@ class Workshop:
     @cached_property
     def rewritten_encoder(self) -> Path:
         """`encoder` of `rewritten`: the same operators under the same names."""
-        rewritten = cpu_form(self.rewritten, self.options.chunk_mb)
+        rewritten = lower(self.rewritten, "onnxruntime", self.options.chunk_mb)
         return self._traced("rewritten.onnx", onnx.write_encoder, rewritten)
 
     @cached_property
     def rewritten_plain_encoder(self) -> Path:
         """FP32 encoder.onnx of `rewritten` as it is: OpenVINO fuses attention by itself, and in INT8 tensors
         are small."""
-        if not has_form(self.sam):
+        if not has_cpu_lowering(self.sam):
             return self.rewritten_encoder
         return self._traced("plain-rewritten.onnx", onnx.write_encoder, self.rewritten)
 
@@ -229,23 +229,23 @@ class Workshop:
 
     def ranking(self, encoder: Path) -> list[str]:
         """The products of an FP32 encoder, the one that suffers most from INT8 first."""
-        from .quantize import onnx_int8 as int8
+        from .quantize.sensitivity import rank_by_sensitivity
 
         if encoder not in self.rankings:
             # Two pictures rank as well as all of them; one where each takes seconds.
             few = self.calibration.images[: 1 if self._is_large else 2]
-            self.rankings[encoder] = int8.most_sensitive(
+            self.rankings[encoder] = rank_by_sensitivity(
                 encoder, self.work, few, self.observed(encoder), self.progress
             )
         return self.rankings[encoder]
 
-    def observed(self, encoder: Path) -> dict[str, Observed]:
+    def observed(self, encoder: Path) -> dict[str, ActivationStats]:
         """What the products of an FP32 encoder read on the calibration pictures."""
         from .quantize import onnx_int8 as int8
 
         if encoder not in self.observations:
             self.progress(f"ranges of {encoder.name}")
-            self.observations[encoder] = int8.observe_products(encoder, self.calibration.images)
+            self.observations[encoder] = int8.encoder_stats(encoder, self.calibration.images)
         return self.observations[encoder]
 
     def _traced(self, name: str, write: Callable[[SamModel, Model, Path], None], sam: SamModel) -> Path:
@@ -350,14 +350,14 @@ def _search(
     first = tried(kept)
     if enough(first):
         return kept, f"{len(kept)} products in float"
-    from .quantize import onnx_int8 as int8
+    from .quantize.sensitivity import limit_to_weight_share
 
     ranking = shop.ranking(source)
-    light = int8.within(source, ranking, LIGHT)
-    found, best, _ = keep_few(light, max(1, len(kept)), tried, enough)
+    light = limit_to_weight_share(source, ranking, LIGHT)
+    found, best, _ = search_nodes_to_exclude(light, max(1, len(kept)), tried, enough)
     if not best["passed"]:
         heavy = ranking[: len(ranking) // 2]
-        found, _, _ = keep_few(heavy, 1, tried, lambda parity: bool(parity["passed"]))
+        found, _, _ = search_nodes_to_exclude(heavy, 1, tried, lambda parity: bool(parity["passed"]))
     quantise(found)
     shop.kept[source] = found
     return found, f"{len(found)} products in float (mean IoU {first['mean_iou']:.4f} with {len(kept)})"
@@ -560,7 +560,7 @@ def file_facts(root: Path, path: Path) -> dict[str, Any]:
 
 def graph_facts(kind: str, directory: Path, part: str, root: Path) -> dict[str, Any]:
     """A written graph's path within `root`, its inputs and its outputs."""
-    module = importlib.import_module(f".{kind}", __package__)
+    module = importlib.import_module(f".formats.{kind}", __package__)
     path = directory / f"{part}{SUFFIX[kind]}"
     inputs, outputs = module.tensors(path)
     return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}

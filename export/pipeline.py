@@ -12,15 +12,23 @@ from typing import Any
 import sam_edge
 from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.golden import Golden, write_golden
-from sam_edge.bundle.manifest import SCHEMA_VERSION, Manifest, cost_words, model_facts, write_manifest
+from sam_edge.bundle.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    ResizedFrom,
+    describe_resize_accuracy,
+    model_facts,
+    write_manifest,
+)
 from sam_edge.bundle.publish import staged
+from sam_edge.bundle.variant import Variant
 from sam_edge.errors import CheckpointError, ExportError, ParityError, SamEdgeError
 from sam_edge.imaging.preprocess import InputRules
 from sam_edge.models.catalogue import CATALOGUE, ENCODER_GMACS, HERE, Model
 from sam_edge.runtime.loading import load_variant
 from sam_edge.runtime.targets import HEXAGON
 from sam_edge.system.files import sha256_file
-from sam_edge.verify.parity import GATES, OVERFLOWN, run_parity
+from sam_edge.verify.parity import GATES, NON_FINITE, run_parity
 
 from .checkpoints.read import Loaded, build_reference, load_checkpoint
 from .checkpoints.resize import resize, resized_from
@@ -134,7 +142,7 @@ def export_bundle(
         if loaded.model != own.model:
             with _step(progress, "masks at the model's own size") as detail:
                 data["resized_from"] = resized_from(own, loaded, sam, progress.begin)
-                detail.append(cost_words(data["resized_from"]))
+                detail.append(describe_resize_accuracy(ResizedFrom.from_json(data["resized_from"])))
         data["golden"] = file_facts(stage, stage / "golden.npz")
         data["variants"] = []
         work = stage / "work"
@@ -204,8 +212,8 @@ def _variant(
     def measure(device: str = "auto") -> Parity:
         # The staged files, through the runtime that users run.
         entry = {"id": name, "format": kind, **describe(kind, directory, stage, options, target, fixed)}
-        with load_variant(bundle, entry, device=device) as exported:
-            report = run_parity(exported, golden, precision, gate).to_dict()
+        with load_variant(bundle, Variant.from_json(entry), device=device) as exported:
+            report = run_parity(exported, golden, precision, gate).to_json()
             return {**report, "device": exported.device}
 
     # INT8's search aims half way from the gate to agreement, since other pictures will be worse; with a gate
@@ -235,7 +243,7 @@ def _variant(
         )
         if parity["device"] != "cpu":
             detail.append(f"on {parity['device']}")
-    if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= OVERFLOWN:
+    if max(parity["embedding_relative_error"], parity["max_score_difference"]) >= NON_FINITE:
         raise ParityError(
             f"{name} overflows: its embeddings or scores hold infinities or NaN; leave {precision} out for "
             f"{kind}; nothing was published"

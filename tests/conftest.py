@@ -23,7 +23,7 @@ settings.load_profile("sam-edge")
 def no_plugins():
     """This process is one of a machine without the packages that add devices to ONNX Runtime, whatever is
     installed; tests of Qualcomm's simulator start processes of their own."""
-    from sam_edge.backends import providers
+    from sam_edge.backends.onnxruntime import providers
 
     providers._PLUGINS.clear()
 

@@ -246,11 +246,11 @@ def add_variant(
     exported = open_clip(
         Bundle(stage, Manifest(trial)),
         name,
-        lambda graph, part: reader.open(stage / graph[part]["path"], "auto", None),
+        lambda found, part: reader.open(stage / found.graphs[part].path, "auto", None),
     )
     try:
         golden = read_clip_golden(stage / "clip/golden.npz")
-        parity = run_clip_parity(exported, golden, shop.images, precision)
+        parity = run_clip_parity(exported, golden, shop.images, precision).to_json()
         parity["device"] = exported.device
     finally:
         exported.close()

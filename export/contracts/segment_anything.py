@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sam_edge.errors import SamEdgeError
 from sam_edge.models.catalogue import Model
 
-from ..formats.onnx import save
+from ..graphs.onnx_edit import save
 
 
 def check_contract(model: Model) -> None:

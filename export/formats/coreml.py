@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from sam_edge.backends.mil_reference.package import import_coremltools, read_facts, tensors
 from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 from ..architectures.model import PromptAndMaskDecoder, SamModel, decoder_example
 
@@ -170,7 +170,7 @@ def write_decoder(
     dynamic += [(None,) * len(model.extra_embeddings)] if model.extra_embeddings else []
     program = _trace(PromptAndMaskDecoder(sam), tuple(example.values()), tuple(dynamic))
     ct = import_coremltools()
-    with quiet():
+    with suppress_output():
         shapes: dict[str, Any] = {name: tensor.shape for name, tensor in example.items()}
         if not fixed:
             shapes["point_coords"], shapes["point_labels"] = _point_shapes(ct, ios)
@@ -269,7 +269,7 @@ def _convert(
     compute = ct.precision.FLOAT32
     if precision != "fp32":
         compute = ct.transform.FP16ComputePrecision(op_selector=_selector(kept))
-    with quiet():
+    with suppress_output():
         package = ct.convert(
             program,
             inputs=inputs,

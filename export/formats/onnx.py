@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,13 +19,12 @@ from torch import nn
 
 from sam_edge.errors import ExportError
 from sam_edge.models.catalogue import Model
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 from ..architectures.model import PromptAndMaskDecoder, SamModel, TextAndMaskDecoder, decoder_example
+from ..graphs.onnx_edit import LARGE_WEIGHT_BYTES, save
 
 OPSET = 18
-# A protobuf message cannot pass 2 GiB; larger models keep their weights in a file beside the graph.
-EXTERNAL_DATA_BYTES = 1_800_000_000
 
 DECODER_OUTPUTS = ["low_res_masks", "iou_predictions"]
 # What masks are made of, behind which scores need nothing.
@@ -36,7 +34,6 @@ UPSCALER_OUTPUTS = ["low_res_masks"]
 
 # Smaller weights are not worth a line on where they are.
 _SHARED_BYTES = 1024
-_LARGE_BYTES = 1 << 20
 
 
 def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
@@ -49,7 +46,7 @@ def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, 
     """The prompt encoder and mask decoder in one graph, batched over prompts and points, with one mask input.
 
     With `texts`, text embeddings (N, T, dim) are one more input, for any T, 0 included. With `stages`, which
-    `reassociate.has_stages`, `STAGE_VALUES` are outputs behind the published ones.
+    `mask_decoder_cpu.has_stages`, `STAGE_VALUES` are outputs behind the published ones.
     """
     fixed = model.prompt.num_points
     example = decoder_example(model, 2, fixed or 3, 4 if texts else None)
@@ -68,12 +65,12 @@ def write_decoder(sam: SamModel, model: Model, path: Path, texts: bool = False, 
 
 def write_upscaler(sam: SamModel, model: Model, path: Path) -> None:
     """The decoder's second stage alone, which takes any number of lines of image tokens: those that hold the
-    picture, say. `sam` has stages (`reassociate.has_stages`)."""
+    picture, say. `sam` has stages (`mask_decoder_cpu.has_stages`)."""
     dim, side = model.decoder.dim, model.embedding_side
     example = torch.zeros(2, side * (side // 2), dim), torch.zeros(2, 4, dim // 8)
     prompts, lines = torch.export.Dim("num_prompts"), torch.export.Dim("num_lines", min=1, max=side)
     upscaler: Any = copy.copy(sam.mask_decoder.output_upscaling)
-    upscaler.step = None
+    upscaler.tile_tokens = None
     trace(
         upscaler, example, STAGE_VALUES, UPSCALER_OUTPUTS, ({0: prompts, 1: side * lines}, {0: prompts}), path
     )
@@ -169,34 +166,6 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
         node.output[:] = [short(name) for name in node.output]
 
 
-def save(proto: onnx.ModelProto, path: Path) -> None:
-    """Check and write a graph; a large one with its weights in a file beside it."""
-    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_DATA_BYTES:
-        onnx.save(proto, path, save_as_external_data=True, location=f"{path.name}.data")
-        onnx.checker.check_model(str(path))
-    else:
-        onnx.save(proto, path)
-        onnx.checker.check_model(str(path))
-
-
-def set_large_aside(graph: onnx.GraphProto, spared: Collection[str] = ()) -> dict[str, onnx.TensorProto]:
-    """Make inputs of the graph's large FP32 weights, but for those `spared`; returns the weights by name.
-
-    What works on whole graphs serialises them, and a protobuf message cannot pass 2 GiB.
-    """
-    large = {
-        tensor.name: tensor
-        for tensor in graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-        and 4 * math.prod(tensor.dims) >= _LARGE_BYTES
-        and tensor.name not in spared
-    }
-    for name, tensor in large.items():
-        graph.initializer.remove(tensor)
-        graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
-    return large
-
-
 def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs of a written graph: name, dtype and shape, dynamic axes by name."""
     graph = onnx.load(path, load_external_data=False).graph
@@ -220,7 +189,7 @@ def _trace(
     """The graph; and, where its shapes are static, its large weights, which are inputs of it meanwhile: a
     protobuf message cannot pass 2 GiB, and nothing simpler is to be made of them."""
     large: dict[str, ir.TensorProtocol] = {}
-    with quiet():
+    with suppress_output():
         program = torch.onnx.export(
             module.eval(),
             example,
@@ -241,7 +210,7 @@ def _trace(
             graph = program.model.graph
             for name, value in list(graph.initializers.items()):
                 tensor = value.const_value
-                if tensor is not None and tensor.nbytes >= _LARGE_BYTES:
+                if tensor is not None and tensor.nbytes >= LARGE_WEIGHT_BYTES:
                     large[name] = tensor
                     graph.initializers.pop(name)
                     graph.inputs.append(value)

@@ -23,11 +23,11 @@ import onnx
 
 from sam_edge.backends.openvino import no_telemetry, read_model
 from sam_edge.errors import ExportError
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 from ..quantize import qdq
+from ..quantize.arithmetic import QMAX_INT7, QMAX_INT8, ActivationStats
 from ..quantize.openvino_int8 import BARE, quantize, store_tables, store_weights
-from ..quantize.qdq import STEPS, STEPS_OF_7_BITS
 
 with no_telemetry():
     import openvino as ov
@@ -72,7 +72,7 @@ def write_encoder_int8(
     source: Path,
     path: Path,
     facts: Mapping[str, Any],
-    observed: Mapping[str, qdq.Observed],
+    observed: Mapping[str, ActivationStats],
     keep_float: Collection[str] = (),
     full_range: bool = False,
 ) -> list[str]:
@@ -84,7 +84,7 @@ def write_encoder_int8(
         source: the encoder's FP32 ONNX file.
         path: the .xml to write; the .bin goes beside it.
         facts: go into the file.
-        observed: `int8.observe_products` of it.
+        observed: `onnx_int8.encoder_stats` of it.
         keep_float: names of ONNX nodes to compute in float too; only their larger weights are stored in
             INT8, so that the file hardly grows.
         full_range: use all 8 bits of a weight. Without VNNI, x86 adds pairs of products in 16 bits, which
@@ -98,9 +98,9 @@ def write_encoder_int8(
     """
     model = _convert(source, static=True)
     _check_names(model, source, keep_float)
-    nodes = qdq.quantisable(onnx.load(source, load_external_data=False).graph)
+    nodes = qdq.quantizable_nodes(onnx.load(source, load_external_data=False).graph)
     ranges = {node.name: observed[node.input[0]] for node in nodes if node.name not in keep_float}
-    quantize(model, ranges, STEPS if full_range else STEPS_OF_7_BITS)
+    quantize(model, ranges, QMAX_INT8 if full_range else QMAX_INT7)
     store_weights(model, axes=2)
     store_tables(model)
     _save(_compress_to_fp16(model, path.parent), path, facts)
@@ -168,7 +168,7 @@ def _line(error: Exception) -> str:
 
 
 def _convert(source: Path, static: bool) -> Any:
-    with quiet():
+    with suppress_output():
         try:
             model = ov.convert_model(str(source))
             if static:
@@ -193,7 +193,7 @@ def _check_names(model: Any, source: Path, names: Collection[str]) -> None:
             f"{source.name} has no operator {', '.join(unknown)} to keep in float; its operators are called "
             f"like {', '.join(known[:3])}"
         )
-    weighted = {node.name for node in qdq.quantisable(graph)}
+    weighted = {node.name for node in qdq.quantizable_nodes(graph)}
     found = {op.get_friendly_name().removesuffix(BARE) for op in model.get_ops()}
     lost = sorted(set(names) & weighted - found)
     if lost:

@@ -33,17 +33,17 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_edge.backends.isolated import open_isolated
+from sam_edge.backends.onnxruntime.isolated import open_isolated
 from sam_edge.errors import DeviceError, ExportError
 from sam_edge.models.catalogue import Model
 from sam_edge.runtime.prompts import ABSENT
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 from ..architectures.layers import LayerNorm2d
 from ..architectures.mask_decoder import Attention
 from ..architectures.model import PromptAndMaskDecoder, SamModel, decoder_example
 from ..formats.onnx import DECODER_OUTPUTS, trace
-from ..quantize.ranges import Inputs, Reader
+from ..quantize.ranges import CalibrationReader, Inputs
 
 PACKAGE = "onnxruntime_qnn"
 # The mean IoU that each precision must reach. FP16 through and through costs more than that of other formats,
@@ -166,7 +166,7 @@ def _check(path: Path) -> None:
 
 def to_fp16(source: Path, target: Path) -> None:
     """Write the FP32 graph `source` to `target` in FP16 throughout, with FP32 inputs and outputs."""
-    with quiet():
+    with suppress_output():
         proto = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=[])
     # The casts are appended at the end, which the standard does not allow.
     OnnxModel(proto).topological_sort()
@@ -184,7 +184,7 @@ def to_int8(
         inputs: to calibrate with.
         keep_float: names of nodes to leave in float.
     """
-    with quiet():
+    with suppress_output():
         ready = target.with_suffix(".fused.onnx")
         # GELU as one operator, which has a range of its own.
         if not qnn_preprocess_model(source, ready):
@@ -195,7 +195,7 @@ def to_int8(
         norms = {n.input[1]: [{"quant_type": QuantType.QUInt8}] for n in graph.node if n.op_type == _NORM}
         config = get_qnn_qdq_config(
             ready,
-            Reader(inputs),
+            CalibrationReader(inputs),
             activation_type=QuantType.QUInt16,
             weight_type=QuantType.QInt8,
             per_channel=True,
@@ -286,13 +286,15 @@ def can_compile() -> bool:
 
 
 def write_context(source: Path, target: Path) -> None:
-    """Compile a graph for the chip that `sam_edge.backends.providers.SIMULATED_QNN` names, into `target`.
+    """Compile a graph into `target`, for the chip in `sam_edge.backends.onnxruntime.providers.SIMULATED_QNN`.
 
     Raises:
         DeviceError: the chip does not take all of it.
         CrashError: the compiler crashed.
     """
-    session = open_isolated(source, device="QNNExecutionProvider", threads=None, whole=True, context=target)
+    session = open_isolated(
+        source, device="QNNExecutionProvider", threads=None, allow_fallback=False, context_file=target
+    )
     session.close()
     if not target.is_file():
         raise DeviceError(f"Qualcomm's compiler wrote nothing for {source.name}; try another version of it")

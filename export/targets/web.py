@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from ..formats.onnx import save
+from ..graphs.onnx_edit import save
 
 
 def write_for_web(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""`manifest.json`: what a bundle holds and how its model wants its inputs.
+"""`manifest.json`: what a bundle holds, and the inputs and outputs of its model.
 
 The schema is `manifest.schema.json`; this module reads, checks and writes it.
 """
@@ -7,21 +7,124 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, IntegrityError
 from ..imaging.preprocess import InputRules
 from ..system.files import write_atomically
+from .checks import check_contents
 from .schema import validate
+from .variant import STAGES, ClipVariant, File, Json, Variant
+
+__all__ = [
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "STAGES",
+    "CheckpointInfo",
+    "ClipEntry",
+    "ClipRules",
+    "Manifest",
+    "ModelInfo",
+    "PromptRules",
+    "ResizedFrom",
+    "describe_resize_accuracy",
+    "integrity",
+    "model_facts",
+    "read_manifest",
+    "schema",
+    "write_manifest",
+]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-# The parts of a decoder whose scores come before its masks: all that comes before, and what draws masks.
-STAGES = ("scorer", "upscaler")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """The checkpoint that was exported: file name, SHA-256, size in bytes, and whether its parameters have
+    the names of the "published" code or of "huggingface"."""
+
+    file: str
+    sha256: str
+    bytes: int
+    layout: str
+
+    @classmethod
+    def from_json(cls, data: Json) -> CheckpointInfo:
+        """Read a manifest's `checkpoint`."""
+        return cls(**data)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest's entry."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model that a bundle was made from.
+
+    Attributes:
+        family, name: as in `sam-edge models`.
+        parameters: how many.
+        checkpoint: where they come from.
+        license: of the weights.
+        encoder_gmacs: billions of multiply-accumulates of one encoding; None if not known.
+    """
+
+    family: str
+    name: str
+    parameters: int
+    checkpoint: CheckpointInfo
+    license: str
+    encoder_gmacs: float | None = None
+
+    @classmethod
+    def from_json(cls, data: Json) -> ModelInfo:
+        """Read a manifest's `model`."""
+        return cls(**{**data, "checkpoint": CheckpointInfo.from_json(data["checkpoint"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest's entry."""
+        gmacs = {} if self.encoder_gmacs is None else {"encoder_gmacs": self.encoder_gmacs}
+        return {
+            "family": self.family,
+            "name": self.name,
+            "parameters": self.parameters,
+            **gmacs,
+            "checkpoint": self.checkpoint.to_json(),
+            "license": self.license,
+        }
+
+
+@dataclass(frozen=True)
+class ResizedFrom:
+    """The model's own input size, where the bundle's is another, and what that change costs.
+
+    Attributes:
+        size: (height, width) in pixels that the model was trained at.
+        mean_iou, min_iou, boundary_iou: agreement of the reference's masks at the bundle's size with its
+            masks at `size`, over prompts.
+        num_prompts: how many prompts were compared.
+    """
+
+    size: tuple[int, int]
+    mean_iou: float
+    min_iou: float
+    boundary_iou: float
+    num_prompts: int
+
+    @classmethod
+    def from_json(cls, data: Json) -> ResizedFrom:
+        """Read a manifest's `resized_from`."""
+        height, width = data["size"]
+        return cls(**{**data, "size": (int(height), int(width))})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest's entry."""
+        return {**asdict(self), "size": list(self.size)}
 
 
 @dataclass(frozen=True)
@@ -46,16 +149,16 @@ class PromptRules:
 
 @dataclass(frozen=True)
 class ClipRules:
-    """How a bundle's CLIP wants its texts and images.
+    """The inputs and outputs of a bundle's CLIP.
 
     Attributes:
-        image_size: side of the square that it sees; images are resized by their short side, as Pillow's
+        image_size: side in pixels of its square input; images are resized by their short side, as Pillow's
             bicubic does, and cropped at their centre.
         mean, std: of the image's R, G and B, on the 0 to 255 scale.
         context_length: tokens of a text, the first and the last one included.
         end_of_text: the number of the token that ends a text.
-        embed_dim: numbers of a feature.
-        logit_scale: what it was trained to multiply cosine similarities with.
+        embed_dim: length of a feature.
+        logit_scale: the factor of cosine similarities that it was trained with.
     """
 
     image_size: int
@@ -68,29 +171,67 @@ class ClipRules:
 
 
 @dataclass(frozen=True)
+class ClipEntry:
+    """The CLIP of a bundle: its inputs and outputs, its tokenizer, its golden data and its graphs."""
+
+    checkpoint: CheckpointInfo
+    parameters: int
+    rules: ClipRules
+    tokenizer: File
+    golden: File
+    variants: tuple[ClipVariant, ...]
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Every file of it."""
+        return (self.tokenizer, self.golden, *(file for one in self.variants for file in one.files))
+
+    @classmethod
+    def from_json(cls, data: Json) -> ClipEntry:
+        """Read a manifest's `clip`."""
+        rules = ClipRules(
+            int(data["image_size"]),
+            tuple(data["mean"]),
+            tuple(data["std"]),
+            int(data["context_length"]),
+            int(data["end_of_text"]),
+            int(data["embed_dim"]),
+            float(data["logit_scale"]),
+        )
+        return cls(
+            CheckpointInfo.from_json(data["checkpoint"]),
+            int(data["parameters"]),
+            rules,
+            File.from_json(data["tokenizer"]),
+            File.from_json(data["golden"]),
+            tuple(map(ClipVariant.from_json, data["variants"])),
+        )
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A checked manifest. `data` is the JSON as read."""
 
     data: dict[str, Any]
 
-    @property
-    def model(self) -> dict[str, Any]:
-        """family, name, parameters, checkpoint and license."""
-        return dict(self.data["model"])
+    @cached_property
+    def model(self) -> ModelInfo:
+        """The model and its checkpoint."""
+        return ModelInfo.from_json(self.data["model"])
 
     @property
     def checkpoint_sha256(self) -> str:
-        """Of the file that the bundle was made from."""
-        return str(self.data["model"]["checkpoint"]["sha256"])
+        """SHA-256 of the checkpoint that the bundle was made from."""
+        return self.model.checkpoint.sha256
 
     @property
     def model_id(self) -> str:
-        """The checkpoint's sha256, with the input's size where that is not the model's own: embeddings fit
-        only the model they come from."""
+        """The checkpoint's SHA-256, with the input's size where that is not the model's own: an embedding
+        fits only the model that made it."""
         height, width = self.input.size
         return self.checkpoint_sha256 + (f"-{height}x{width}" if self.resized_from else "")
 
-    @property
+    @cached_property
     def input(self) -> InputRules:
         """How an image becomes the encoder's input."""
         rules = self.data["input"]
@@ -104,14 +245,12 @@ class Manifest:
         )
 
     @property
-    def resized_from(self) -> dict[str, Any] | None:
-        """`size` (height, width) that the model was made for, where the bundle's input is another, with
-        `mean_iou`, `min_iou` and `boundary_iou`: how far the reference's masks at the bundle's size agree
-        with those at that one."""
+    def resized_from(self) -> ResizedFrom | None:
+        """The model's own input size and what another costs; None where the bundle's is the model's own."""
         found = self.data.get("resized_from")
-        return None if found is None else dict(found)
+        return None if found is None else ResizedFrom.from_json(found)
 
-    @property
+    @cached_property
     def prompt(self) -> PromptRules:
         """How prompts are given to the decoder."""
         rules = self.data["prompt"]
@@ -124,24 +263,13 @@ class Manifest:
             rules.get("text_embeddings", False),
         )
 
-    @property
-    def clip(self) -> ClipRules | None:
-        """How the bundle's CLIP wants its texts and images; None where it has none."""
-        rules = self.data.get("clip")
-        if rules is None:
-            return None
-        return ClipRules(
-            int(rules["image_size"]),
-            tuple(rules["mean"]),
-            tuple(rules["std"]),
-            int(rules["context_length"]),
-            int(rules["end_of_text"]),
-            int(rules["embed_dim"]),
-            float(rules["logit_scale"]),
-        )
+    @cached_property
+    def clip(self) -> ClipEntry | None:
+        """The bundle's CLIP; None where it has none."""
+        return ClipEntry.from_json(self.data["clip"]) if "clip" in self.data else None
 
     @property
-    def square(self) -> InputRules:
+    def coordinate_space(self) -> InputRules:
         """`input` at the size of the coordinate square: prompts go to its pixels and masks come from them."""
         return replace(self.input, size=self.prompt.coordinate_size)
 
@@ -158,7 +286,7 @@ class Manifest:
 
     @property
     def low_res_limit(self) -> float | None:
-        """Low-resolution logits are given out clipped to plus and minus this, if to anything."""
+        """Low-resolution logits are clipped to plus and minus this; None where they are not clipped."""
         limit = self.data["mask"]["low_res_limit"]
         return None if limit is None else float(limit)
 
@@ -169,58 +297,58 @@ class Manifest:
 
     @property
     def first_multimask(self) -> int:
-        """Index of the first of the decoder's masks for ambiguous prompts; one before it, if any, is for
-        others."""
+        """Index of the first of the decoder's masks for ambiguous prompts; the one before it, if any, is for
+        prompts that are not ambiguous."""
         return int(self.data["mask"]["first_multimask"])
 
     @property
     def pred_iou_thresh(self) -> float:
-        """The predicted IoU that masks of everything-mode should have; SAM's 0.88 if the model has no own."""
+        """Default threshold of everything-mode on the predicted IoU: the model's own, or SAM's 0.88."""
         return float(self.data["mask"].get("pred_iou_thresh", 0.88))
 
     @property
     def stability_score_thresh(self) -> float:
-        """The stability that masks of everything-mode should have; SAM's 0.95 if the model has no own."""
+        """Default threshold of everything-mode on the stability score: the model's own, or SAM's 0.95."""
         return float(self.data["mask"].get("stability_score_thresh", 0.95))
 
-    @property
-    def golden(self) -> dict[str, Any]:
-        """path, sha256 and bytes of the golden data."""
-        return dict(self.data["golden"])
+    @cached_property
+    def golden(self) -> File:
+        """The file of the golden data."""
+        return File.from_json(self.data["golden"])
 
-    @property
-    def variants(self) -> list[dict[str, Any]]:
-        """One entry per format and precision, as in the schema."""
-        return list(self.data["variants"])
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """One for each format, precision and target that was exported."""
+        return tuple(map(Variant.from_json, self.data["variants"]))
 
 
 @cache
 def schema() -> dict[str, Any]:
-    """The manifest's JSON schema."""
+    """Return the manifest's JSON schema."""
     loaded: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.schema.json").read_bytes())
     return loaded
 
 
-def integrity(data: dict[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of everything but the key `integrity` itself."""
+def integrity(data: Json) -> str:
+    """Return the SHA-256 of the canonical JSON of everything but the key `integrity` itself."""
     rest = {key: value for key, value in data.items() if key != "integrity"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def model_facts(data: dict[str, Any]) -> dict[str, Any]:
-    """The part of a manifest that also goes into each artifact's own metadata."""
+def model_facts(data: Json) -> dict[str, Any]:
+    """Return the part of a manifest that is also stored in each artifact's own metadata."""
     keys = ("schema_version", "sam_edge_version", "model", "input", "resized_from", "prompt", "mask")
     return {key: data[key] for key in keys if key in data}
 
 
-def cost_words(resized_from: dict[str, Any]) -> str:
-    """What another input than the model's own costs, in words."""
-    height, width = resized_from["size"]
+def describe_resize_accuracy(resized_from: ResizedFrom) -> str:
+    """Say in a sentence how far masks agree with those at the model's own input size."""
+    height, width = resized_from.size
     return (
-        f"against the model's own {width} x {height}: mean IoU {resized_from['mean_iou']:.4f} "
-        f"(min {resized_from['min_iou']:.4f}, boundary {resized_from['boundary_iou']:.4f}, "
-        f"{resized_from['num_prompts']} prompts)"
+        f"against the model's own {width} x {height}: mean IoU {resized_from.mean_iou:.4f} "
+        f"(min {resized_from.min_iou:.4f}, boundary {resized_from.boundary_iou:.4f}, "
+        f"{resized_from.num_prompts} prompts)"
     )
 
 
@@ -254,114 +382,16 @@ def read_manifest(bundle: Path) -> Manifest:
         validate(data, schema())
     except ValueError as error:
         raise BundleError(f"{path} is not a valid manifest: {error}; export it again") from error
-    if data["mask"]["first_multimask"] >= data["mask"]["count"]:
-        raise BundleError(
-            f"{path} has first_multimask {data['mask']['first_multimask']} of {data['mask']['count']} masks; "
-            "export it again"
-        )
-    height, width = data["input"]["size"]
-    if data["input"]["resize"] == "longest_side" and height != width:
-        raise BundleError(
-            f"{path} has an input of {height} by {width}, into which images resized by their longest side do "
-            "not fit; export it again"
-        )
-    root = bundle.resolve()
-    for name in dict.fromkeys(_paths(data)):
-        _check_path(root, bundle, name)
-    for variant in data["variants"]:
-        stages = tuple(part for part in STAGES if part in variant)
-        if stages not in ((), STAGES):
-            raise BundleError(f"{path} names a {stages[0]} of {variant['id']!r} alone; export it again")
-        _check_graphs(path, variant, ("encoder", "decoder", *stages))
-        # How many prompts a run takes is read from there.
-        for part in ("decoder", *stages[:1]):
-            inputs = variant[part]["inputs"]
-            if not any(tensor["name"] == "point_coords" and tensor["shape"] for tensor in inputs):
-                raise BundleError(
-                    f"{path}: the {part} of {variant['id']!r} takes no point_coords; export it again"
-                )
-        _check_target(path, variant)
-    for variant in _clip_variants(data):
-        _check_graphs(path, variant, ("text_encoder", "image_encoder"))
+    check_contents(path, data)
     if integrity(data) != data["integrity"]:
         raise IntegrityError(f"{path} was changed since it was exported; export or copy the bundle again")
     return Manifest(data)
 
 
-def write_manifest(bundle: Path, data: dict[str, Any]) -> None:
+def write_manifest(bundle: Path, data: Json) -> None:
     """Check `data` against the schema, add its `integrity`, write BUNDLE/manifest.json."""
     data = {**data, "integrity": integrity(data)}
     data = json.loads(json.dumps(data, allow_nan=False))
     validate(data, schema())
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     write_atomically(bundle / MANIFEST, text.encode())
-
-
-def _clip_variants(data: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(data["clip"]["variants"]) if "clip" in data else []
-
-
-def _paths(data: dict[str, Any]) -> list[str]:
-    names = [data["golden"]["path"]]
-    for variant in data["variants"]:
-        names += [file["path"] for file in variant["files"]]
-        names += [variant[part]["path"] for part in ("encoder", "decoder", *STAGES) if part in variant]
-        names += [variant["context"][part] for part in ("encoder", "decoder") if "context" in variant]
-    if "clip" in data:
-        names += [data["clip"]["tokenizer"]["path"], data["clip"]["golden"]["path"]]
-    for variant in _clip_variants(data):
-        names += [file["path"] for file in variant["files"]]
-        names += [variant["text_encoder"]["path"], variant["image_encoder"]["path"]]
-    return names
-
-
-def _check_graphs(path: Path, variant: dict[str, Any], kinds: tuple[str, ...]) -> None:
-    """Only files with a hash may be opened; a graph may be a directory of such files."""
-    files = [file["path"] for file in variant["files"]]
-    for kind in kinds:
-        graph = variant[kind]["path"]
-        if not any(file == graph or file.startswith(f"{graph}/") for file in files):
-            raise BundleError(
-                f"{path} names {graph!r} as the {kind} of {variant['id']!r}, but not among its files; "
-                "export the bundle again"
-            )
-
-
-# More points than any prompt has.
-_MOST_POINTS = 4096
-
-
-def _check_target(path: Path, variant: dict[str, Any]) -> None:
-    """A fixed number of points where absent ones fill up, and a hash for the compiled graphs."""
-    name = variant["id"]
-    files = {file["path"] for file in variant["files"]}
-    for part in ("encoder", "decoder") if "context" in variant else ():
-        if variant["context"][part] not in files:
-            raise BundleError(
-                f"{path} names {variant['context'][part]!r} as the compiled {part} of {name!r}, but not "
-                "among its files; export the bundle again"
-            )
-    if "absent_label" in variant:
-        for tensor in variant["decoder"]["inputs"]:
-            if tensor["name"] == "point_coords" and not _is_count(tensor["shape"][1:2]):
-                raise BundleError(
-                    f"{path}: the decoder of {name!r} fills up with absent points, but takes no fixed number "
-                    "of them; export it again"
-                )
-
-
-def _is_count(axis: list[Any]) -> bool:
-    return len(axis) == 1 and isinstance(axis[0], int) and 1 <= axis[0] <= _MOST_POINTS
-
-
-def _check_path(root: Path, bundle: Path, name: str) -> None:
-    unsafe = name.startswith("/") or re.search(r"[\\:\x00]", name) is not None or ".." in name.split("/")
-    try:
-        if not unsafe and (root / name).resolve().is_relative_to(root):
-            return
-    except (OSError, RuntimeError, ValueError):
-        pass
-    raise BundleError(
-        f"{bundle / MANIFEST} names {name!r}, which is not a file inside the bundle; do not use a "
-        "bundle from this source"
-    )

@@ -1,4 +1,4 @@
-"""`sam-edge info`: what a bundle holds."""
+"""`sam-edge info`: describe a bundle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 
 from ..bundle.bundle import open_bundle
-from ..bundle.manifest import cost_words
+from ..bundle.manifest import ClipEntry, describe_resize_accuracy
 from .options import add_bundle
 
 
@@ -16,35 +16,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest, whole or in short."""
-    data = open_bundle(args.bundle).manifest.data
+    """Print a summary of the manifest, or with --json all of it."""
+    manifest = open_bundle(args.bundle).manifest
     if args.json:
-        print(json.dumps(data, indent=2))
+        print(json.dumps(manifest.data, indent=2))
         return 0
-    model, rules = data["model"], data["input"]
-    print(f"{model['name']} ({model['family']}), {model['parameters'] / 1e6:.2f} M parameters")
-    print(f"checkpoint {model['checkpoint']['file']} sha256 {model['checkpoint']['sha256']}")
-    resized = data.get("resized_from")
-    own = "" if resized is None else f" of {resized['size'][1]} x {resized['size'][0]}"
-    print(f"input {rules['size'][1]} x {rules['size'][0]}{own}, {rules['resize']}, {rules['color_order']}")
+    model, rules, resized = manifest.model, manifest.input, manifest.resized_from
+    print(f"{model.name} ({model.family}), {model.parameters / 1e6:.2f} M parameters")
+    print(f"checkpoint {model.checkpoint.file} sha256 {model.checkpoint.sha256}")
+    published = "" if resized is None else f" (published: {resized.size[1]} x {resized.size[0]})"
+    print(f"input {rules.size[1]} x {rules.size[0]}{published}, {rules.resize}, RGB")
     if resized is not None:
-        print(f"masks {cost_words(resized)}")
-    width = max(14, *(len(variant["id"]) for variant in data["variants"]))
-    for variant in data["variants"]:
-        size = sum(file["bytes"] for file in variant["files"]) / 1e6
-        parity = variant["parity"]
-        print(
-            f"{variant['id']:{width}} {size:8.1f} MB  mean IoU {parity['mean_iou']:.5f} "
-            f"(min {parity['min_iou']:.5f}, boundary {parity['boundary_iou']:.5f}, "
-            f"{parity['num_prompts']} prompts)"
-        )
-    for clip in [data["clip"]] if "clip" in data else []:
-        print(
-            f"CLIP {clip['checkpoint']['file']}, {clip['parameters'] / 1e6:.2f} M parameters, "
-            f"{clip['image_size']} pixels, {clip['context_length']} tokens"
-        )
-        for variant in clip["variants"]:
-            size = sum(file["bytes"] for file in variant["files"]) / 1e6
-            least = min(variant["parity"]["min_text_cosine"], variant["parity"]["min_image_cosine"])
-            print(f"{variant['id']:14} {size:8.1f} MB  least cosine {least:.5f}")
+        print(f"masks {describe_resize_accuracy(resized)}")
+    width = max(14, *(len(variant.id) for variant in manifest.variants))
+    for variant in manifest.variants:
+        line, parity = f"{variant.id:{width}} {variant.bytes / 1e6:8.1f} MB", variant.parity
+        if parity is not None:
+            line += (
+                f"  mean IoU {parity.mean_iou:.5f} (min {parity.min_iou:.5f}, "
+                f"boundary {parity.boundary_iou:.5f}, {parity.num_prompts} prompts)"
+            )
+        print(line)
+    if manifest.clip is not None:
+        _print_clip(manifest.clip)
     return 0
+
+
+def _print_clip(clip: ClipEntry) -> None:
+    print(
+        f"CLIP {clip.checkpoint.file}, {clip.parameters / 1e6:.2f} M parameters, "
+        f"{clip.rules.image_size} pixels, {clip.rules.context_length} tokens"
+    )
+    for variant in clip.variants:
+        line, parity = f"{variant.id:14} {variant.bytes / 1e6:8.1f} MB", variant.parity
+        if parity is not None:
+            lowest = min(parity.min_text_cosine, parity.min_image_cosine)
+            line += f"  minimum cosine similarity {lowest:.5f}"
+        print(line)

@@ -33,7 +33,7 @@ class SamPredictor:
 
     def __init__(self, sam_model: Sam) -> None:
         self.model = sam_model
-        self.transform = ResizeLongestSide(sam_model.manifest.square)
+        self.transform = ResizeLongestSide(sam_model.manifest.coordinate_space)
         self.reset_image()
 
     @property

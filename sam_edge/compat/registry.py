@@ -33,7 +33,7 @@ def _build(name: str, checkpoint: str | Path | None = None) -> Sam:
             )
         path = bundle
     sam = load(path)
-    found, wanted = sam.manifest.model["name"], _ALIASES.get(name, name)
+    found, wanted = sam.manifest.model.name, _ALIASES.get(name, name)
     if wanted not in ("default", found):
         sam.close()
         raise BundleError(f"{path} holds {found}, not {wanted}; use sam_model_registry[{found!r}]")

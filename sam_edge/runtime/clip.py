@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..backends import Session
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import ClipRules
+from ..bundle.variant import ClipVariant
 from ..errors import BackendError, IntegrityError, PromptError
 from ..imaging.preprocess import check_image
 from ..imaging.resample import resize_bicubic
@@ -26,7 +27,7 @@ class Clip:
     """Both encoders of a bundle's CLIP on one backend and device. Safe to call from several threads."""
 
     def __init__(
-        self, rules: ClipRules, variant: dict[str, Any], tokenizer: Path, text: Session, image: Session
+        self, rules: ClipRules, variant: ClipVariant, tokenizer: Path, text: Session, image: Session
     ) -> None:
         self.rules = rules
         self.variant = variant
@@ -83,9 +84,10 @@ class Clip:
     def _run(self, session: Session, part: str, inputs: Arrays, batch: int) -> NDArray[np.float32]:
         """In batches of at most `batch`, or of what the graph was exported for."""
         ((name, array),) = inputs.items()
-        fixed = self.variant[part]["inputs"][0]["shape"][0]
+        graph = self.variant.graphs[part]
+        fixed = graph.inputs[0].shape[0]
         step = fixed if isinstance(fixed, int) else batch
-        output = self.variant[part]["outputs"][0]["name"]
+        output = graph.outputs[0].name
         found = [np.zeros((0, self.rules.embed_dim), np.float32)]
         for start in range(0, len(array), step):
             given = array[start : start + step]
@@ -100,7 +102,7 @@ class Clip:
         self._image.close()
 
 
-def open_clip(bundle: Bundle, variant: str, opened: Callable[[dict[str, Any], str], Session]) -> Clip:
+def open_clip(bundle: Bundle, variant: str, opened: Callable[[ClipVariant, str], Session]) -> Clip:
     """The CLIP that belongs to a variant of the bundle; its files are checked first.
 
     Args:
@@ -113,8 +115,7 @@ def open_clip(bundle: Bundle, variant: str, opened: Callable[[dict[str, Any], st
         IntegrityError: its files are not as exported.
         BackendError, DeviceError: the backend refuses them, or has no such device.
     """
-    found, rules = bundle.clip_variant(variant), bundle.manifest.clip
-    assert rules is not None
+    rules, found = bundle.clip().rules, bundle.clip_variant(variant)
     bundle.check_files(found)
     tokenizer = bundle.check_tokenizer()
     text = opened(found, "text_encoder")

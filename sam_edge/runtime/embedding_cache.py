@@ -120,7 +120,7 @@ class EmbeddingCache:
 
 def _key(sam: Sam, image: Any) -> str:
     digest = hashlib.sha256(
-        f"{sam.manifest.model_id} {sam.variant['id']} {image.dtype.str} {image.shape}".encode()
+        f"{sam.manifest.model_id} {sam.variant.id} {image.dtype.str} {image.shape}".encode()
     )
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()

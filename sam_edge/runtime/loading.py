@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_here
-from ..backends.compile_cache import Warm, graph_id
+from ..backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_available
+from ..backends.compile_cache import CompileCache, graph_id
 from ..bundle.bundle import PRECISIONS, Bundle, open_bundle
-from ..bundle.manifest import STAGES
+from ..bundle.variant import STAGES, ClipVariant, Variant
 from ..errors import BackendError, BundleError
-from ..system.threads import together
+from ..system.threads import run_concurrently
 from ..types import Choice
 from .sam import Sam
 from .targets import HEXAGON, meant_for
@@ -81,7 +81,7 @@ def load(
 
 def load_variant(
     bundle: Bundle,
-    variant: dict[str, Any],
+    variant: Variant,
     backend: str = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -94,17 +94,17 @@ def load_variant(
     Raises:
         BackendError: also where the backend does not read the variant's format.
     """
-    chosen = next((b for b in find_backends(backend) if variant["format"] in b.formats), None)
+    chosen = next((b for b in find_backends(backend) if variant.format in b.formats), None)
     if chosen is None:
         raise BackendError(
-            f"{backend} does not read {variant['id']}; leave the choice of backend, or load another"
+            f"{backend} does not read {variant.id}; leave the choice of backend, or load another"
         )
     return _load(bundle, variant, chosen, Wanted(backend, device), threads, False, cache_dir)
 
 
 def _load(
     bundle: Bundle,
-    variant: dict[str, Any],
+    variant: Variant,
     backend: Backend,
     wanted: Wanted,
     threads: int | None,
@@ -122,28 +122,28 @@ def _load(
                 bundle.check_files(variant)
                 unchecked.clear()
 
-    def opened(entry: dict[str, Any], graph: str, checked: bool = checked) -> Session:
+    def opened(entry: Variant | ClipVariant, graph: str, checked: bool = checked) -> Session:
         cached = cache_dir is not None and not is_whole(variant, wanted.device)
-        if not (cached and backend.checks_warm):
+        if not (cached and backend.defers_file_check):
             check()
         if cache_dir is None or not cached:
-            return open_graph(bundle, variant, entry[graph]["path"], backend, wanted.device, threads)
-        path = bundle.path / entry[graph]["path"]
-        warm = Warm(Path(cache_dir), graph_id(bundle.path, entry, graph, checked), check)
-        return backend.open_warm(path, wanted.device, threads, warm)
+            return open_graph(bundle, variant, entry.graphs[graph].path, backend, wanted.device, threads)
+        path = bundle.path / entry.graphs[graph].path
+        cache = CompileCache(Path(cache_dir), graph_id(bundle.path, entry, graph, checked), check)
+        return backend.open_cached(path, wanted.device, threads, cache)
 
     def opened_clip() -> Clip:
         from .clip import open_clip
 
-        return open_clip(bundle, variant["id"], partial(opened, checked=True))
+        return open_clip(bundle, variant.id, partial(opened, checked=True))
 
     def both(*graphs: str) -> tuple[Session, Session]:
         first, second = (partial(opened, variant, graph) for graph in graphs)
-        return _both(first, second, backend.opens_together)
+        return _both(first, second, backend.concurrent_open)
 
     encoder, decoder = both("encoder", "decoder")
     explained = partial(explain_choice, bundle, wanted, (backend, variant))
-    stages = partial(both, *STAGES) if backend.has_stages and STAGES[0] in variant else None
+    stages = partial(both, *STAGES) if backend.has_stages and variant.scorer is not None else None
     return Sam(bundle, variant, backend.name, encoder, decoder, explained, opened_clip, threads, stages)
 
 
@@ -160,7 +160,7 @@ def _both(
 
     calls = partial(kept, first), partial(kept, second)
     try:
-        one, other = together(calls) if at_once else [call() for call in calls]
+        one, other = run_concurrently(calls) if at_once else [call() for call in calls]
     except BaseException:
         for session in made:
             session.close()
@@ -168,20 +168,20 @@ def _both(
     return one, other
 
 
-def is_whole(variant: dict[str, Any], device: str) -> bool:
+def is_whole(variant: Variant, device: str) -> bool:
     """Whether the variant is made for a chip that is no CPU, which `device` is then to take whole."""
-    return variant.get("target") == HEXAGON and device.casefold() not in ("auto", "cpu")
+    return variant.target == HEXAGON and device.casefold() not in ("auto", "cpu")
 
 
 def open_graph(
-    bundle: Bundle, variant: dict[str, Any], graph: str, backend: Backend, device: str, threads: int | None
+    bundle: Bundle, variant: Variant, graph: str, backend: Backend, device: str, threads: int | None
 ) -> Session:
     """Open one of the variant's graphs, whose path is in the bundle; errors as those of `Backend.open`."""
-    start = backend.open_whole if is_whole(variant, device) else backend.open
+    start = backend.open_without_fallback if is_whole(variant, device) else backend.open
     return start(bundle.path / graph, device, threads)
 
 
-def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:
+def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, Variant]:
     """The first backend that is here, has the device and reads a variant of that precision; and the variant.
 
     Where there is none, the one whose `open` will say what is missing.
@@ -193,11 +193,11 @@ def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:
     backends = []
     for backend in find_backends(wanted.backend):
         backends.append(backend)
-        best = _best(bundle, backend, wanted) if is_here(backend, wanted.device) else None
+        best = _best(bundle, backend, wanted) if is_available(backend, wanted.device) else None
         if best is not None:
             return backend, best
-    usable = [b for b in backends if is_here(b, wanted.device)] or [b for b in backends if is_here(b)]
-    usable = usable or backends[:1]
+    usable = [b for b in backends if is_available(b, wanted.device)]
+    usable = usable or [b for b in backends if is_available(b)] or backends[:1]
     for backend in usable:
         best = _best(bundle, backend, wanted)
         if best is not None:
@@ -206,7 +206,7 @@ def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, dict[str, Any]]:
 
 
 def explain_choice(
-    bundle: Bundle, wanted: Wanted, taken: tuple[Backend, dict[str, Any]] | None = None
+    bundle: Bundle, wanted: Wanted, taken: tuple[Backend, Variant] | None = None
 ) -> list[Choice]:
     """Why each backend, device and variant is taken or not, in the order in which they are preferred.
 
@@ -227,7 +227,7 @@ def explain_choice(
 
 
 def _rows(
-    bundle: Bundle, wanted: Wanted, backend: Backend, taken: tuple[Backend, dict[str, Any]] | None
+    bundle: Bundle, wanted: Wanted, backend: Backend, taken: tuple[Backend, Variant] | None
 ) -> Iterator[Choice]:
     devices = devices_of(backend)
     best = _best(bundle, backend, wanted)
@@ -245,49 +245,45 @@ def _rows(
         elif taken is not None and not is_taken:
             reason = f"{taken[0].name} comes first"
         if not reason and taken is not None:
-            yield Choice(backend.name, one.kind, one.name, str(taken[1]["id"]), True, "chosen")
+            yield Choice(backend.name, one.kind, one.name, taken[1].id, True, "chosen")
         else:
             yield Choice(backend.name, one.kind, one.name, None, False, reason)
     if is_taken and taken is not None and used is not None:
         for variant in bundle.manifest.variants:
-            if variant["format"] in backend.formats and variant["id"] != taken[1]["id"]:
+            if variant.format in backend.formats and variant.id != taken[1].id:
                 reason = _not_this_variant(variant, taken[1], wanted.precision)
-                yield Choice(backend.name, used.kind, used.name, str(variant["id"]), False, reason)
+                yield Choice(backend.name, used.kind, used.name, variant.id, False, reason)
 
 
 def _used(devices: list[DeviceInfo], device: str) -> DeviceInfo | None:
     """The device that `open` takes; "auto" is a CPU where there is one."""
-    meant = [one for one in devices if one.available and one.is_meant_by(device)]
+    meant = [one for one in devices if one.available and one.matches(device)]
     if device.casefold() == "auto":
         meant.sort(key=lambda one: one.kind != "cpu")
     return meant[0] if meant else None
 
 
 def _passed_over(one: DeviceInfo, used: DeviceInfo | None, device: str) -> str:
-    if used is None or not one.is_meant_by(device):
+    if used is None or not one.matches(device):
         return f"{device} was asked for"
     if device.casefold() == "auto" and one.kind != used.kind:
         return f"auto is the {used.kind}; ask for --device {one.kind}"
     return f"{used.name} comes first; ask for --device {one.name}"
 
 
-def _not_this_variant(variant: dict[str, Any], taken: dict[str, Any], precision: str) -> str:
-    if precision != "auto" and variant["precision"] != precision:
+def _not_this_variant(variant: Variant, taken: Variant, precision: str) -> str:
+    if precision != "auto" and variant.precision != precision:
         return f"{precision} was asked for"
-    if variant.get("target") != taken.get("target"):
-        return (
-            f"{taken['id']} is made for this device" if "target" in taken else f"made for {variant['target']}"
-        )
-    if PRECISIONS.index(variant["precision"]) > PRECISIONS.index(taken["precision"]):
-        return f"less exact than {taken['id']}"
-    return f"{taken['id']} was asked for"
+    if variant.target != taken.target:
+        return f"{taken.id} is made for this device" if taken.target else f"made for {variant.target}"
+    if PRECISIONS.index(variant.precision) > PRECISIONS.index(taken.precision):
+        return f"less exact than {taken.id}"
+    return f"{taken.id} was asked for"
 
 
-def _best(bundle: Bundle, backend: Backend, wanted: Wanted) -> dict[str, Any] | None:
+def _best(bundle: Bundle, backend: Backend, wanted: Wanted) -> Variant | None:
     precisions = PRECISIONS if wanted.precision == "auto" else (wanted.precision,)
-    there = [
-        v for v in bundle.manifest.variants if v["format"] in backend.formats and v["precision"] in precisions
-    ]
-    if any("target" in variant for variant in there):
+    there = [v for v in bundle.manifest.variants if v.format in backend.formats and v.precision in precisions]
+    if any(variant.target for variant in there):
         there = meant_for(there, _used(devices_of(backend), wanted.device))
-    return next((v for p in precisions for v in there if v["precision"] == p), None)
+    return next((v for p in precisions for v in there if v.precision == p), None)

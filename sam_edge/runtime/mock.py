@@ -27,7 +27,7 @@ def mock_sam(size: int = 1024) -> Sam:
     """
     manifest = Manifest(_manifest(size))
     variant = manifest.variants[0]
-    encoder, decoder = (mock_session(manifest, variant[graph]) for graph in ("encoder", "decoder"))
+    encoder, decoder = (mock_session(manifest, graph) for graph in (variant.encoder, variant.decoder))
     return Sam(Bundle(Path("mock"), manifest), variant, "mock", encoder, decoder)
 
 

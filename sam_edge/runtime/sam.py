@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..backends import Session
 from ..bundle.bundle import Bundle
+from ..bundle.variant import Graph, Variant
 from ..errors import BackendError, BundleError, ImageError, PromptError
 from ..imaging.postprocess import Upscaling
 from ..imaging.preprocess import letterbox, normalize, resize, resized_size
@@ -40,7 +41,7 @@ class Sam:
     def __init__(
         self,
         bundle: Bundle,
-        variant: dict[str, Any],
+        variant: Variant,
         backend: str,
         encoder: Session,
         decoder: Session,
@@ -99,7 +100,7 @@ class Sam:
     @property
     def image_encoder(self) -> SimpleNamespace:
         """`img_size`: the long side of the encoder's input in pixels."""
-        return SimpleNamespace(img_size=max(self.manifest.square.size))
+        return SimpleNamespace(img_size=max(self.manifest.coordinate_space.size))
 
     def to(self, device: str) -> Sam:
         """Move to another device, "cpu", "gpu", "npu" or torch's "cuda" or "mps"; returns itself, as torch's.
@@ -149,7 +150,7 @@ class Sam:
 
     def _encode(self, resized: NDArray[Any], original_size: tuple[int, int]) -> ImageEmbedding:
         rules, size = self.manifest.input, (resized.shape[0], resized.shape[1])
-        if "image" in _names(self.variant["encoder"]):
+        if "image" in _names(self.variant.encoder):
             inputs: Arrays = {"image": letterbox(resized, rules), "resized_size": np.array(size, np.float32)}
         else:
             inputs = {"images": normalize(resized, rules)}
@@ -244,7 +245,7 @@ class Sam:
         """
         with self._clip_lock:
             if self._clip is None:
-                self.bundle.clip_variant(self.variant["id"])
+                self.bundle.clip_variant(self.variant.id)
                 if self._open_clip is None:
                     raise BundleError("this Sam was made without its CLIP; load it with sam_edge.load")
                 self._clip = self._open_clip()
@@ -312,9 +313,9 @@ class Sam:
             return
         scorer, upscaler = stages
         rules, first = self.manifest, self.manifest.first_multimask
-        needed = {one["name"] for one in self.variant["upscaler"]["inputs"]}
-        outputs = self.variant["scorer"]["outputs"]
-        tensors = {one["name"]: one["shape"][1:] for one in outputs if one["name"] in needed}
+        graphs = self.variant.graphs
+        needed = _names(graphs["upscaler"])
+        tensors = {one.name: one.shape[1:] for one in graphs["scorer"].outputs if one.name in needed}
         ((_, inputs),) = self._inputs(embedding, prompts)
         done = 0
         for batch in self._batches(inputs, "scorer"):
@@ -346,8 +347,8 @@ class Sam:
         if rules.input.resize == "stretch":
             # There is no padding to cut off, so that published predictors resize masks once.
             return Upscaling(rules.mask_size, rules.mask_size, rules.mask_size, original_size)
-        resized = resized_size(original_size, rules.square)
-        return Upscaling(rules.mask_size, rules.square.size, resized, original_size)
+        resized = resized_size(original_size, rules.coordinate_space)
+        return Upscaling(rules.mask_size, rules.coordinate_space.size, resized, original_size)
 
     def _at_original_size(
         self,
@@ -390,7 +391,7 @@ class Sam:
                 "the embedding was made with another model, or at another input size; encode the image again "
                 "with this one"
             )
-        resized = resized_size(embedding.original_size, rules.square)
+        resized = resized_size(embedding.original_size, rules.coordinate_space)
         encoded = [
             (indices, encode_prompts(group, embedding.original_size, resized, rules.prompt, rules.mask_size))
             for indices, group in by_point_count(prompts)
@@ -401,9 +402,9 @@ class Sam:
         self, coords: Floats, labels: Floats, mask_input: Floats | None, text_embeddings: Floats | None
     ) -> tuple[Floats, Floats, Floats | None, Floats | None]:
         """With as many points as the decoder was exported for, where it knows absent ones."""
-        if self.variant.get("absent_label") is not None:
-            shapes = {tensor["name"]: tensor["shape"] for tensor in self.variant["decoder"]["inputs"]}
-            coords, labels = fill_up(coords, labels, shapes["point_coords"][1])
+        points = self.variant.decoder.input("point_coords")
+        if self.variant.absent_label is not None and points is not None:
+            coords, labels = fill_up(coords, labels, int(points.shape[1]))
         return coords, labels, mask_input, text_embeddings
 
     def _decoder_inputs(
@@ -441,7 +442,7 @@ class Sam:
 
     def _batches(self, inputs: Arrays, graph: str) -> Iterator[Arrays]:
         """Of `inputs`; one by one where the graph was exported for one prompt, or prompts have masks."""
-        batch = next(t["shape"][0] for t in self.variant[graph]["inputs"] if t["name"] == "point_coords")
+        batch = next(t.shape[0] for t in self.variant.graphs[graph].inputs if t.name == "point_coords")
         if not isinstance(batch, int):
             height, width = inputs["image_embeddings"].shape[2:]
             batch = DECODER_TOKENS // (height * width)
@@ -473,11 +474,11 @@ class Sam:
         self.close()
 
 
-def _names(graph: dict[str, Any]) -> set[str]:
-    return {tensor["name"] for tensor in graph["inputs"]}
+def _names(graph: Graph) -> set[str]:
+    return {tensor.name for tensor in graph.inputs}
 
 
-def _check_outputs(outputs: Arrays, name: str, *shape: int) -> None:
+def _check_outputs(outputs: Arrays, name: str, *shape: int | str) -> None:
     """Raise `BackendError` unless a graph made what the manifest says."""
     if name not in outputs or (shape and outputs[name].shape != shape):
         made = ", ".join(f"{key} {value.shape}" for key, value in outputs.items())

@@ -7,9 +7,9 @@ but there the bundle's other variants are meant.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..backends import DeviceInfo
+from ..bundle.variant import Variant
 
 HEXAGON = "hexagon"
 WEB = "web"
@@ -23,7 +23,7 @@ def target_of(device: DeviceInfo | None) -> str | None:
     return next(iter(names), None)
 
 
-def meant_for(variants: Sequence[dict[str, Any]], device: DeviceInfo | None) -> list[dict[str, Any]]:
+def meant_for(variants: Sequence[Variant], device: DeviceInfo | None) -> list[Variant]:
     """Those of `variants` that are made for the device: all of them where none is."""
     target = target_of(device)
-    return [one for one in variants if one.get("target") == target] or list(variants)
+    return [one for one in variants if one.target == target] or list(variants)

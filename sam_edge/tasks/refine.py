@@ -93,7 +93,9 @@ def refine(
     rules = sam.manifest
     if point_coords is not None or boxes is not None:
         for _, group in by_point_count(Prompts(point_coords, point_labels, boxes, inside=False)):
-            encode_prompts(group, size, resized_size(size, rules.square), rules.prompt, rules.mask_size)
+            encode_prompts(
+                group, size, resized_size(size, rules.coordinate_space), rules.prompt, rules.mask_size
+            )
     n = len(found.masks)
     prompts = zip(
         _each(point_coords, 2, n, "point_coords"),

@@ -15,7 +15,7 @@ import pytest
 import sam_edge
 from sam_edge import OutputError, SamEdgeWarning, load
 from sam_edge.backends import Backend, Session, get_backend
-from sam_edge.backends.compile_cache import Warm, WorkingFolder, checksum
+from sam_edge.backends.compile_cache import CompileCache, WorkingCopy, checksum
 from sam_edge.backends.openvino import no_telemetry
 from tests.support import PATIENCE, toy
 
@@ -121,7 +121,7 @@ def test_an_open_session_does_without_its_entry(both, tmp_path):
 
 
 def test_graphs_that_are_mostly_weights_are_read_as_ever(both, tmp_path, monkeypatch):
-    monkeypatch.setattr("sam_edge.backends.onnxruntime._WORTH_KEEPING", 1000)
+    monkeypatch.setattr("sam_edge.backends.onnxruntime.session._MAX_CACHED_BYTES", 1000)
     answer(both, cache_dir=tmp_path)
     # The toy's encoder is smaller, its decoder larger.
     assert len(entries(tmp_path)) == 1
@@ -214,7 +214,7 @@ def test_what_an_entry_depends_on(both, tmp_path, monkeypatch):
     monkeypatch.setattr(onnxruntime, "__version__", "9.9.9")
     answer(both, cache_dir=tmp_path)
     assert len(entries(tmp_path)) == 4
-    monkeypatch.setattr("sam_edge.backends.onnxruntime.processor", lambda: "another")
+    monkeypatch.setattr("sam_edge.backends.onnxruntime.session.processor_id", lambda: "another")
     answer(both, cache_dir=tmp_path)
     assert len(entries(tmp_path)) == 6
 
@@ -356,7 +356,7 @@ def test_the_environment_and_the_command_line(both, tmp_path, monkeypatch, capsy
     assert main([*command, "--cache", str(tmp_path / "four")]) == 0
     printed = capsys.readouterr()
     assert printed.out == expected
-    assert all(line.startswith("warning: nothing was kept") for line in printed.err.splitlines())
+    assert all(line.startswith("warning: nothing was stored") for line in printed.err.splitlines())
 
 
 def test_no_directory_unless_it_is_asked_for(both, tmp_path, monkeypatch):
@@ -406,12 +406,12 @@ def test_a_provider_with_a_cache_of_its_own(both, tmp_path, monkeypatch):
 
 
 def test_a_working_folder_goes_when_it_is_closed(tmp_path):
-    folder = WorkingFolder(Warm(tmp_path, "graph"), "some", "facts")
+    folder = WorkingCopy(CompileCache(tmp_path, "graph"), "some", "facts")
     (folder.path / "below").mkdir()
     (folder.path / "below" / "file").write_text("1")
     folder.close()
     assert not folder.path.exists()
-    again = WorkingFolder(Warm(tmp_path, "graph"), "some", "facts")
+    again = WorkingCopy(CompileCache(tmp_path, "graph"), "some", "facts")
     assert (again.path / "below" / "file").read_text() == "1"
     before = entries(tmp_path)
     again.close()
@@ -451,9 +451,9 @@ def test_core_ml_on_a_mac(tmp_path, monkeypatch):
     monkeypatch.setattr(coreml, "_operations_on", lambda *_: (5, 6))
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(coreml.importlib.util, "find_spec", lambda name: True)
-    warm = Warm(tmp_path / "cache", "graph")
+    warm = CompileCache(tmp_path / "cache", "graph")
     for _ in range(3):
-        session = coreml.BACKEND.open_warm(tmp_path / "x.mlpackage", "cpu", None, warm)
+        session = coreml.BACKEND.open_cached(tmp_path / "x.mlpackage", "cpu", None, warm)
         assert session.placement == {"cpu": 5, "elsewhere": 1}
     assert len(compiled) == 1
     coreml.BACKEND.open(tmp_path / "x.mlpackage", "cpu", None)
@@ -467,9 +467,9 @@ def test_a_backend_without_a_cache_is_opened_as_ever(toy_bundle, tmp_path):
         def open(self, path, device, threads):
             return Session(lambda inputs: inputs, "cpu")
 
-    warm = Warm(tmp_path, "graph")
-    assert Plain().open_warm(Path("x"), "cpu", None, warm).device == "cpu"
-    assert get_backend("mock").open_warm(toy_bundle / "onnx-fp32/encoder.onnx", "cpu", None, warm)
+    warm = CompileCache(tmp_path, "graph")
+    assert Plain().open_cached(Path("x"), "cpu", None, warm).device == "cpu"
+    assert get_backend("mock").open_cached(toy_bundle / "onnx-fp32/encoder.onnx", "cpu", None, warm)
 
 
 def test_the_checksum_of_large_files(tmp_path):

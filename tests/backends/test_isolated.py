@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sam_edge import BackendError, CrashError, DeviceError
-from sam_edge.backends import get_backend, isolated
-from sam_edge.backends.isolated import open_isolated
+from sam_edge.backends import get_backend
+from sam_edge.backends.onnxruntime import isolated
+from sam_edge.backends.onnxruntime.isolated import open_isolated
 from sam_edge.cli import main
 from tests.support import toy
 
@@ -20,7 +21,7 @@ def encoder(toy_bundle):
 
 
 def opened(path, device="cpu"):
-    return open_isolated(path, device=device, threads=1, whole=False)
+    return open_isolated(path, device=device, threads=1)
 
 
 def images(value=0.0):

@@ -13,7 +13,7 @@ from sam_edge.backends.mil_reference import load, ops
 from sam_edge.backends.mil_reference.package import import_coremltools
 from sam_edge.backends.mil_reference.program import apply
 from sam_edge.errors import BackendError
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 
 F = torch.nn.functional
 
@@ -53,7 +53,20 @@ def test_conv(kernel, strides, dilations, pad, layout, biased):
     top, bottom, left, right = pad
     padded = F.pad(t(x), (left, right, top, bottom))
     theirs = F.conv2d(padded, t(weight), t(bias) if biased else None, strides, 0, dilations, groups)
-    close(ops.conv(x, weight, bias, strides, "custom", pad, dilations, groups), theirs, 1e-4)
+    close(
+        ops.conv(
+            x,
+            weight,
+            bias,
+            strides=strides,
+            pad_type="custom",
+            pad=pad,
+            dilations=dilations,
+            groups=groups,
+        ),
+        theirs,
+        1e-4,
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,13 +95,15 @@ def test_conv_transpose(kernel, strides, dilations, groups, pad):
     smallest = min((x.shape[2 + i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in (0, 1))
     pad = pad if smallest > 2 * pad else 0
     theirs = F.conv_transpose2d(t(x), t(weight), t(bias), strides, pad, 0, groups, dilations)
-    ours = ops.conv_transpose(
-        x, weight, bias, (pad,) * 4, None, "custom", strides=strides, dilations=dilations, groups=groups
-    )
-    close(ours, theirs, 1e-4)
-    shaped = ops.conv_transpose(
-        x, weight, bias, (pad,) * 4, theirs.shape, "custom", strides, dilations, groups
-    )
+    options = {
+        "pad": (pad,) * 4,
+        "pad_type": "custom",
+        "strides": strides,
+        "dilations": dilations,
+        "groups": groups,
+    }
+    close(ops.conv_transpose(x, weight, bias, **options), theirs, 1e-4)
+    shaped = ops.conv_transpose(x, weight, bias, output_shape=theirs.shape, **options)
     close(shaped, theirs, 1e-4)
 
 
@@ -163,7 +178,7 @@ ELEMENTWISE = {
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_of_one(name):
     x = 4 * normal(3, 50)
-    close(ops.COMPUTING[name](x), ELEMENTWISE[name](t(x)), 1e-6)
+    close(ops.COMPUTE_OPERATORS[name](x), ELEMENTWISE[name](t(x)), 1e-6)
 
 
 def test_roots_and_inverses():
@@ -197,7 +212,7 @@ PAIRS = {
 def test_of_two_with_broadcasting(name):
     rng = np.random.default_rng(0)
     x, y = rng.integers(1, 5, (3, 1, 4)).astype(np.float32), rng.integers(1, 5, (2, 1)).astype(np.float32)
-    close(ops.COMPUTING[name](x, y), PAIRS[name](t(x), t(y)))
+    close(ops.COMPUTE_OPERATORS[name](x, y), PAIRS[name](t(x), t(y)))
 
 
 def test_logic_and_select():
@@ -255,14 +270,22 @@ def test_slice_by_index(bounds, masks):
     first0, last1, one0, one1 = masks
     rows = b0 if one0 else slice(0 if first0 else b0, e0, s0)
     columns = b1 if one1 else slice(b1, 5 if last1 else e1, s1)
-    ours = ops.slice_by_index(x, [b0, b1], [e0, e1], [s0, s1], [first0, False], [False, last1], [one0, one1])
+    ours = ops.slice_by_index(
+        x,
+        [b0, b1],
+        [e0, e1],
+        stride=[s0, s1],
+        begin_mask=[first0, False],
+        end_mask=[False, last1],
+        squeeze_mask=[one0, one1],
+    )
     assert (ours == x[rows, columns]).all()
 
 
 def test_slices():
     x = normal(5, 6)
     assert (ops.slice_by_index(x, [-2, 0], [5, -1]) == x[-2:, :-1]).all()
-    assert (ops.slice_by_index(x, [3, 0], [0, 6], [-1, 1], end_mask=[True, False]) == x[3::-1]).all()
+    assert (ops.slice_by_index(x, [3, 0], [0, 6], stride=[-1, 1], end_mask=[True, False]) == x[3::-1]).all()
     assert (ops.slice_by_size(x, [1, -3], [2, -1]) == x[1:3, -3:]).all()
 
 
@@ -285,7 +308,7 @@ def test_max_pool(kernel, stride, pad):
     x = normal(2, 3, 9, 8) - 5
     around = [pad[0], pad[0], pad[1], pad[1]]
     theirs = F.max_pool2d(t(x), kernel, stride, pad)
-    close(ops.max_pool(x, kernel, stride, "custom", around), theirs)
+    close(ops.max_pool(x, kernel, strides=stride, pad_type="custom", pad=around), theirs)
 
 
 def test_upsample_nearest_neighbor():
@@ -331,7 +354,7 @@ def test_stored_weights():
 
 def test_every_operation_is_tested():
     source = Path(__file__).read_text("utf-8")
-    for name, function in (ops.MOVING | ops.COMPUTING).items():
+    for name, function in (ops.MOVEMENT_OPERATORS | ops.COMPUTE_OPERATORS).items():
         assert f"ops.{function.__name__}(" in source or name in ELEMENTWISE or name in PAIRS
 
 
@@ -385,7 +408,7 @@ def save(path, build, inputs, half=False):
     import_coremltools()
     from coremltools.converters.mil import Builder
 
-    with quiet():
+    with suppress_output():
         program = Builder.program(
             input_specs=[Builder.TensorSpec(shape=shape) for shape in inputs.values()],
             opset_version=ct.target.iOS17,
@@ -449,8 +472,8 @@ def test_an_unknown_operation_is_named(packages):
     [
         ({}, "expected x"),
         ({"y": np.zeros((2, 70), np.float32)}, "expected x"),
-        ({"x": np.zeros((3, 70), np.float32)}, r"takes \(2, 70\)"),
-        ({"x": np.zeros(70, np.float32)}, r"takes \(2, 70\)"),
+        ({"x": np.zeros((3, 70), np.float32)}, r"expects \(2, 70\)"),
+        ({"x": np.zeros(70, np.float32)}, r"expects \(2, 70\)"),
     ],
 )
 def test_inputs_that_do_not_fit(packages, inputs, message):

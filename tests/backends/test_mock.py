@@ -116,7 +116,7 @@ def test_closed(sam):
 def test_any_bundle(toy_bundle, embedding):
     picture = toy.picture()
     with load(toy_bundle, backend="mock") as sam:
-        assert (sam.backend, sam.device, sam.variant["id"]) == ("mock", "cpu", "onnx-fp32")
+        assert (sam.backend, sam.device, sam.variant.id) == ("mock", "cpu", "onnx-fp32")
         found = sam.predict(sam.encode(picture), [[[40, 24]], [[10, 10]]])
         assert found.masks.shape == (2, 3, 48, 80) and found.masks[0, 1, 24, 40]
         assert not found.masks[0, 1, 2, 2]
@@ -129,16 +129,16 @@ def test_any_bundle(toy_bundle, embedding):
 def test_the_default_models_bundle(exported):
     with load(exported, backend="mock") as sam:
         embedding = sam.encode(IMAGE)
-        outputs = {tensor["name"]: tensor["shape"] for tensor in sam.variant["encoder"]["outputs"]}
+        outputs = {tensor.name: tensor.shape for tensor in sam.variant.encoder.outputs}
         assert {name: list(array.shape) for name, array in embedding.arrays.items()} == outputs
         assert iou(sam.predict(embedding, boxes=[50, 60, 210, 260]).best()[0], box(50, 60, 210, 260)) > 0.95
 
 
 def test_a_graph_of_no_bundle(tmp_path, toy_bundle):
     mock = get_backend("mock")
-    with pytest.raises(BackendError, match="no bundle"):
+    with pytest.raises(BackendError, match="not in a bundle"):
         mock.open(tmp_path / "encoder.onnx", "cpu", None)
-    with pytest.raises(BackendError, match="not a graph that"):
+    with pytest.raises(BackendError, match="is not a graph of the bundle"):
         mock.open(toy_bundle / "onnx-fp32/other.onnx", "cpu", None)
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(BackendError, match=r"manifest\.json"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_edge.backends import get_backend
+from sam_edge.backends import DeviceInfo, get_backend
 from sam_edge.backends.openvino import BACKEND, OpenVinoSession, no_telemetry
 from sam_edge.errors import BackendError, DeviceError
 from tests.support import left_behind, toy
@@ -58,7 +58,8 @@ def prompts(n, k, seed=0):
 def as_npu(path):
     """A session that goes the NPU's way, on the CPU."""
     core = ov.Core()
-    return OpenVinoSession(core, core.read_model(path), "CPU", "npu", {"INFERENCE_PRECISION_HINT": "f32"})
+    device = DeviceInfo("openvino", "CPU", "npu", True, "")
+    return OpenVinoSession(core, core.read_model(path), device, {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 @pytest.mark.parametrize("name", ["decoder.xml", "static.xml"])
@@ -155,18 +156,18 @@ def test_inputs_that_do_not_fit(graphs):
     encoder = BACKEND.open(graphs / "encoder.xml", "cpu", 1)
     decoder = BACKEND.open(graphs / "static.xml", "cpu", 1)
     with pytest.raises(
-        BackendError, match=r"images has shape \(2, 3, 64, 64\); the graph takes \(1, 3, 64, 64\)"
+        BackendError, match=r"images has shape \(2, 3, 64, 64\); the graph expects \(1, 3, 64, 64\)"
     ):
         encoder.run({"images": np.zeros((2, 3, 64, 64), np.float32)})
-    with pytest.raises(BackendError, match=r"the graph takes images; it was given image"):
+    with pytest.raises(BackendError, match=r"the inputs are image; the graph expects images"):
         encoder.run({"image": np.zeros((1, 3, 64, 64), np.float32)})
-    with pytest.raises(BackendError, match="takes image_embeddings, point_coords"):
+    with pytest.raises(BackendError, match="expects image_embeddings, point_coords"):
         decoder.run({})
     with pytest.raises(BackendError, match=r"point_coords .* \(any, any, 2\)"):
         decoder.run({**prompts(1, 2), "point_coords": np.zeros((1, 2, 3), np.float32)})
     with pytest.raises(BackendError, match=r"different numbers of prompts: .*point_labels \(2, 2\)"):
         decoder.run({**prompts(3, 2), "point_labels": np.zeros((2, 2), np.float32)})
-    with pytest.raises(BackendError, match=r"has_mask_input has shape \(3,\); the graph takes \(1\)"):
+    with pytest.raises(BackendError, match=r"has_mask_input has shape \(3,\); the graph expects \(1\)"):
         decoder.run({**prompts(3, 2), "has_mask_input": np.zeros(3, np.float32)})
     with pytest.raises(BackendError, match="different numbers of points"):
         decoder.run({**prompts(3, 2), "point_labels": np.zeros((3, 4), np.float32)})
@@ -204,7 +205,7 @@ def test_devices(graphs):
     assert next(d for d in found if d.kind == "cpu").available
     for kind in {"gpu", "npu"} - {d.kind for d in found if d.available}:
         with pytest.raises(
-            DeviceError, match=rf"no {kind} for OpenVINO here; there is: cpu \(CPU\); .*driver"
+            DeviceError, match=rf"OpenVINO has no {kind} on this machine; available: cpu \(CPU\); .*driver"
         ):
             BACKEND.open(graphs / "encoder.xml", kind, None)
     with pytest.raises(DeviceError, match="unknown device 'tpu'"):

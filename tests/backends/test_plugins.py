@@ -125,7 +125,7 @@ BROKEN = {
     "no backend": (
         "class B: name, formats = 'broken', ('onnx',)",
         "broken = broken_backend:B",
-        "no subclass",
+        "not a subclass",
     ),
     "another name": (
         "from sam_edge.backends import Backend\nclass B(Backend):\n    name, formats = 'other', ('onnx',)",
@@ -183,7 +183,7 @@ def test_a_name_that_is_taken(site, toy_bundle, name):
         """,
     )
     assert done.returncode == 0, done.stderr
-    assert "usurper" in done.stdout and "not used: usurper calls its backend" in done.stdout
+    assert "usurper" in done.stdout and "the backend of usurper is not used" in done.stdout
 
 
 def test_a_session_by_itself():

@@ -9,7 +9,9 @@ import onnxruntime
 import pytest
 
 from sam_edge import DeviceError, load
-from sam_edge.backends import get_backend, providers
+from sam_edge.backends import get_backend
+from sam_edge.backends.onnxruntime import providers
+from sam_edge.backends.onnxruntime.session import open_in_process
 from tests.support import toy
 
 BACKEND = get_backend("onnxruntime")
@@ -137,9 +139,7 @@ def test_a_plugin_is_used_by_its_device(machine, toy_bundle):
 def test_qualcomms_simulation_is_called_one(machine, toy_bundle, monkeypatch):
     qnn = types.SimpleNamespace(get_qnn_htp_path=lambda: "/lib/QnnHtp.so")
     monkeypatch.setitem(sys.modules, "onnxruntime_qnn", qnn)
-    monkeypatch.setattr(
-        "sam_edge.backends.isolated.open_isolated", lambda path, **task: BACKEND.open_here(path, **task)
-    )
+    monkeypatch.setattr("sam_edge.backends.onnxruntime.isolated.open_isolated", open_in_process)
     machine(devices=[ep_device("QNNExecutionProvider", "CPU")])
     with load(toy_bundle, device="npu") as sam:
         assert sam.device == "npu-simulated"
@@ -155,7 +155,7 @@ def test_qualcomms_simulation_is_called_one(machine, toy_bundle, monkeypatch):
 def test_a_provider_that_takes_no_node_is_an_error(machine, toy_bundle):
     machine(["CUDAExecutionProvider"])
     FakeSession.taken = {"CPUExecutionProvider": 5}
-    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider takes nothing of encoder\.onnx"):
+    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider runs no node of encoder\.onnx"):
         load(toy_bundle, device="gpu")
 
 

@@ -13,21 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scipy.ndimage import distance_transform_cdt
 from torch.nn import functional
 
 from sam_edge import load
 from sam_edge.benchmarks.measure import machine
-from sam_edge.benchmarks.measure.ground_truth import evaluate, middle_of
+from sam_edge.benchmarks.measure.ground_truth import evaluate, innermost_pixel
 from sam_edge.benchmarks.measure.pytorch import PyTorch, variant_of
 from sam_edge.benchmarks.measure.reference import reference_golden
 from sam_edge.benchmarks.measure.rounds import PHASES, Plan, describe_row, measure, run_child
 from sam_edge.benchmarks.measure.rows import Row
 from sam_edge.benchmarks.measure.statistics import drift, summarize
+from sam_edge.benchmarks.measure.worker import peak_rss_mb
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.cli import main
 from sam_edge.errors import DeviceError, SamEdgeError
+from sam_edge.imaging.metrics import eroded
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE
 from sam_edge.runtime.sam import Sam
 from sam_edge.verify.parity import run_parity
@@ -57,6 +58,7 @@ def report(toy_bundle, tmp_path_factory):
 def test_the_report_is_as_its_schema_says(report):
     data = json.loads((report / "report.json").read_text())
     jsonschema.validate(data, SCHEMA)
+    assert all(row.keys() == SCHEMA["$defs"]["row"]["properties"].keys() for row in data["rows"])
     assert data["machine"]["cores"] >= 1 and data["machine"]["matmul_gflops"]["n"] >= 2
     assert not data["partial"]
 
@@ -249,7 +251,7 @@ def test_the_peak_is_the_processors_own(monkeypatch):
         seen.update(options["env"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("subprocess.Popen", run)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     for work, asked in (("matmul", False), ("latency", True)):
         seen.clear()
@@ -271,7 +273,7 @@ def test_a_process_that_hangs_is_a_reason(toy_bundle):
     [
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--precision", "fp64"], "unknown precision 'fp64'"),
-        (["--precision", "int8"], "no variant is of that precision"),
+        (["--precision", "int8"], "no variant has that precision"),
         (["--backend", "tflite"], "tflite"),
         (["--device", "npu"], "onnxruntime-qnn"),
         (["--rounds", "0"], "--rounds"),
@@ -300,7 +302,7 @@ def test_wrong_input(capsys, toy_bundle, tmp_path, arguments, says):
 def test_an_empty_folder_of_pictures(capsys, exported, tmp_path):
     arguments = ["--images", str(tmp_path), "--reference", str(EMBEDDED), "--device", "cpu"]
     assert main(["benchmark", str(exported), *arguments, "--out", str(tmp_path / "out")]) == 2
-    assert "there is no picture in" in capsys.readouterr().err
+    assert "there are no images in" in capsys.readouterr().err
 
 
 # Against the reference, and against ground truth
@@ -357,18 +359,20 @@ def test_pictures_without_masks(capsys, toy_bundle, tmp_path):
     truth = coco(tmp_path, [np.ones((48, 80), bool)], name="another.png")
     arguments = ["--images", str(tmp_path), "--ground-truth", str(truth), "--out", str(tmp_path / "out")]
     assert main(["benchmark", str(toy_bundle), *arguments]) == 2
-    assert "has masks for no picture of" in capsys.readouterr().err
+    assert "has masks for no image in" in capsys.readouterr().err
 
 
 @settings(max_examples=60)
 @given(st.integers(0, 10**6))
-def test_the_middle_is_as_far_inside_as_any(seed):
+def test_the_innermost_pixel_is_farthest_from_the_edge(seed):
     rng = np.random.default_rng(seed)
     mask = rng.random((13, 17)) < rng.choice([0.1, 0.8, 0.97])
     mask[rng.integers(13), rng.integers(17)] = True
-    depth = distance_transform_cdt(np.pad(mask, 1), "chessboard")[1:-1, 1:-1]
-    x, y = middle_of(mask)
-    assert mask[y, x] and depth[y, x] == depth.max()
+    x, y = innermost_pixel(mask)
+    depth = 0
+    while eroded(mask, depth + 1).any():
+        depth += 1
+    assert eroded(mask, depth)[y, x]
 
 
 def bf16_is_right():
@@ -393,7 +397,7 @@ def test_the_reference_is_a_row_like_any_other(exported, kind, least):
     backend = PyTorch(kind, EMBEDDED, 320)
     variant = variant_of(bundle, kind)
     sessions = [
-        backend.open(exported / variant[part]["path"], "cpu", None) for part in ("encoder", "decoder")
+        backend.open(exported / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")
     ]
     sam = Sam(bundle, variant, "pytorch", *sessions)
     report = run_parity(sam, read_golden(bundle.check_golden()), "fp16")
@@ -440,7 +444,7 @@ def test_energy_is_the_packages_or_nothing(monkeypatch, tmp_path):
     assert machine.energy_j() == 7
 
 
-def test_memory_is_this_process(monkeypatch):
-    before = machine.peak_rss_mb()
+def test_memory_is_this_process():
+    before = peak_rss_mb()
     held = np.ones(40_000_000, np.uint8)
-    assert machine.peak_rss_mb() >= before and held[0] == 1 and before > 5
+    assert peak_rss_mb() >= before and held[0] == 1 and before > 5

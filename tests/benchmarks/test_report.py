@@ -2,22 +2,26 @@
 
 import copy
 import json
+import math
+import sys
+import tempfile
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
 
 from sam_edge.benchmarks.compare.cli import share
 from sam_edge.benchmarks.compare.compare import compare
-from sam_edge.benchmarks.measure.noise import t_quantile
+from sam_edge.benchmarks.measure.statistics import same_mean, t_quantile
 from sam_edge.benchmarks.report.html import render_html
 from sam_edge.benchmarks.report.markdown import render_markdown
 from sam_edge.benchmarks.report.recommend import pareto_front, recommend
-from sam_edge.benchmarks.report.rows import read_report
+from sam_edge.benchmarks.report.rows import read_report, schema
 from sam_edge.benchmarks.report.table import render_table
 from sam_edge.cli import main
 from sam_edge.errors import SamEdgeError
@@ -85,7 +89,7 @@ def test_no_picture_from_outside_the_folder(report, tmp_path):
 
 
 def test_without_matplotlib_it_says_what_to_install(report, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SamEdgeError, match=r"sam-edge\[bench\]"):
         render_html(report, tmp_path)
 
@@ -115,8 +119,8 @@ def test_what_a_smaller_input_costs_stands_beside_the_speed(report, tmp_path):
         assert "against the model's own 1024 x 1024: mean IoU 0.9124 (min 0.7000" in unescape(render(report))
     path = tmp_path / "report.json"
     for broken in ({"size": [1024]}, {**RESIZED, "mean_iou": "x"}, 3):
-        path.write_text(json.dumps({**report, "bundle": {"resized_from": broken}}))
-        with pytest.raises(SamEdgeError, match="is not a benchmark's report"):
+        path.write_text(json.dumps({**report, "bundle": {**report["bundle"], "resized_from": broken}}))
+        with pytest.raises(SamEdgeError, match="is not a benchmark report"):
             read_report(path)
 
 
@@ -172,10 +176,39 @@ def test_no_point_beats_one_on_the_front(points):
 # What changed
 
 
-@pytest.mark.parametrize("tail", [0.0001, 0.005, 0.025, 0.3])
-@pytest.mark.parametrize("dof", [1, 2.5, 4, 8, 72])
-def test_quantiles_of_student(tail, dof):
-    assert t_quantile(tail, dof) == pytest.approx(scipy_stats.t.isf(tail, dof), rel=1e-4)
+@pytest.mark.parametrize(
+    ("tail", "dof", "expected"),
+    [(0.025, 1, 12.706), (0.025, 4, 2.7764), (0.005, 8, 3.3554), (0.0005, 60, 3.4602)],
+)
+def test_quantiles_of_student(tail, dof, expected):
+    """Against printed tables."""
+    assert t_quantile(tail, dof) == pytest.approx(expected, rel=1e-4)
+
+
+@given(st.lists(st.tuples(st.floats(1, 9), st.floats(1, 9)), min_size=2, max_size=9))
+def test_means_are_the_same_where_their_interval_contains_zero(pairs):
+    x, y = np.log(np.array(pairs)).T
+    difference = x - y
+    half = t_quantile(0.025, len(x) - 1) * difference.std(ddof=1) / math.sqrt(len(x))
+    # Not at the very edge, where rounding decides.
+    if abs(abs(difference.mean()) - half) > 1e-9:
+        assert same_mean(x, y, 0.05) == (abs(difference.mean()) < half)
+
+
+@pytest.mark.parametrize(("shift", "same"), [(0, True), (1, False)])
+def test_pairs_that_all_differ_alike(shift, same):
+    x = np.array([1.0, 2.0, 4.0])
+    assert same_mean(x + shift, x, 0.05) is same
+
+
+def test_without_scipy_it_says_what_to_install(report, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    best = recommend(report)
+    assert best["id"] == "onnx-fp32" and "sam-edge[bench]" in best["words"]
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    assert main(["compare", str(path), str(path)]) == 2
+    assert "sam-edge[bench]" in capsys.readouterr().err
 
 
 def test_two_runs_of_one_bundle_raise_no_alarm():
@@ -261,7 +294,7 @@ def test_the_command(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "cannot read"), ("{", "is not JSON"), ("{}", "is not a benchmark's report"), ("[1]", "report")],
+    [(None, "cannot read"), ("{", "is not JSON"), ("{}", "is not a benchmark report"), ("[1]", "report")],
 )
 def test_what_is_no_report_is_refused(tmp_path, capsys, content, says):
     path = tmp_path / "report.json"
@@ -270,6 +303,37 @@ def test_what_is_no_report_is_refused(tmp_path, capsys, content, says):
     assert main(["compare", str(path), str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and says in error
+
+
+def places(value, path=()):
+    """The path of everything inside."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in inside:
+        yield from places(item, (*path, name))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_report_is_read_where_its_schema_allows_it(data):
+    report = sample_report()
+    path = data.draw(st.sampled_from([one for one in places(report) if one]))
+    outer = report
+    for name in path[:-1]:
+        outer = outer[name]
+    if isinstance(outer, dict) and data.draw(st.booleans()):
+        del outer[path[-1]]
+    else:
+        outer[path[-1]] = data.draw(st.sampled_from([None, 3, -1, 1.5, 1e300, "text", True, [], {}, [1, 2]]))
+    valid = jsonschema.Draft202012Validator(schema()).is_valid(report)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.json"
+        file.write_text(json.dumps(report))
+        if valid:
+            assert read_report(file) == report
+        else:
+            with pytest.raises(SamEdgeError, match="is not a benchmark report"):
+                read_report(file)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +349,7 @@ def test_what_is_no_share(text):
         share(text, "--x")
 
 
+@settings(deadline=None)
 @given(st.floats(0.2, 5), st.integers(0, 100))
 def test_the_ratio_is_the_machines_and_the_variants(factor, seed):
     a = sample_report(seed=seed, noise=1e-9, drift=0, calibration_noise=0)

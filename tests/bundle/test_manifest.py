@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 import sam_edge
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
-from sam_edge.bundle.manifest import schema
+from sam_edge.bundle.manifest import ModelInfo, read_manifest, schema
 from sam_edge.bundle.schema import validate
+from sam_edge.bundle.variant import STAGES, ClipVariant, Variant
 
 
 @settings(max_examples=60)
@@ -74,3 +75,54 @@ def test_a_missing_file_is_named(bundle):
     (bundle / "onnx-fp32" / "decoder.onnx").unlink()
     with pytest.raises(sam_edge.IntegrityError, match=r"decoder\.onnx is missing"):
         sam_edge.load(bundle)
+
+
+def test_entries_are_written_as_they_were_read(toy_bundle):
+    (entry,) = read_manifest(toy_bundle).data["variants"]
+    special = {
+        "target": "hexagon",
+        "requires": ["avx512_vnni"],
+        "absent_label": -2,
+        "context": {
+            "encoder": "e.bin",
+            "decoder": "d.bin",
+            "soc_model": "1",
+            "htp_arch": "75",
+            "tool": "qnn",
+        },
+    }
+    whole = {key: value for key, value in entry.items() if key not in STAGES}
+    for data in (entry, whole, {**entry, **special}):
+        assert Variant.from_json(data).to_json() == data
+        validate(data, {"$ref": "#/$defs/variant", "$defs": schema()["$defs"]})
+    assert Variant.from_json(entry).requires == () and Variant.from_json(whole).scorer is None
+    graph = entry["encoder"]
+    clip = {
+        "id": "onnx-fp32",
+        "files": entry["files"],
+        "text_encoder": graph,
+        "image_encoder": graph,
+        "higher_precision_ops": ["activations"],
+        "parity": {
+            "min_text_cosine": 1.0,
+            "min_image_cosine": 1.0,
+            "max_score_difference": 0.0,
+            "num_texts": 1,
+            "num_images": 1,
+            "gate": 0.9,
+            "passed": True,
+            "device": "cpu",
+        },
+    }
+    assert ClipVariant.from_json(clip).to_json() == clip
+    model = read_manifest(toy_bundle).data["model"]
+    for one in (model, {**model, "encoder_gmacs": 1.5}):
+        assert ModelInfo.from_json(one).to_json() == one
+
+
+def test_an_unfinished_export_has_no_files_and_parity(toy_bundle):
+    (entry,) = read_manifest(toy_bundle).data["variants"]
+    variant = Variant.from_json(
+        {key: entry[key] for key in ("id", "format", "precision", "encoder", "decoder")}
+    )
+    assert variant.files == () and variant.parity is None and set(variant.graphs) == {"encoder", "decoder"}

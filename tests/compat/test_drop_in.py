@@ -11,7 +11,8 @@ import sam_edge
 import sam_edge.compat.transforms
 from sam_edge import SamAutomaticMaskGenerator, SamPredictor
 from sam_edge.imaging.metrics import iou
-from tools.published import published, published_around, random_image
+from tools.published import published, published_around
+from tools.shared.images import random_image
 
 SIZES = [(1080, 1920), (1200, 600), (333, 517), (64, 2048)]
 

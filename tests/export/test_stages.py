@@ -2,6 +2,7 @@
 passes. And prompts with masks."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import pytest
 from sam_edge import BackendError, SamAutomaticMaskGenerator, load
 from sam_edge.backends import Session, get_backend
 from sam_edge.bundle.bundle import open_bundle
-from sam_edge.bundle.manifest import STAGES
+from sam_edge.bundle.variant import STAGES
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.export.golden import Reference
 from sam_edge.models.catalogue import CATALOGUE, HERE
@@ -38,7 +39,7 @@ def both(bundle, name):
     """A variant with its stages, and without."""
     opened = open_bundle(bundle)
     variant = opened.variant(name)
-    whole = {key: value for key, value in variant.items() if key not in STAGES}
+    whole = replace(variant, scorer=None, upscaler=None)
     return load_variant(opened, variant, threads=1), load_variant(opened, whole, threads=1)
 
 
@@ -146,8 +147,8 @@ def test_stages_take_the_weights_from_the_decoders_file(bundle, name):
 
 def test_the_decoder_has_the_published_outputs_only(bundle):
     for name in VARIANTS:
-        outputs = open_bundle(bundle).variant(name)["decoder"]["outputs"]
-        assert sorted(one["name"] for one in outputs) == ["iou_predictions", "low_res_masks"]
+        outputs = open_bundle(bundle).variant(name).decoder.outputs
+        assert sorted(one.name for one in outputs) == ["iou_predictions", "low_res_masks"]
     graph = onnx.load(bundle / "onnx-fp32/decoder.onnx").graph
     assert [one.name for one in graph.output] == ["low_res_masks", "iou_predictions"]
 

@@ -71,7 +71,7 @@ def test_a_bf16_variant_has_the_decoder_of_fp16(capsys):
 def test_calibration_folders_without_pictures(capsys, tmp_path):
     refused(capsys, ["--precision", "int8", "--calib", tmp_path / "none", "--out", "b"], "is not a folder")
     (tmp_path / "empty").mkdir()
-    refused(capsys, ["--precision", "int8", "--calib", tmp_path / "empty", "--out", "b"], "holds no pictures")
+    refused(capsys, ["--precision", "int8", "--calib", tmp_path / "empty", "--out", "b"], "holds no images")
     (tmp_path / "empty" / "a.png").write_text("text")
     refused(capsys, ["--precision", "int8", "--calib", tmp_path / "empty", "--out", "b"], "can be read")
 

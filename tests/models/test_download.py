@@ -111,7 +111,7 @@ def fetched(capsys, tmp_path):
 
 
 def test_a_checkpoint_is_fetched_once(server, capsys, tmp_path):
-    assert "sha256 as expected" in fetched(capsys, tmp_path)
+    assert "sha256 is correct" in fetched(capsys, tmp_path)
     assert f"sam-edge export {NAME} --checkpoint" in fetched(capsys, tmp_path)
     assert server.asked == [None]
 
@@ -131,7 +131,7 @@ def test_a_transfer_that_stops_is_resumed(server, capsys, tmp_path):
     server.stop = 1_048_576
     left = {f"{FILE}.part": 1_048_576}
     says = "stopped after 1048576 of 3000000 bytes"
-    assert "the same command goes on from there" in refused(capsys, tmp_path, says, left=left)
+    assert "the same command resumes there" in refused(capsys, tmp_path, says, left=left)
     server.stop = 524_288
     refused(capsys, tmp_path, "stopped after 1572864 of", left={f"{FILE}.part": 1_572_864})
     server.stop = None
@@ -163,7 +163,7 @@ def test_a_part_longer_than_the_file_starts_anew(server, capsys, tmp_path):
 
 def test_a_part_of_another_file(server, capsys, tmp_path):
     (tmp_path / f"{FILE}.part").write_bytes(b"other")
-    assert SHA in refused(capsys, tmp_path, "what was fetched was removed")
+    assert SHA in refused(capsys, tmp_path, "the download was removed")
     fetched(capsys, tmp_path)
 
 
@@ -174,14 +174,14 @@ def test_a_wrong_hash(server, monkeypatch, capsys, tmp_path):
 
 def test_a_wrong_size_is_not_fetched(server, monkeypatch, capsys, tmp_path):
     published(monkeypatch, url=server.url, bytes=7)
-    refused(capsys, tmp_path, "has 3000000 bytes instead of 7; nothing was fetched")
+    refused(capsys, tmp_path, "has 3000000 bytes instead of 7; nothing was downloaded")
 
 
 def test_without_a_hash_nothing_is_resumed_and_it_says_so(server, monkeypatch, capsys, tmp_path):
     published(monkeypatch, url=server.url, sha256=None, bytes=None)
     (tmp_path / f"{FILE}.part").write_bytes(b"other")
     server.stop = 1_048_576
-    refused(capsys, tmp_path, "the same command starts anew")
+    refused(capsys, tmp_path, "the same command starts again")
     server.stop = None
     assert "unchecked" in fetched(capsys, tmp_path)
     assert server.asked == [None, None]
@@ -196,12 +196,12 @@ def test_a_server_that_is_down(server, monkeypatch, capsys, tmp_path):
     server.shutdown()
     server.server_close()
     (tmp_path / f"{FILE}.part").write_bytes(CONTENT[:9])
-    refused(capsys, tmp_path, f"cannot fetch {server.url}: ", left={f"{FILE}.part": 9})
+    refused(capsys, tmp_path, f"cannot download {server.url}: ", left={f"{FILE}.part": 9})
 
 
 def test_a_host_that_is_not_known(monkeypatch, capsys, tmp_path):
     published(monkeypatch, url="http://no-such-host.invalid/file")
-    refused(capsys, tmp_path, "cannot fetch http://no-such-host.invalid/file: ")
+    refused(capsys, tmp_path, "cannot download http://no-such-host.invalid/file: ")
 
 
 def test_another_file_of_that_name_is_left_alone(server, capsys, tmp_path):
@@ -211,7 +211,7 @@ def test_another_file_of_that_name_is_left_alone(server, capsys, tmp_path):
 
 
 def test_nothing_to_fetch(capsys, tmp_path):
-    refused(capsys, tmp_path, "nothing to fetch", 2, "sam_edge_tiny")
+    refused(capsys, tmp_path, "nothing to download", 2, "sam_edge_tiny")
     refused(capsys, tmp_path, "unknown model 'vit_x'; known: sam_edge_tiny,", 2, "vit_x")
 
 

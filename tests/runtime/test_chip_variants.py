@@ -87,11 +87,11 @@ def test_they_must_run_whole(both, devices, monkeypatch):
     devices("QNNExecutionProvider")
     asked = []
 
-    def open_whole(path, device, threads):
+    def open_without_fallback(path, device, threads):
         asked.append((path.name, device))
         return BACKEND.open(path, "cpu", threads)
 
-    monkeypatch.setattr(BACKEND, "open_whole", open_whole)
+    monkeypatch.setattr(BACKEND, "open_without_fallback", open_without_fallback)
     load(both, device="npu").close()
     assert sorted(asked) == [("decoder.onnx", "npu"), ("encoder.onnx", "npu")]
     asked.clear()
@@ -102,11 +102,11 @@ def test_they_must_run_whole(both, devices, monkeypatch):
 def test_verify_leaves_out_what_is_not_made_for_the_device(both, devices, monkeypatch, capsys):
     devices("QNNExecutionProvider")
     monkeypatch.setattr(
-        BACKEND, "open_whole", lambda path, device, threads: BACKEND.open(path, "cpu", threads)
+        BACKEND, "open_without_fallback", lambda path, device, threads: BACKEND.open(path, "cpu", threads)
     )
     assert main(["verify", str(both), "--device", "npu", "--json"]) == 0
     rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)["variants"]}
-    assert rows["onnx-fp32"]["passed"] is None and "not made for QNN" in rows["onnx-fp32"]["reason"]
+    assert rows["onnx-fp32"]["passed"] is None and "not exported for QNN" in rows["onnx-fp32"]["reason"]
     assert rows["onnx-int8-hexagon"]["passed"] and rows["onnx-fp16-hexagon"]["passed"]
 
 
@@ -144,7 +144,7 @@ def fixed(bundle, count=5):
 
     opened = open_bundle(bundle)
     (variant,) = opened.manifest.variants
-    encoder = BACKEND.open(bundle / variant["encoder"]["path"], "cpu", None)
+    encoder = BACKEND.open(bundle / variant.encoder.path, "cpu", None)
     return Sam(opened, variant, "onnxruntime", encoder, Session(decode, "npu")), given
 
 

@@ -19,7 +19,7 @@ def embedding(sam):
 
 
 def test_shapes_types_and_names(sam, embedding):
-    assert (sam.backend, sam.device, sam.variant["id"]) == ("onnxruntime", "cpu", "onnx-fp32")
+    assert (sam.backend, sam.device, sam.variant.id) == ("onnxruntime", "cpu", "onnx-fp32")
     found = sam.predict(embedding, POINT)
     assert found.masks.shape == (1, 3, 48, 80) and found.masks.dtype == bool
     assert found.scores.shape == (1, 3) and found.scores.dtype == np.float32
@@ -167,7 +167,7 @@ def test_a_device_that_is_not_there_is_an_error(toy_bundle, device, monkeypatch)
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match=r"there is: cpu .* comes with: onnxruntime"):
+    with pytest.raises(DeviceError, match=r"available: cpu .* provider: onnxruntime"):
         load(toy_bundle, device=device)
 
 

@@ -14,7 +14,7 @@ from sam_edge.backends import Backend, Session
 from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
 from sam_edge.runtime import loading
-from sam_edge.system.threads import share
+from sam_edge.system.threads import split_across_threads
 from tests.support import PATIENCE, toy
 
 THREADS, CALLS = 8, 1000
@@ -58,7 +58,7 @@ def test_eight_threads_give_the_answers_of_one(sam):
 @pytest.mark.parametrize("threads", [1, 2, 3, 50])
 def test_what_threads_share_is_done_once_and_its_errors_are_raised(threads):
     done, there = [], set(threading.enumerate())
-    share(done.extend, range(20), threads)
+    split_across_threads(done.extend, range(20), threads)
     assert sorted(done) == list(range(20))
 
     def fail(numbers):
@@ -66,7 +66,7 @@ def test_what_threads_share_is_done_once_and_its_errors_are_raised(threads):
             raise MemoryError("13")
 
     with pytest.raises(MemoryError, match="13"):
-        share(fail, range(20), threads)
+        split_across_threads(fail, range(20), threads)
     assert set(threading.enumerate()) <= there
 
 
@@ -198,14 +198,14 @@ class Doors(Backend):
     name, formats = "doors", ("onnx",)
 
     def __init__(self, together, fails_at):
-        self.opens_together, self.fails_at = together, fails_at
+        self.concurrent_open, self.fails_at = together, fails_at
         self.opened, self.closed = [], []
         # Passed by two threads at once only.
         self.barrier = threading.Barrier(2, timeout=PATIENCE)
 
     def open(self, path, device, threads):
         """A graph."""
-        if self.opens_together:
+        if self.concurrent_open:
             self.barrier.wait()
         self.opened.append(path.stem)
         if path.stem == self.fails_at:

@@ -177,7 +177,7 @@ def test_static_files(exported, page, tmp_path, capsys):
 
 def open_graphs(path):
     variant = open_bundle(path).manifest.variants[0]
-    return {variant[part]["path"] for part in ("encoder", "decoder", "scorer", "upscaler") if part in variant}
+    return {graph.path for graph in variant.graphs.values()}
 
 
 def test_static_files_of_a_damaged_bundle_or_over_something_else(bundle, page, tmp_path, capsys):

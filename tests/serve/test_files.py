@@ -51,7 +51,7 @@ def test_the_manifest_is_the_bundles(serve, exported):
 def test_every_file_of_the_manifest_with_its_hash_as_tag(serve, exported):
     app = serve()
     variant = read_manifest(exported).variants[0]
-    for file in [read_manifest(exported).golden, *variant["files"]]:
+    for file in [read_manifest(exported).golden, *variant.files]:
         path, tag = f"/bundle/{file['path']}", f'"{file["sha256"]}"'
         plain = ask(app, "GET", path)
         assert plain.body == (exported / file["path"]).read_bytes()
@@ -187,7 +187,7 @@ def test_a_page_that_is_not_built(tmp_path):
 
 def test_the_page_runs_onnx_only(bundle):
     opened = open_bundle(bundle)
-    assert [variant["id"] for variant in page_variants(opened, "fp32")] == ["onnx-fp32"]
+    assert [variant.id for variant in page_variants(opened, "fp32")] == ["onnx-fp32"]
     with pytest.raises(BundleError, match="no ONNX variant of precision int8"):
         page_variants(opened, "int8")
     data = opened.manifest.data

@@ -62,8 +62,8 @@ def test_no_mask_is_said_and_still_valid(capsys, toy_bundle, photo, tmp_path):
         (["--points-per-batch", "0"], "points_per_batch"),
         (["--crop-n-layers", "-1"], "crop_n_layers"),
         (["--crop-n-layers", "3", "--crop-n-points-downscale-factor", "9"], "last layer"),
-        (["--out", "{photo}"], "cannot be made"),
-        (["--out", "{photo}/deeper"], "cannot be made"),
+        (["--out", "{photo}"], "cannot be created"),
+        (["--out", "{photo}/deeper"], "cannot be created"),
     ],
 )
 def test_bad_input(capsys, toy_bundle, photo, tmp_path, options, says):

@@ -34,5 +34,5 @@ def test_few_masks_get_worse(rows):
 
 
 def test_thin_parts_are_thin():
-    scene = refinement.ThinThings(packaged_assets(), np.random.default_rng(0)).make(640)
+    scene = refinement.ThinObjects(packaged_assets(), np.random.default_rng(0)).make(640)
     assert all(mask.sum() < 0.1 * mask.size for mask in scene.masks())

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sam_edge import BundleError, ImageError, PromptError
 from sam_edge.bundle.manifest import ClipRules
+from sam_edge.bundle.variant import ClipVariant, Graph, Tensor
 from sam_edge.imaging.resample import resize_bicubic
 from sam_edge.models.photos import PHOTOS, read_photo
 from sam_edge.runtime.clip import Clip, normalise, preprocess
@@ -103,14 +104,15 @@ class Seen:
 
 
 def graph(name, output, batch):
-    return {"inputs": [{"name": name, "shape": [batch]}], "outputs": [{"name": output}]}
+    return Graph("nowhere", (Tensor(name, "float32", (batch,)),), (Tensor(output, "float32", ()),))
 
 
 def toy_clip(batch="num_images"):
-    variant = {
-        "image_encoder": graph("images", "image_features", batch),
-        "text_encoder": graph("input_ids", "text_features", batch),
-    }
+    variant = ClipVariant(
+        "onnx-fp32",
+        image_encoder=graph("images", "image_features", batch),
+        text_encoder=graph("input_ids", "text_features", batch),
+    )
     return Clip(RULES, variant, None, Seen(), Seen())
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tools.goals import main, reached
+from tools.goals.__main__ import main
+from tools.goals.targets import reached
 
 REPORT = {
     "model": {"name": "vit_b"},

@@ -1,11 +1,14 @@
 """A benchmark session of the peers, whose environments are all this interpreter."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 
 from tools.peers.__main__ import main
+from tools.peers.environments import copy_package, torchvision_parts
 from tools.peers.table import markdown
 from tools.peers.worker import megabytes
 
@@ -60,7 +63,7 @@ def test_what_lies_in_the_working_directory_is_not_imported(exported, environmen
         (["--checkpoint", "none.pth"], "none.pth is not a file"),
         (["--checkpoint", __file__], "was not made from"),
         (["--out", "/nowhere/x.json"], "/nowhere is not a directory"),
-        (["--install", "--sam-edge", "/nowhere"], "no wheel and no source tree"),
+        (["--install", "--sam-edge", "/nowhere"], "neither a wheel nor a source tree"),
     ],
 )
 def test_wrong_input(exported, tmp_path, capsys, arguments, says):
@@ -68,6 +71,28 @@ def test_wrong_input(exported, tmp_path, capsys, arguments, says):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and says in error
     assert not (tmp_path / "none").exists()
+
+
+def test_the_copied_package_is_the_one_that_runs(tmp_path):
+    """Also in an environment that has no sam-edge, and whatever lies in the working directory."""
+    package = copy_package(tmp_path / "package")
+    assert torchvision_parts(package).is_file()
+    code = "import tools.peers.worker, sam_edge.benchmarks.measure; print(tools.__file__, sam_edge.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(package / name / "__init__.py") for name in ("tools", "sam_edge")]
+
+
+def test_a_worker_imports_no_sam_edge():
+    """It would count in the memory of its peer."""
+    code = "import sys, tools.peers.worker; print([m for m in sys.modules if m.startswith('sam_edge')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_peer_that_fails_is_named(exported, environments, capsys):

@@ -58,7 +58,7 @@ def test_the_same_graphs_are_at_parity(sam, golden):
     assert report.passed and report.mean_iou == report.min_iou == report.boundary_iou == 1
     assert report.max_score_difference == report.embedding_relative_error == 0
     assert report.num_prompts == 3
-    validate(report.to_dict(), {"$ref": "#/$defs/parity", "$defs": schema()["$defs"]})
+    validate(report.to_json(), {"$ref": "#/$defs/parity", "$defs": schema()["$defs"]})
 
 
 def damaged(golden, index, rows):
@@ -97,7 +97,7 @@ def test_what_is_not_a_number_passes_no_gate(sam, golden):
     ]
     report = run_parity(sam, replace(golden, embeddings=overflown), "fp16", min_iou=0)
     assert report.mean_iou == 1 and not report.passed
-    json.dumps(report.to_dict(), allow_nan=False)
+    json.dumps(report.to_json(), allow_nan=False)
     scores = [replace(prompt, scores=prompt.scores * np.nan) for prompt in golden.prompts]
     assert not run_parity(sam, replace(golden, prompts=scores), "fp16", min_iou=0).passed
 

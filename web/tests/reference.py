@@ -17,6 +17,7 @@ from PIL import Image
 from sam_edge import SamAutomaticMaskGenerator, load
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
+from sam_edge.bundle.variant import Variant
 from sam_edge.errors import PromptError
 from sam_edge.imaging.preprocess import InputRules, preprocess
 from sam_edge.runtime.prompts import encode_prompts
@@ -82,11 +83,11 @@ def main(bundle: Path, out: Path) -> None:
     # Those made for browsers are compared with those of this machine, where there are both.
     made: dict[str, Any] = {}
     for variant in opened.manifest.variants:
-        precision = variant["precision"]
-        if variant["format"] == "onnx":
+        precision = variant.precision
+        if variant.format == "onnx":
             if precision not in made:
                 made[precision] = _variant(bundle, variant, golden, write)
-            reference["variants"][variant["id"]] = made[precision]
+            reference["variants"][variant.id] = made[precision]
     (out / "reference.json").write_text(json.dumps(reference))
 
 
@@ -115,8 +116,8 @@ def _bad(prompt: dict[str, Any], manifest: Any) -> dict[str, Any]:
     raise AssertionError(f"{prompt} should be refused")
 
 
-def _variant(bundle: Path, variant: dict[str, Any], golden: Any, write: Writer) -> dict[str, Any]:
-    sam = load(bundle, backend="onnxruntime", precision=variant["precision"], device="cpu")
+def _variant(bundle: Path, variant: Variant, golden: Any, write: Writer) -> dict[str, Any]:
+    sam = load(bundle, backend="onnxruntime", precision=variant.precision, device="cpu")
     embeddings = [sam.encode(image) for image in golden.images]
     prompts = []
     for prompt in golden.prompts:
@@ -140,7 +141,7 @@ def _variant(bundle: Path, variant: dict[str, Any], golden: Any, write: Writer) 
     embedding = sam.encode(photo)
     point, box = [226.0, 121.0], [100.0, 20.0, 400.0, 500.0]
     return {
-        "gate": variant["parity"]["gate"],
+        "gate": variant.parity.gate,
         "embeddings": [_arrays(embedding, write) for embedding in embeddings],
         "prompts": prompts,
         "everything": [_everything(sam, image) for image in golden.images],

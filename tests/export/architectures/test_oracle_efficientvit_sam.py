@@ -208,7 +208,7 @@ def test_linear_attention_in_int8(silent, tmp_path):
         (found,) = rewritten.encode(torch.from_numpy(images))
     assert apart(found.numpy(), embeddings) <= 1e-4
     onnx.write_encoder(rewritten, TINY, tmp_path / "fp32.onnx")
-    observed = int8.observe_products(tmp_path / "fp32.onnx", [images])
+    observed = int8.encoder_stats(tmp_path / "fp32.onnx", [images])
     int8.quantize_encoder(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", observed)
     assert apart(run_onnx(tmp_path / "int8.onnx", images), embeddings) <= 0.15
 

@@ -16,9 +16,9 @@ from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.checkpoints.layouts import LAYOUTS
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import VitEncoder
-from tools.beyond_peers import write_published
 from tools.make_checkpoint import write_checkpoint
 from tools.published import published_around, published_sam
+from tools.published.graphs import write_published
 
 SMALL = replace(
     CATALOGUE["vit_b"],

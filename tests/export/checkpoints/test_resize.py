@@ -214,7 +214,7 @@ def test_info_says_what_it_costs(small, exported, capsys):
     mean = open_bundle(small).manifest.resized_from["mean_iou"]
     assert main(["info", str(small)]) == 0
     said = capsys.readouterr().out
-    assert "input 256 x 256 of 320 x 320" in said and f"mean IoU {mean:.4f}" in said
+    assert "input 256 x 256 (published: 320 x 320)" in said and f"mean IoU {mean:.4f}" in said
     assert main(["info", str(exported)]) == 0
     assert " of 320 x 320" not in capsys.readouterr().out
 
@@ -238,7 +238,7 @@ def test_embeddings_of_another_size_are_refused(small, exported):
 def test_pytorch_is_measured_at_the_bundles_size(small):
     bundle = open_bundle(small)
     backend, variant = PyTorch("pytorch-fp32", EMBEDDED, 256), variant_of(bundle, "pytorch-fp32")
-    parts = [backend.open(small / variant[part]["path"], "cpu", None) for part in ("encoder", "decoder")]
+    parts = [backend.open(small / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")]
     report = run_parity(Sam(bundle, variant, "pytorch", *parts), read_golden(small / "golden.npz"), "fp32")
     assert report.mean_iou >= 0.999
 

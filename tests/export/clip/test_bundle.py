@@ -180,13 +180,13 @@ def test_predict_by_text_from_the_command_line(with_clip, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--text", "a", "--point", "5,5"], "goes without points"),
-        (["--text", "a", "--multimask"], "goes without points"),
+        (["--text", "a", "--point", "5,5"], "cannot be combined with points"),
+        (["--text", "a", "--multimask"], "cannot be combined with points"),
         (["--text", " "], "expected some words"),
         (["--text", "a", "--top-k", "0"], "--top-k is 0"),
         (["--text", "a", "--threshold", "nan"], "threshold is nan"),
-        (["--text", "a", "--out", "m.jpg"], "name it .png"),
-        (["--point", "5,5", "--top-k", "3"], "go with --text"),
+        (["--text", "a", "--out", "m.jpg"], "ends in .png"),
+        (["--point", "5,5", "--top-k", "3"], "apply only to --text"),
     ],
 )
 def test_bad_requests(with_clip, photo, capsys, arguments, says):

@@ -15,7 +15,7 @@ from sam_edge.errors import DeviceError, ExportError
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.export.formats import onnx, openvino
-from sam_edge.export.quantize.onnx_int8 import observe_products
+from sam_edge.export.quantize.onnx_int8 import encoder_stats
 from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
@@ -247,7 +247,7 @@ def int8(tiny, tmp_path_factory):
         source / "encoder.onnx",
         root / "int8/encoder.xml",
         FACTS,
-        observe_products(source / "encoder.onnx", pictures(model, 4)),
+        encoder_stats(source / "encoder.onnx", pictures(model, 4)),
         keep_float=["node_conv2d", "node_conv2d_1"],
     )
     openvino.write_decoder_int8(source / "decoder.onnx", root / "int8/decoder.xml", FACTS)
@@ -284,7 +284,7 @@ def test_the_size_does_not_depend_on_what_stays_in_float(tiny, int8, tmp_path):
     ]
     products = [name for name in names if "matmul" not in name]
     path = tmp_path / "encoder.xml"
-    observed = observe_products(source / "encoder.onnx", pictures(model, 1))
+    observed = encoder_stats(source / "encoder.onnx", pictures(model, 1))
     openvino.write_encoder_int8(source / "encoder.onnx", path, FACTS, observed, products)
     assert not kinds(path)[1]
     assert megabytes(tmp_path) <= 1.02 * sum(f.stat().st_size for f in (root / "int8").glob("encoder*")) / 1e6
@@ -310,7 +310,7 @@ def test_int8_stays_near_the_reference(tiny, int8):
 def test_relative_positions_stay_in_float(vit, tmp_path):
     _, _, source = vit
     out = tmp_path / "int8.xml"
-    observed = observe_products(source / "encoder.onnx", pictures(VIT, 2))
+    observed = encoder_stats(source / "encoder.onnx", pictures(VIT, 2))
     openvino.write_encoder_int8(source / "encoder.onnx", out, FACTS, observed, full_range=True)
     _, quantised = kinds(out)
     # qkv, proj and the MLP's two, for each of the two blocks.
@@ -322,8 +322,8 @@ def test_what_cannot_be_quantised_is_said(tiny, tmp_path):
     model, _, source = tiny
     encoder, out = source / "encoder.onnx", tmp_path / "encoder.xml"
     with pytest.raises(ExportError, match="calibration images"):
-        observe_products(encoder, [])
-    observed = observe_products(encoder, pictures(model, 1))
+        encoder_stats(encoder, [])
+    observed = encoder_stats(encoder, pictures(model, 1))
     with pytest.raises(ExportError, match=r"no operator bogus .* like node_"):
         openvino.write_encoder_int8(encoder, out, FACTS, observed, keep_float=["bogus"])
     (tmp_path / "bad.onnx").write_bytes(b"nothing")

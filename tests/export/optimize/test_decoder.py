@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sam_edge.export.architectures.mask_decoder_cpu import reassociate
 from sam_edge.export.architectures.model import build_model, decoder_example
-from sam_edge.export.optimize.decoder import reassociate
 from sam_edge.models.catalogue import CATALOGUE
 from tools.families_table import SMALLEST
 from tools.golden.seeded import apart, seeded_weights

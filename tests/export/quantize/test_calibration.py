@@ -1,4 +1,4 @@
-"""Calibration pictures: a folder's, or the packaged ones."""
+"""Calibration images: a folder's, or the packaged ones."""
 
 import numpy as np
 import pytest
@@ -40,8 +40,8 @@ def test_unreadable_pictures_are_skipped_and_counted(tmp_path):
     ("files", "says"),
     [
         (None, "is not a folder"),
-        ([], "holds no pictures"),
-        (["a.jpg", "b.png"], "none of its 2 picture files"),
+        ([], "holds no images"),
+        (["a.jpg", "b.png"], "none of its 2 image files"),
     ],
 )
 def test_a_folder_without_a_picture_is_refused(tmp_path, files, says):

@@ -11,6 +11,7 @@ from sam_edge.export.formats.onnx import write_encoder
 from sam_edge.export.quantize import fp16
 from sam_edge.export.quantize import onnx_int8 as int8
 from sam_edge.export.quantize.calibration import packaged_calibration
+from sam_edge.export.quantize.sensitivity import limit_to_weight_share, rank_by_sensitivity
 from sam_edge.models.catalogue import CATALOGUE
 from tests.export.optimize.test_rewrites import SMALL_VIT, small_vit
 
@@ -27,7 +28,7 @@ def encoder(exported):
 
 @pytest.fixture(scope="module")
 def observed(encoder, images):
-    return int8.observe_products(encoder, images)
+    return int8.encoder_stats(encoder, images)
 
 
 def run(path, image, as_written=False):
@@ -116,7 +117,7 @@ def optimised(path, folder):
 
 
 def test_int8_quantises_every_product_but_those_kept(encoder, images, observed, tmp_path):
-    names = int8.quantisable(encoder)
+    names = int8.quantizable_names(encoder)
     kept = names[:2]
     safe, full = tmp_path / "7_bits.onnx", tmp_path / "8_bits.onnx"
     int8.quantize_encoder(encoder, safe, observed, kept)
@@ -167,7 +168,7 @@ def test_convolutions_read_what_was_not_rounded(encoder, observed, tmp_path):
     assert read and all(before != "DequantizeLinear" and weight == "Mul" for before, weight in read)
     assert "QLinearConv" not in {node.op_type for node in optimised(tmp_path / "int8.onnx", tmp_path).node}
     # As other runtimes have them, which the ranking is for, too.
-    int8.quantize_encoder(encoder, tmp_path / "all.onnx", observed, convolutions=True)
+    int8.quantize_encoder(encoder, tmp_path / "all.onnx", observed, round_conv_inputs=True)
     graph = onnx.load(tmp_path / "all.onnx").graph
     made = {node.output[0]: node.op_type for node in graph.node}
     assert all(made[node.input[0]] == "DequantizeLinear" for node in graph.node if node.op_type == "Conv")
@@ -179,13 +180,13 @@ def test_windows_and_relative_positions_run_in_int8(tmp_path):
     write_encoder(sam, SMALL_VIT, tmp_path / "e.onnx")
     rng = np.random.default_rng(0)
     images = [rng.normal(size=(1, 3, side, side)).astype(np.float32) for _ in range(3)]
-    observed = int8.observe_products(tmp_path / "e.onnx", images)
+    observed = int8.encoder_stats(tmp_path / "e.onnx", images)
     int8.quantize_encoder(tmp_path / "e.onnx", tmp_path / "int8.onnx", observed)
     # Patches, four layers a block, two of the neck.
-    assert len(int8.quantisable(tmp_path / "e.onnx")) == 1 + 4 * SMALL_VIT.encoder.depth + 2
+    assert len(int8.quantizable_names(tmp_path / "e.onnx")) == 1 + 4 * SMALL_VIT.encoder.depth + 2
     assert error(tmp_path / "int8.onnx", tmp_path / "e.onnx", images) < 0.1
-    ranking = int8.most_sensitive(tmp_path / "e.onnx", tmp_path, images[:1], observed, lambda _: None)
-    assert sorted(ranking) == sorted(int8.quantisable(tmp_path / "e.onnx"))
+    ranking = rank_by_sensitivity(tmp_path / "e.onnx", tmp_path, images[:1], observed, lambda _: None)
+    assert sorted(ranking) == sorted(int8.quantizable_names(tmp_path / "e.onnx"))
 
 
 def test_the_decoders_weights_are_stored_in_int8(exported, tmp_path):
@@ -217,8 +218,8 @@ def test_the_decoders_weights_are_stored_in_int8(exported, tmp_path):
 
 
 def test_a_budget_of_weights_is_kept_to(encoder):
-    names = int8.quantisable(encoder)
-    assert int8.within(encoder, names, 1.0) == names
-    few = int8.within(encoder, names, 0.02)
+    names = int8.quantizable_names(encoder)
+    assert limit_to_weight_share(encoder, names, 1.0) == names
+    few = limit_to_weight_share(encoder, names, 0.02)
     assert names[0] in few and len(few) < len(names)
-    assert int8.within(encoder, names, 0.0) == []
+    assert limit_to_weight_share(encoder, names, 0.0) == []

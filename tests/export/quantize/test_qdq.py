@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sam_edge.export.quantize import onnx_int8 as int8
 from sam_edge.export.quantize import qdq
+from sam_edge.export.quantize.arithmetic import quantize_weight
 
 RNG = np.random.default_rng(3)
 WEIGHTS = {
@@ -70,7 +71,7 @@ def images():
 
 
 def test_observed_are_the_values_that_products_read(source, images):
-    seen = int8.observe_products(source, images)
+    seen = int8.encoder_stats(source, images)
     assert set(seen) == {"images", "b", "d"}
     runs = [[image, *run(onnx.load(source), image, ["b", "d"])] for image in images]
     for (name, axes), values in zip(
@@ -87,7 +88,7 @@ def test_observed_are_the_values_that_products_read(source, images):
 @pytest.mark.parametrize("full_range", [False, True])
 def test_int8_makes_nearly_the_same_and_on_average_the_same(source, images, full_range, tmp_path):
     target = tmp_path / "int8.onnx"
-    int8.quantize_encoder(source, target, int8.observe_products(source, images), full_range=full_range)
+    int8.quantize_encoder(source, target, int8.encoder_stats(source, images), full_range=full_range)
     exact, found = ([run(onnx.load(path), image)[0] for image in images] for path in (source, target))
     error, size = np.subtract(found, exact), np.std(exact)
     assert 0 < np.abs(error).mean() < 0.02 * size
@@ -98,7 +99,7 @@ def test_rounded_weights_do_not_move_the_mean(source, images):
     """The last product with coarse weights: its bias makes up for what they lose."""
     proto = onnx.load(source)
     graph = proto.graph
-    seen = int8.observe_products(source, images)
+    seen = int8.encoder_stats(source, images)
     linear = next(one for one in graph.initializer if one.name == "linear")
     weight = numpy_helper.to_array(linear).copy()
     weight[0] *= 100  # so that the others have few steps left
@@ -106,7 +107,7 @@ def test_rounded_weights_do_not_move_the_mean(source, images):
     exact = [run(proto, image)[0] for image in images]
     qdq.quantize(graph, source.parent, {"product"}, seen, full_range=True)
     moved = np.mean([run(proto, image)[0] for image in images], (0, 1, 2, 3)) - np.mean(exact, (0, 1, 2, 3))
-    stored, scale = qdq.to_int8(weight, (1,))
+    stored, scale = quantize_weight(weight, (1,))
     plain = (stored * scale - weight).T @ np.mean(
         [run(onnx.load(source), i, ["d"])[0] for i in images], (0, 1, 2, 3)
     )

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam_edge.export.quantize.search import keep_few
+from sam_edge.export.quantize.search import search_nodes_to_exclude
 
 NAMES = [f"op{i}" for i in range(23)]
 
@@ -15,7 +15,7 @@ def searching(needed, start=1):
         tried.append(len(names))
         return {"mean_iou": min(1.0, len(names) / max(needed, 1))}
 
-    found = keep_few(NAMES, start, measure, lambda parity: parity["mean_iou"] >= 1)
+    found = search_nodes_to_exclude(NAMES, start, measure, lambda parity: parity["mean_iou"] >= 1)
     return found, tried
 
 

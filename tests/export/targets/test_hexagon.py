@@ -153,7 +153,7 @@ def test_without_the_compiler(without_compiler, capsys):
 
 def test_the_ordinary_variant_is_taken_on_a_cpu(without_compiler):
     with load(without_compiler) as sam:
-        assert sam.variant["id"] == "onnx-fp16"
+        assert sam.variant.id == "onnx-fp16"
 
 
 def python(code, *arguments):
@@ -184,7 +184,7 @@ inputs = {
 }
 backend = get_backend("onnxruntime")
 cpu = backend.open(path, "cpu", None).run(inputs)
-npu, compiled = (backend.open_whole(one, "npu", None) for one in (path, context))
+npu, compiled = (backend.open_without_fallback(one, "npu", None) for one in (path, context))
 assert npu.device == compiled.device == "npu-simulated"
 assert list(npu.placement) == list(compiled.placement) == ["QNNExecutionProvider"], npu.placement
 assert compiled.placement["QNNExecutionProvider"] == 1
@@ -225,11 +225,11 @@ from sam_edge import DeviceError
 from sam_edge.backends import get_backend
 
 try:
-    get_backend("onnxruntime").open_whole(Path(sys.argv[1]), "npu", None)
+    get_backend("onnxruntime").open_without_fallback(Path(sys.argv[1]), "npu", None)
 except DeviceError as error:
     print(error)
 """
-    assert "does not take the whole of" in python(code, tmp_path / "part.onnx")
+    assert "cannot run all of" in python(code, tmp_path / "part.onnx")
 
 
 @simulated

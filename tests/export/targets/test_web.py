@@ -58,18 +58,18 @@ def test_alone_it_makes_no_other_variants_and_any_device_runs_them(tmp_path, cap
     out = tmp_path / "bundle"
     assert main(["export", "--target", "web", "--out", str(out)]) == 0
     assert f"sam-edge serve {out}" in capsys.readouterr().out
-    ids = [variant["id"] for variant in open_bundle(out).manifest.variants]
+    ids = [variant.id for variant in open_bundle(out).manifest.variants]
     assert ids == ["onnx-fp32-web", "onnx-int8-web"]
     assert main(["verify", str(out), "--json"]) == 0
     assert [row["passed"] for row in json.loads(capsys.readouterr().out)["variants"]] == [True, True]
     with sam_edge.load(out) as sam:
-        assert sam.variant["id"] == "onnx-fp32-web"
+        assert sam.variant.id == "onnx-fp32-web"
 
 
 def test_devices_take_the_others_and_the_page_takes_it_first(bundle):
     with sam_edge.load(bundle, precision="int8") as sam:
-        assert sam.variant["id"] == "onnx-int8"
-    ids = [variant["id"] for variant in page_variants(open_bundle(bundle))]
+        assert sam.variant.id == "onnx-int8"
+    ids = [variant.id for variant in page_variants(open_bundle(bundle))]
     assert ids == ["onnx-fp32-web", "onnx-fp32", "onnx-int8-web", "onnx-int8"]
 
 

@@ -569,6 +569,13 @@ export const schema = {
       "web"
      ]
     },
+    "requires": {
+     "description": "What the graphs require of a machine to give these masks, such as CPU instruction sets",
+     "type": "array",
+     "items": {
+      "type": "string"
+     }
+    },
     "absent_label": {
      "description": "The decoder takes a fixed number of points; this label fills up, without a part in attention",
      "const": -2

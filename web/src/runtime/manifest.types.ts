@@ -126,6 +126,10 @@ export interface Variant {
    */
   target?: "hexagon" | "web";
   /**
+   * What the graphs require of a machine to give these masks, such as CPU instruction sets
+   */
+  requires?: string[];
+  /**
    * The decoder takes a fixed number of points; this label fills up, without a part in attention
    */
   absent_label?: -2;

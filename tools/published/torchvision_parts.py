@@ -1,6 +1,6 @@
-"""What `segment_anything` takes from torchvision, where torchvision is absent or does not load beside torch.
+"""The functions of torchvision that `segment_anything` uses, where torchvision is absent or does not load.
 
-Imports nothing of sam-edge, so that the environments of other packages can run it as a file.
+Imports nothing of sam-edge, so that environments of other packages can run it as a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes (N, 4) that non-maximal suppression keeps, the best-scored first."""
+    """Non-maximum suppression: indices of the boxes (N, 4) to keep, highest score first."""
     order = torch.argsort(scores, descending=True, stable=True)
     areas = box_area(boxes)
     kept = []
@@ -29,7 +29,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
             [boxes[order, :2].maximum(boxes[first, :2]), boxes[order, 2:].minimum(boxes[first, 2:])], 1
         )
         overlap = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(1)
-        # A box without an area gives 0 / 0, which is above no threshold.
+        # Two boxes without area give 0 / 0, which is not above any threshold.
         order = order[~(overlap / (areas[order] + areas[first] - overlap) > iou_threshold)]
     return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.long)
 
@@ -44,12 +44,17 @@ def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: flo
     return nms(boxes, scores, iou_threshold)
 
 
-def _resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def stand_ins(package: str, contents: dict[str, dict[str, Any]]) -> AbstractContextManager[Any]:
-    """A context in which `package` is modules that hold no more than `contents`, by what follows its name."""
+    """A context in which a package is replaced by modules with these contents.
+
+    Args:
+        package: its name.
+        contents: attributes of each module, by what follows the package in its name: "", ".ops".
+    """
     modules = {}
     for key, functions in contents.items():
         module = ModuleType(f"{package}{key}")
@@ -59,7 +64,7 @@ def stand_ins(package: str, contents: dict[str, dict[str, Any]]) -> AbstractCont
 
 
 def torchvision_stand_ins() -> AbstractContextManager[Any]:
-    """A context in which `import torchvision` gives the few functions above, written anew."""
+    """A context in which `import torchvision` gives the functions above."""
     contents: dict[str, dict[str, Any]] = {
         "": {},
         ".ops": {},
@@ -71,10 +76,10 @@ def torchvision_stand_ins() -> AbstractContextManager[Any]:
 
 
 def load_torchvision() -> str:
-    """Import torchvision, mending it where its operators do not load; says what was done.
+    """Import torchvision, with its operators replaced where they do not load; its version and what was done.
 
-    The registry's torchvision is built for a torch with CUDA. Beside a CPU's its Python half works once
-    the operators that it describes are declared; of those `segment_anything` calls non-maximal suppression.
+    A torchvision that was built for a torch with CUDA does not load beside a torch for CPUs, but its Python
+    part works once its operators are declared; `segment_anything` calls non-maximum suppression only.
 
     Raises:
         ModuleNotFoundError: it is not installed.
@@ -90,7 +95,6 @@ def load_torchvision() -> str:
         return str(torchvision.__version__)
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    # Kept by the function: operators go with the library that declared them.
     _DECLARED.append(torch.library.Library("torchvision", "DEF"))  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         _DECLARED[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -99,14 +103,15 @@ def load_torchvision() -> str:
 
     torchvision.extension._assert_has_ops = lambda: None
     torchvision.ops.boxes._assert_has_ops = lambda: None
-    return f"{torchvision.__version__}, its non-maximal suppression in PyTorch"
+    return f"{torchvision.__version__}, with non-maximum suppression in PyTorch"
 
 
+# Operators are gone when the library that declared them is.
 _DECLARED: list[Any] = []
 
 
-def torchvision_here() -> AbstractContextManager[Any]:
-    """A context in which `segment_anything` finds a torchvision: the installed one, or stand-ins."""
+def importable_torchvision() -> AbstractContextManager[Any]:
+    """A context in which `segment_anything` can import torchvision: the installed one, or stand-ins."""
     try:
         load_torchvision()
     except ModuleNotFoundError:

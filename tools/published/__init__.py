@@ -1,5 +1,6 @@
-"""`segment_anything` 1.0 and MobileSAM as they are published, with stand-ins for what they take from packages
-that are not there. Both and Pillow are in the `dev` extra.
+"""Imports the published code of `segment_anything` 1.0 and MobileSAM, which the `dev` extra installs.
+
+Stand-ins replace the few functions that they import from torchvision and timm, where these are not installed.
 """
 
 from __future__ import annotations
@@ -9,28 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from sam_edge.errors import CheckpointError
 from sam_edge.export.checkpoints.read import Loaded, build_reference, load_checkpoint
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE, Model
 from sam_edge.models.encoders import VitEncoder
-from sam_edge.models.photos import PHOTOS, read_photo
-from tools.torchvision_parts import stand_ins, torchvision_here
+from tools.published.torchvision_parts import importable_torchvision, stand_ins
 
 
 def published(name: str = "") -> Any:
-    """A module of the package, "utils.onnx" say; or the package itself."""
-    with torchvision_here():
+    """A module of `segment_anything`, for example "utils.onnx"; or the package itself."""
+    with importable_torchvision():
         return importlib.import_module(f"segment_anything.{name}" if name else "segment_anything")
 
 
 def published_mobile_sam() -> Any:
-    """The package `mobile_sam` (mobilesam-mirror 1.0.0), without timm, whose helpers it trains with."""
+    """The package `mobile_sam` (mobilesam-mirror 1.0.0); of timm, only training needs more than stand-ins."""
     helpers: dict[str, dict[str, Any]] = {
         "": {},
         ".models": {},
@@ -41,12 +38,17 @@ def published_mobile_sam() -> Any:
         },
         ".models.registry": {"register_model": lambda model: model},
     }
-    with torchvision_here(), stand_ins("timm", helpers):
+    with importable_torchvision(), stand_ins("timm", helpers):
         return importlib.import_module("mobile_sam")
 
 
 def published_sam(model: Model, image_encoder: Any = None) -> Any:
-    """The published `Sam` with the sizes of a catalogue entry; another image encoder than a ViT is given."""
+    """Build the published `Sam` with the sizes of a catalogue entry.
+
+    Args:
+        model: the entry.
+        image_encoder: needed where it is not a ViT.
+    """
     modeling = published("modeling")
     encoder, decoder, side = model.encoder, model.decoder, model.embedding_side
     if image_encoder is None:
@@ -92,9 +94,15 @@ def published_sam(model: Model, image_encoder: Any = None) -> Any:
 
 
 def published_around(checkpoint: Path | None = None) -> Any:
-    """A checkpoint inside the published code: all of SAM and MobileSAM, of others all but the image encoder.
+    """Load a checkpoint into the published code, in evaluation mode.
 
-    Of a family whose decoder is SAM's; None is the embedded model.
+    The image encoder is the published one for SAM and MobileSAM, and sam-edge's reference for other families.
+
+    Args:
+        checkpoint: of a family whose decoder is SAM's; None for the embedded model.
+
+    Raises:
+        CheckpointError: the decoder is another one.
     """
     embedded = HERE / CATALOGUE[DEFAULT_MODEL].checkpoint.file
     loaded = load_checkpoint(checkpoint or embedded, None)
@@ -109,7 +117,10 @@ def published_around(checkpoint: Path | None = None) -> Any:
     found = theirs.load_state_dict(state, strict=False)
     missing = [key for key in found.missing_keys if not key.startswith("image_encoder.")]
     if missing or found.unexpected_keys:
-        raise CheckpointError(f"{loaded.model.name} has another decoder than SAM: {missing} are missing")
+        raise CheckpointError(
+            f"{loaded.model.name} does not have the decoder of SAM: missing {missing}, "
+            f"unexpected {found.unexpected_keys}; expected a family whose decoder is SAM's"
+        )
     return theirs
 
 
@@ -117,16 +128,8 @@ def _tiny_vit(loaded: Loaded) -> nn.Module:
     encoder: nn.Module = published_mobile_sam().sam_model_registry["vit_t"]().image_encoder
     prefix = "image_encoder."
     state = {k.removeprefix(prefix): v for k, v in loaded.weights.items() if k.startswith(prefix)}
-    # But for the classifier that it was trained with.
+    # What is missing is the classifier that it was trained with.
     missing, unexpected = encoder.load_state_dict(state, strict=False)
     assert not unexpected and all(key.split(".")[0] in ("norm_head", "head") for key in missing)
-    # In evaluation mode it keeps a copy of its biases.
+    # In evaluation mode it caches a copy of its biases.
     return encoder.eval().requires_grad_(False)
-
-
-def random_image(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8: a packaged photograph, turned and stretched at random to `size` (H, W)."""
-    rng = np.random.default_rng(seed)
-    photo = read_photo(PHOTOS[int(rng.integers(len(PHOTOS)))])
-    picture = Image.fromarray(np.rot90(photo, int(rng.integers(4))).copy())
-    return np.array(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""Pictures for the report (Pillow, of the `cli` extra)."""
+"""Draws the worst masks for the report (Pillow, of the `cli` extra)."""
 
 from __future__ import annotations
 
@@ -24,22 +24,29 @@ def write_comparison(
     variant: NDArray[np.bool_],
     prompt: GoldenPrompt,
 ) -> None:
-    """The reference's mask, the variant's, and where they differ, beside each other as PNG.
+    """Write a PNG of three panels: the reference's mask, the variant's, and where they differ.
 
-    Of the difference, blue is in the reference's mask only and orange in the variant's only.
+    In the third, blue is in the reference's mask only and orange in the variant's only.
+
+    Args:
+        path: the file.
+        image: (H, W, 3) uint8 RGB.
+        reference: (H, W) bool.
+        variant: (H, W) bool.
+        prompt: drawn on each panel.
     """
     grey = np.repeat((image.mean(axis=2) * 0.6 + 60).astype(np.uint8)[..., None], 3, axis=2)
     panels = [_tinted(image, reference, _MASK), _tinted(image, variant, _MASK)]
     difference = _tinted(grey, reference & ~variant, _ONLY_REFERENCE, 0.9)
     panels.append(_tinted(difference, variant & ~reference, _ONLY_VARIANT, 0.9))
     gap = np.full((image.shape[0], 8, 3), 255, np.uint8)
-    picture = Image.fromarray(
-        np.concatenate([part for panel in panels for part in (_prompted(panel, prompt), gap)][:-1], axis=1)
+    drawn = Image.fromarray(
+        np.concatenate([part for panel in panels for part in (_with_prompt(panel, prompt), gap)][:-1], axis=1)
     )
-    # 27 of them are in one page.
-    picture.thumbnail((_LONGEST, _LONGEST))
+    # A page has one for each of the worst masks of each row.
+    drawn.thumbnail((_LONGEST, _LONGEST))
     buffer = io.BytesIO()
-    picture.quantize(256).save(buffer, "PNG")
+    drawn.quantize(256).save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())
 
 
@@ -51,9 +58,9 @@ def _tinted(
     return tinted
 
 
-def _prompted(panel: NDArray[np.uint8], prompt: GoldenPrompt) -> NDArray[np.uint8]:
-    picture = Image.fromarray(panel)
-    draw = ImageDraw.Draw(picture)
+def _with_prompt(panel: NDArray[np.uint8], prompt: GoldenPrompt) -> NDArray[np.uint8]:
+    drawn = Image.fromarray(panel)
+    draw = ImageDraw.Draw(drawn)
     line = max(2, max(panel.shape) // 200)
     if prompt.box is not None:
         draw.rectangle(tuple(float(v) for v in prompt.box), outline=(255, 255, 255), width=line)
@@ -61,4 +68,4 @@ def _prompted(panel: NDArray[np.uint8], prompt: GoldenPrompt) -> NDArray[np.uint
         for (x, y), label in zip(prompt.point_coords.tolist(), prompt.point_labels.tolist(), strict=True):
             fill = (40, 220, 80) if label == 1 else (230, 40, 40)
             draw.ellipse((x - 3 * line, y - 3 * line, x + 3 * line, y + 3 * line), fill, (255, 255, 255))
-    return np.asarray(picture)
+    return np.asarray(drawn)

@@ -1,4 +1,4 @@
-"""Converters talk; sam-edge's own lines say what a user needs."""
+"""Silences other libraries: converters print progress that hides sam-edge's own messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without another library's prints, progress bars, warnings and log lines; errors still raise."""
+def suppress_output() -> Iterator[None]:
+    """Suppress other libraries' prints, progress bars, warnings and log lines; exceptions still propagate."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

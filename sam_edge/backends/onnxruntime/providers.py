@@ -1,7 +1,7 @@
-"""ONNX Runtime's execution providers: which there are, what they run on, which package has them.
+"""ONNX Runtime's execution providers: which are available, what they run on, which package adds them.
 
 Some are compiled into the installed package. Others are plugins: libraries in packages of their own, which
-ONNX Runtime must be told of (https://onnxruntime.ai/docs/execution-providers/plugin-ep-libraries).
+have to be registered with ONNX Runtime (https://onnxruntime.ai/docs/execution-providers/plugin-ep-libraries).
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .base import DeviceInfo
+from ..base import DeviceInfo, select_device
 
+# The backend's name.
+NAME = "onnxruntime"
 CPU = "CPUExecutionProvider"
 NPU_SIMULATED = "npu-simulated"
-# A provider that neither we nor ONNX Runtime can place is used by its name only.
+# The kind of a provider that neither sam-edge nor ONNX Runtime can classify; it is used only when named.
 OTHER = "other"
 
-# provider -> (kind, the package that has it, "" for those that only a build of one's own has), the preferred
-# of a kind first. OpenVINO's runs on what its options say, by default a CPU.
+# provider -> (kind, package; "" for providers that need a custom build), the preferred of a kind first.
+# OpenVINO's provider runs on the device in its options, by default a CPU.
 _KNOWN = {
     CPU: ("cpu", "onnxruntime"),
     "OpenVINOExecutionProvider": ("cpu", "onnxruntime-openvino or onnxruntime-ep-openvino"),
@@ -44,16 +46,16 @@ _KNOWN = {
     "VSINPUExecutionProvider": ("npu", ""),
     "RknpuExecutionProvider": ("npu", ""),
 }
-# These send the picture away.
-_NOT_LOCAL = {"AzureExecutionProvider"}
-# Packages of plugins. Each has get_library_path() and get_ep_names(), as ONNX Runtime asks of them.
+# These send the image to a server.
+_REMOTE = {"AzureExecutionProvider"}
+# Plugin packages. Each has get_library_path() and get_ep_names(), as ONNX Runtime requires.
 _PLUGINS = {
     "onnxruntime_qnn": "QNNExecutionProvider",
     "onnxruntime_ep_webgpu": "WebGpuExecutionProvider",
     "onnxruntime_ep_openvino": "OpenVINOExecutionProvider",
     "onnxruntime_ep_nv_tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
 }
-# Where a provider keeps what it compiled: options that name a folder.
+# Options that name the folder where a provider caches what it compiles.
 _CACHE_OPTIONS = {
     "TensorrtExecutionProvider": {
         "trt_engine_cache_enable": "True",
@@ -66,23 +68,23 @@ _CACHE_OPTIONS = {
     "OpenVINOExecutionProvider": {"cache_dir": "{folder}"},
     "CoreMLExecutionProvider": {"ModelCacheDirectory": "{folder}"},
 }
-# What an x86 simulation of a Hexagon NPU simulates: a Snapdragon 8 Elite.
+# The chip that an x86 simulation of a Hexagon NPU simulates: a Snapdragon 8 Elite.
 SIMULATED_QNN = {"soc_model": "69", "htp_arch": "79"}
-# What happened to each plugin's package: "" for nothing.
+# Plugin package -> why it could not be registered; "" where it was.
 _registered: dict[str, str] = {}
-_registering = threading.Lock()
+_registration_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A provider as a session is to use it.
+    """An execution provider and how a session uses it.
 
     Attributes:
-        info: what the user sees.
-        name: ONNX Runtime's name of it.
-        ep_device: an `OrtEpDevice` of a plugin; None for a compiled-in provider.
-        options: what it is started with.
-        runs_on: what a session with it says that it runs on.
+        info: the device as the user sees it.
+        name: ONNX Runtime's name of the provider.
+        runs_on: the `device` of its sessions.
+        ep_device: a plugin's `OrtEpDevice`; None for a compiled-in provider.
+        options: provider options.
     """
 
     info: DeviceInfo
@@ -92,55 +94,71 @@ class Provider:
     options: dict[str, str] = field(default_factory=dict)
 
     def cache_options(self, folder: Path) -> dict[str, str]:
-        """The options that have it keep what it compiled in `folder`."""
+        """Provider options that make it cache what it compiles in `folder`."""
         return {name: value.format(folder=folder) for name, value in _CACHE_OPTIONS[self.name].items()}
 
     @property
     def has_cache(self) -> bool:
-        """Whether it can keep what it compiled."""
+        """Whether it can cache what it compiles."""
         return self.name in _CACHE_OPTIONS
 
 
-def find_providers(ort: ModuleType, backend: str) -> list[Provider]:
-    """Every provider that is here or that a package would add, CPUs first; registers plugins on the way."""
-    with _registering:
+def find_providers(ort: ModuleType) -> list[Provider]:
+    """List every provider that is available or that a package would add, CPUs first; registers plugins."""
+    with _registration_lock:
         broken = _register_plugins(ort)
-    there = [name for name in ort.get_available_providers() if name not in _NOT_LOCAL]
+    available = [name for name in ort.get_available_providers() if name not in _REMOTE]
     plugins: dict[str, list[Any]] = {}
     for one in _ep_devices(ort):
-        if one.ep_name not in _NOT_LOCAL and one.ep_name != CPU:
+        if one.ep_name not in _REMOTE and one.ep_name != CPU:
             plugins.setdefault(one.ep_name, []).append(one)
     found = []
-    for name in dict.fromkeys([*_KNOWN, *there, *plugins, *broken]):
-        # ONNX Runtime 1.32 also lists plugins as available: their devices say on what.
+    for name in dict.fromkeys([*_KNOWN, *available, *plugins, *broken]):
+        # ONNX Runtime 1.32 also lists plugins as available; only their devices say what they run on.
         if name in plugins:
-            found += [_plugin(backend, name, i, plugins[name]) for i in range(len(plugins[name]))]
+            found += [_plugin_provider(name, i, plugins[name]) for i in range(len(plugins[name]))]
             continue
         kind, package = _KNOWN.get(name, (OTHER, ""))
-        if name not in there and not package and name not in broken:
+        if name not in available and not package and name not in broken:
             continue
         reason = broken.get(name, f"not in the installed package; {package} has it")
-        info = DeviceInfo(backend, name, kind, name in there, "" if name in there else reason)
+        info = DeviceInfo(NAME, name, kind, name in available, "" if name in available else reason)
         found.append(Provider(info, name, kind))
     return sorted(found, key=lambda one: ("cpu", "gpu", "npu", OTHER).index(one.info.kind))
 
 
-def cpu_provider(backend: str) -> Provider:
-    """The one that is always there."""
-    return Provider(DeviceInfo(backend, CPU, "cpu", True, ""), CPU, "cpu")
+def select_provider(ort: ModuleType, device: str) -> Provider:
+    """Return the provider to use for `device`, as `Backend.open` takes it.
+
+    Raises:
+        DeviceError: none is available; says which package would add one.
+    """
+    if device.casefold() in ("auto", "cpu"):
+        return cpu_provider()
+    providers = find_providers(ort)
+    kind = device.casefold()
+    hint = f"packages with a {kind} provider: {_packages_for(kind)}" if kind in ("gpu", "npu") else ""
+    info = select_device([one.info for one in providers], device, "ONNX Runtime", hint)
+    return next(one for one in providers if one.info == info)
 
 
-def packages_for(kind: str) -> str:
-    """The packages that have a provider of that kind."""
-    return ", ".join(package for of, package in _KNOWN.values() if of == kind and package)
+def cpu_provider() -> Provider:
+    """Return ONNX Runtime's own CPU provider, which every package has."""
+    return Provider(DeviceInfo(NAME, CPU, "cpu", True, ""), CPU, "cpu")
+
+
+def _packages_for(kind: str) -> str:
+    """List the packages that have a provider of that kind."""
+    return ", ".join(package for one, package in _KNOWN.values() if one == kind and package)
 
 
 def _ep_devices(ort: ModuleType) -> list[Any]:
-    # ONNX Runtime 1.22 and older has no plugins.
+    # ONNX Runtime 1.22 and older have no plugins.
     return list(ort.get_ep_devices()) if hasattr(ort, "get_ep_devices") else []
 
 
-def _plugin(backend: str, name: str, index: int, devices: list[Any]) -> Provider:
+def _plugin_provider(name: str, index: int, devices: list[Any]) -> Provider:
+    """Return the provider of one of a plugin's devices."""
     device = devices[index]
     hardware = str(device.device.type).rpartition(".")[2].lower()
     kind = hardware if hardware in ("cpu", "gpu", "npu") else _KNOWN.get(name, (OTHER, ""))[0]
@@ -149,18 +167,18 @@ def _plugin(backend: str, name: str, index: int, devices: list[Any]) -> Provider
     if name == "QNNExecutionProvider" and "onnxruntime_qnn" in sys.modules:
         qnn = sys.modules["onnxruntime_qnn"]
         options["backend_path"] = str(qnn.get_qnn_htp_path())
-        # Whatever a graph does not quantise: the NPU has no FP32.
+        # For the parts of a graph that are not quantised: the NPU has no FP32.
         options["enable_htp_fp16_precision"] = "1"
         if hardware == "cpu":
-            # On other processors the package has a simulation of the NPU, to the bit.
+            # On x86-64 the package simulates the NPU bit for bit.
             kind, runs_on = "npu", NPU_SIMULATED
             options |= SIMULATED_QNN
     label = name if len(devices) == 1 else f"{name}.{index}"
-    return Provider(DeviceInfo(backend, label, kind, True, ""), name, runs_on, device, options)
+    return Provider(DeviceInfo(NAME, label, kind, True, ""), name, runs_on, device, options)
 
 
 def _register_plugins(ort: ModuleType) -> dict[str, str]:
-    """Tell ONNX Runtime of the plugin packages that are installed; provider -> why it cannot be used."""
+    """Register the installed plugin packages; returns provider -> why it cannot be used."""
     if not hasattr(ort, "register_execution_provider_library"):
         return {}
     for package, provider in _PLUGINS.items():
@@ -177,7 +195,7 @@ def _register_plugins(ort: ModuleType) -> dict[str, str]:
             _registered[package] = f"{package} cannot be used: {' '.join(str(error).split())}"
     usable = {one.ep_name for one in _ep_devices(ort)}
     return {
-        _PLUGINS[package]: reason or f"{package} finds no device that it can use here"
+        _PLUGINS[package]: reason or f"{package} finds no device that it can use on this machine"
         for package, reason in _registered.items()
         if _PLUGINS[package] not in usable
     }
