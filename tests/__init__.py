@@ -6,3 +6,5 @@ import os
 # wait for each other in busy loops, which costs more than it saves where tests run beside each other.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+# A cache that the user has would answer for what tests load.
+os.environ.pop("SAM_EDGE_CACHE", None)

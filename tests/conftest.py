@@ -20,12 +20,19 @@ settings.load_profile("sam-edge")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_plugins():
-    """This process is one of a machine without the packages that add devices to ONNX Runtime, whatever is
-    installed; tests of Qualcomm's simulator start processes of their own."""
+def only_the_cpu():
+    """In this process ONNX Runtime has the CPU alone, whichever of its packages and plugins are installed.
+
+    Tests of other providers bring stand-ins; those of Qualcomm's simulator start processes of their own.
+    """
+    import onnxruntime
+
     from sam_edge.backends.onnxruntime import providers
 
-    providers._PLUGINS.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+        patch.setattr(providers, "_PLUGINS", {})
+        yield
 
 
 @pytest.fixture(scope="session")
