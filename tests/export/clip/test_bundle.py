@@ -251,7 +251,7 @@ def test_core_ml_packages_keep_the_features(folder, copy, precision):
 
 
 def test_the_examples_of_the_documentation(with_texts, tmp_path, monkeypatch):
-    page = ROOT / "docs/text.md"
+    page = ROOT / "docs/guides/text.md"
     (tmp_path / "bundle").symlink_to(with_texts)
     Image.fromarray(read_photo("astronaut.jpg")).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
