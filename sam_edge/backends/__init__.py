@@ -2,7 +2,7 @@
 
 base            the interface: Backend, Session, DeviceInfo
 registry        finds backends by name; imports each when it is asked for
-plugins         backends of other packages, by entry point: docs/backends.md
+plugins         backends of other packages, by entry point: docs/guides/write-a-backend.md
 compile_cache   compiled graphs kept on disk between processes
 onnxruntime/ openvino coreml mock     one backend each
 mil_reference/  Core ML packages run in NumPy

@@ -1,4 +1,4 @@
-"""The backend interface. docs/backends.md has a complete example.
+"""The backend interface. docs/guides/write-a-backend.md has a complete example.
 
 class Abacus(Backend):
     name = "abacus"

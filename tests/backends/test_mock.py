@@ -147,8 +147,8 @@ def test_a_graph_of_no_bundle(tmp_path, toy_bundle):
 
 def test_it_needs_numpy_only_and_is_never_chosen(toy_bundle):
     """With no runtime installed, and the documentation's example."""
-    text = (ROOT / "docs/backends.md").read_text()
-    example = re.search(r"```python\n(from sam_edge\.mock.*?)```", text, re.S)[1]
+    text = (ROOT / "docs/guides/backends.md").read_text()
+    example = re.search(r"```python\n(from sam_edge\.\w+\.mock.*?)```", text, re.S)[1]
     blocked = ["onnxruntime", "openvino", "coremltools", "onnx", "torch", "PIL", "scipy"]
     code = f"""
 import sys; sys.modules.update(dict.fromkeys({blocked!r}))

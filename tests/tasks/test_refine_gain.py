@@ -1,4 +1,4 @@
-"""The second pass gains what docs/masks.md says, on held-out scenes."""
+"""The second pass gains what docs/guides/masks.md says, on held-out scenes."""
 
 import numpy as np
 import pytest

@@ -40,7 +40,7 @@ def with_clip(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("with-clip") / "bundle"
     # The gates on masks are off: they are not what is tested here, and the search would take its time.
     arguments = ["--format", "onnx,openvino", "--precision", "fp32,fp16,int8", "--min-iou", "0"]
-    arguments += ["--dynamic", "--text-embeddings"]  # for the examples of docs/text.md
+    arguments += ["--dynamic", "--text-embeddings"]  # for the examples of docs/guides/text.md
     assert main(["export", "--clip", str(folder), *arguments, "--out", str(out)]) == 0
     return out
 
@@ -257,7 +257,7 @@ def test_core_ml_packages_keep_the_features(folder, copy, precision):
 
 
 def test_the_examples_of_the_documentation(with_clip, tmp_path, monkeypatch):
-    page = ROOT / "docs/text.md"
+    page = ROOT / "docs/guides/text.md"
     (tmp_path / "bundle").symlink_to(with_clip)
     Image.fromarray(read_photo("astronaut.jpg")).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
