@@ -28,7 +28,7 @@ from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.cli import main
 from sam_edge.errors import DeviceError, SamEdgeError
-from sam_edge.imaging.metrics import eroded
+from sam_edge.imaging.metrics import erode
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE
 from sam_edge.runtime.sam import Sam
 from sam_edge.verify.parity import run_parity
@@ -367,9 +367,9 @@ def test_the_innermost_pixel_is_farthest_from_the_edge(seed):
     mask[rng.integers(13), rng.integers(17)] = True
     x, y = innermost_pixel(mask)
     depth = 0
-    while eroded(mask, depth + 1).any():
+    while erode(mask, depth + 1).any():
         depth += 1
-    assert eroded(mask, depth)[y, x]
+    assert erode(mask, depth)[y, x]
 
 
 def bf16_is_right():
