@@ -653,19 +653,32 @@ export const schema = {
      "description": "How its masks compare with the reference's",
      "$ref": "#/$defs/parity"
     },
-    "target": {
-     "description": "What the graphs are made for: a chip, which is to run them whole, or WebAssembly in browsers; elsewhere they give the same masks",
+    "instruction_set": {
+     "description": "The CPU instructions that the graphs are made for; without them they give worse masks",
      "enum": [
-      "hexagon",
+      "vnni"
+     ]
+    },
+    "accelerator": {
+     "description": "The chip that the graphs are made for, which is to run them whole; elsewhere they give the same masks",
+     "enum": [
+      "hexagon"
+     ]
+    },
+    "browser": {
+     "description": "What the graphs are made for in browsers; elsewhere they give the same masks",
+     "enum": [
       "web"
      ]
     },
     "requires": {
-     "description": "What the graphs require of a machine to give these masks, such as CPU instruction sets",
+     "description": "Features of which a CPU of that architecture must have one, as Linux names them; others need none",
      "type": "array",
      "items": {
-      "type": "string"
-     }
+      "type": "string",
+      "pattern": "^[a-z0-9_]+: [a-z0-9_.]+( or [a-z0-9_.]+)*$"
+     },
+     "minItems": 1
     },
     "absent_label": {
      "description": "The decoder takes a fixed number of points; this label fills up, without a part in attention",

@@ -298,13 +298,23 @@ export interface Variant {
   };
   parity: Parity;
   /**
-   * What the graphs are made for: a chip, which is to run them whole, or WebAssembly in browsers; elsewhere they give the same masks
+   * The CPU instructions that the graphs are made for; without them they give worse masks
    */
-  target?: "hexagon" | "web";
+  instruction_set?: "vnni";
   /**
-   * What the graphs require of a machine to give these masks, such as CPU instruction sets
+   * The chip that the graphs are made for, which is to run them whole; elsewhere they give the same masks
    */
-  requires?: string[];
+  accelerator?: "hexagon";
+  /**
+   * What the graphs are made for in browsers; elsewhere they give the same masks
+   */
+  browser?: "web";
+  /**
+   * Features of which a CPU of that architecture must have one, as Linux names them; others need none
+   *
+   * @minItems 1
+   */
+  requires?: [string, ...string[]];
   /**
    * The decoder takes a fixed number of points; this label fills up, without a part in attention
    */
