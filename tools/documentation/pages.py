@@ -234,7 +234,8 @@ def _type(node: dict[str, Any]) -> str:
         low, high = node.get("minItems"), node.get("maxItems")
         count = f"{low} " if low is not None and low == high else "one or more " if low == 1 else ""
         items = _type(node.get("items", {}))
-        return f"array of {count}{re.sub(r'^(integer|number|string|object)', r'\1s', items)}"
+        plural = re.sub(r"^(integer|number|string|object)", r"\1s", items)
+        return f"array of {count}{plural}"
     if kind == "string" and "pattern" in node:
         return f"string matching `{node['pattern']}`"
     return _with_range(kind, node)
