@@ -64,6 +64,8 @@ def test_files_that_pages_name_exist():
     named = [
         (page, path)
         for page in PAGES
-        for path in re.findall(r"`((?:export|models|tools|tests|benchmarks|sam_edge|web)/[\w./-]*)`", read(page))
+        for path in re.findall(
+            r"`((?:export|models|tools|tests|benchmarks|sam_edge|web)/[\w./-]*)`", read(page)
+        )
     ]
     assert named and not [(page, path) for page, path in named if not (ROOT / path).exists()]
