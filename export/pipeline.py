@@ -211,7 +211,12 @@ def _variant(
 
     def measure(device: str = "auto") -> Parity:
         # The staged files, through the runtime that users run.
-        entry = {"id": name, "format": kind, **describe(kind, directory, stage, options, target, fixed)}
+        entry = {
+            "id": name,
+            "format": kind,
+            "precision": precision,
+            **describe(kind, directory, stage, options, target, fixed),
+        }
         with load_variant(bundle, Variant.from_json(entry), device=device) as exported:
             report = run_parity(exported, golden, precision, gate).to_json()
             return {**report, "device": exported.device}
