@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -31,7 +31,7 @@ from sam_edge.benchmarks.measure.rounds import MATMUL_SIDE, run_child
 from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.variant import Variant
 from sam_edge.errors import BackendError
-from sam_edge.types import Prompts
+from sam_edge.types import Precision, Prompts
 from tools.drop_in import FULL_HD, everything, interleaved, photograph
 from tools.published import published, published_around
 
@@ -152,7 +152,7 @@ def _versions(variant: Variant) -> dict[str, str]:
 
 def _load(bundle: Bundle, variant: Variant, threads: int) -> sam_edge.Sam:
     backend = _BACKENDS[variant.format]
-    return sam_edge.load(bundle.path, backend, "cpu", variant.precision, threads)
+    return sam_edge.load(bundle.path, backend, "cpu", cast(Precision, variant.precision), threads)
 
 
 def decoders(

@@ -24,7 +24,7 @@ from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.bundle.variant import Variant
 from sam_edge.errors import SamEdgeError
-from sam_edge.runtime.loading import open_graph
+from sam_edge.runtime.opener import OpenedGraphs, open_graph
 from sam_edge.runtime.sam import Sam
 from sam_edge.types import Arrays, ImageEmbedding, Prompts
 from sam_edge.verify.parity import run_parity
@@ -99,7 +99,8 @@ def load_timed(task: dict[str, Any]) -> tuple[Sam, Timed, Timed, float, float]:
         for part in ("encoder", "decoder")
     )
     end = time.perf_counter()
-    sam = Sam(bundle, variant, backend.name, encoder.session, decoder.session)
+    sessions = {"encoder": encoder.session, "decoder": decoder.session}
+    sam = Sam(OpenedGraphs(bundle, variant, backend.name, sessions))
     return sam, encoder, decoder, 1e3 * (end - start), 1e3 * (end - before)
 
 
@@ -152,7 +153,7 @@ def latency(task: dict[str, Any]) -> dict[str, Any]:
     many = Prompts(points, np.ones((MANY, 1)))
 
     def many_clicks() -> None:
-        sam.decode(embedding, many, multimask_output=False)
+        sam.decode(embedding, many, "single")
         keep(decoder_64_ms=decoder.taken())
 
     if is_simulated:

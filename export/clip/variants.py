@@ -22,8 +22,8 @@ from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.golden import Golden
 from sam_edge.bundle.manifest import ClipRules, Manifest
 from sam_edge.errors import CheckpointError, ParityError
-from sam_edge.runtime.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.system.files import sha256_file, write_atomically
+from sam_edge.tasks.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.verify.clip_parity import ClipGolden, read_clip_golden, run_clip_parity, write_clip_golden
 
 from ..architectures.clip import TextEncoder

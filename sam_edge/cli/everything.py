@@ -17,6 +17,7 @@ from ..compat.automatic_mask_generator import SamAutomaticMaskGenerator
 from ..errors import OutputError
 from ..imaging import rle
 from ..system.files import write_atomically
+from ..types import MaskRecord
 from .options import add_bundle, add_load, load_sam
 
 ANNOTATIONS, PICTURE = "annotations.json", "masks.png"
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def coco(found: list[dict[str, Any]], image: NDArray[np.uint8], name: str) -> dict[str, Any]:
+def coco(found: list[MaskRecord], image: NDArray[np.uint8], name: str) -> dict[str, Any]:
     """Records with uncompressed RLEs as a COCO data set of one image and one category."""
     annotations = [
         {
@@ -116,7 +117,7 @@ def coco(found: list[dict[str, Any]], image: NDArray[np.uint8], name: str) -> di
     }
 
 
-def _masks(found: list[dict[str, Any]]) -> Iterator[NDArray[np.bool_]]:
+def _masks(found: list[MaskRecord]) -> Iterator[NDArray[np.bool_]]:
     """One at a time: all of them may not fit in memory. Large ones first, so that small ones stay visible."""
     for record in found:
         yield rle.decode(record["segmentation"])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..bundle.variant import ClipParityReport
 from ..errors import IntegrityError
-from ..runtime.clip import Clip, normalise
 from ..system.files import write_atomically
+from ..tasks.clip import Clip, normalise
 from .parity import OVERFLOWN
 
 # The least cosine similarity that each feature must have with the reference's.

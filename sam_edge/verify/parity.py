@@ -7,7 +7,7 @@ the mask that the reference itself picks: the best-scored of its three.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from ..bundle.golden import Golden, sample_embedding
 from ..bundle.variant import ParityReport
 from ..errors import ParityError
 from ..imaging.metrics import Mask, boundary_iou, iou
-
-if TYPE_CHECKING:
-    from ..runtime.sam import Sam
+from ..tasks.segmenter import Segmenter
 
 # Mean and minimum IoU that each precision must reach.
 GATES = {"fp32": (0.999, 0.99), "fp16": (0.995, 0.95), "bf16": (0.995, 0.95), "int8": (0.95, 0.80)}
@@ -31,7 +29,7 @@ def _finite(error: np.floating[Any]) -> float:
 
 
 def run_parity(
-    sam: Sam,
+    sam: Segmenter,
     golden: Golden,
     precision: str,
     min_iou: float | None = None,
@@ -58,14 +56,7 @@ def run_parity(
                 errors.append(_finite(np.linalg.norm(got - expected) / np.linalg.norm(expected)))
     picked, boundary, every, score_differences = [], [], [], []
     for number, prompt in enumerate(golden.prompts):
-        result = sam.predict_all(
-            embeddings[prompt.image_index],
-            point_coords=prompt.point_coords,
-            point_labels=prompt.point_labels,
-            boxes=prompt.box,
-            mask_input=prompt.mask_input,
-            return_logits=True,
-        )
+        result = sam.segment(embeddings[prompt.image_index], prompt.prompts, "all", return_logits=True)
         masks, scores = result.masks[0] > prompt.threshold, result.scores[0]
         first = sam.manifest.first_multimask
         best = first + int(prompt.scores[first:].argmax())

@@ -90,14 +90,14 @@ def test_only_prompts_that_pass_are_drawn(bundle, name, threshold):
     with sam, whole:
         embedding = sam.encode(IMAGE)
         list(sam.candidates(embedding, POINTS[:1], ALL))
-        scorer, upscaler = sam._stages
+        scorer, upscaler = sam._graphs._stages
         drawn = []
 
         def count(inputs):
             drawn.append(len(inputs["image_tokens"]))
             return upscaler.run(inputs)
 
-        sam._stages = scorer, Session(count, "cpu")
+        sam._graphs._stages = scorer, Session(count, "cpu")
         found = list(sam.candidates(embedding, POINTS, threshold))
         scores = whole.predict(embedding, POINTS[:, None], np.ones((len(POINTS), 1))).scores
         upscaler.close()

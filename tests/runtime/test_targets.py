@@ -10,7 +10,8 @@ from sam_edge import BundleError, PromptError, load
 from sam_edge.backends import DeviceInfo, Session, get_backend
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
-from sam_edge.runtime.loading import Wanted, choose, explain_choice
+from sam_edge.runtime.choice import Request, choose, explain_choice
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 
 BACKEND = get_backend("onnxruntime")
@@ -48,7 +49,7 @@ def devices(monkeypatch):
 
 
 def taken(bundle, **wanted):
-    return choose(open_bundle(bundle), Wanted(**wanted))[1]["id"]
+    return choose(open_bundle(bundle), Request(**wanted)).variant.id
 
 
 def test_the_chips_variants_are_for_the_chip(both, devices):
@@ -75,9 +76,9 @@ def test_where_there_is_nothing_else_they_run_anywhere(toy_copy, devices):
 
 def test_what_is_said_of_the_others(both, devices):
     devices("QNNExecutionProvider")
-    lines = [str(one) for one in explain_choice(open_bundle(both), Wanted(backend="onnxruntime"))]
+    lines = [str(one) for one in explain_choice(open_bundle(both), Request(backend="onnxruntime"))]
     assert "onnxruntime cpu CPUExecutionProvider onnx-int8-hexagon: made for hexagon" in lines
-    wanted = Wanted(backend="onnxruntime", device="npu")
+    wanted = Request(backend="onnxruntime", device="npu")
     lines = [str(one) for one in explain_choice(open_bundle(both), wanted)]
     said = "onnxruntime npu QNNExecutionProvider onnx-fp32: onnx-fp16-hexagon is made for this device"
     assert said in lines
@@ -145,7 +146,8 @@ def fixed(bundle, count=5):
     opened = open_bundle(bundle)
     (variant,) = opened.manifest.variants
     encoder = BACKEND.open(bundle / variant.encoder.path, "cpu", None)
-    return Sam(opened, variant, "onnxruntime", encoder, Session(decode, "npu")), given
+    sessions = {"encoder": encoder, "decoder": Session(decode, "npu")}
+    return Sam(OpenedGraphs(opened, variant, "onnxruntime", sessions)), given
 
 
 def test_prompts_are_filled_up_with_absent_points(toy_copy):

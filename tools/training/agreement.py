@@ -27,6 +27,7 @@ from sam_edge.imaging.metrics import boundary_iou, iou
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.runtime.loading import load_variant
 from sam_edge.runtime.sam import Sam
+from sam_edge.types import Prompts
 from tools.training.evaluate import SEED, box_of, centre
 from tools.training.scenes import held_out_scenes, load_assets, packaged_assets
 
@@ -77,7 +78,7 @@ def agreement(
             ):
                 best, wanted = expected[kind]
                 if wanted.any():
-                    mask = sam.predict_all(embedding, **prompt).masks[0, best]
+                    mask = sam.segment(embedding, Prompts(**prompt), "all").masks[0, best]
                     found[name][kind].append(iou(mask, wanted))
                     found[name][f"{kind}_boundary"].append(boundary_iou(mask, wanted))
     return [
