@@ -1,7 +1,7 @@
-"""The part of JSON Schema (draft 2020-12) that the manifest's schema uses.
+"""Validates JSON against the part of JSON Schema (draft 2020-12) that the manifest's schema uses.
 
-The runtime may depend on nothing but NumPy, so this stands in for a library; the tests hold its
-verdicts against the `jsonschema` package.
+The runtime depends on nothing but NumPy, so this stands in for a library; tests compare it with the
+`jsonschema` package.
 """
 
 from __future__ import annotations
