@@ -1,4 +1,4 @@
-"""`sam-edge benchmark`: which variant should be shipped to the machine in hand?"""
+"""`sam-edge benchmark`: measures every variant of a bundle on the devices of this machine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_edge.bundle.bundle import PRECISIONS, Bundle, open_bundle
+from sam_edge.axes import PRECISIONS
+from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.cli.options import add_bundle
 from sam_edge.errors import ImageError, OutputError, SamEdgeError
@@ -28,46 +31,61 @@ from .measure.rows import KINDS, find_rows, pytorch_rows
 from .measure.statistics import summarize
 from .report.html import render_html
 from .report.markdown import render_markdown
+from .report.rows import SCHEMA
 from .report.table import render_table
 
-SCHEMA = 1
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_bundle(parser)
     parser.add_argument(
-        "--device", default=",".join(KINDS), help=f"some of {','.join(KINDS)}, or names (default: all three)"
+        "--device",
+        default=",".join(KINDS),
+        help=f"one or more of {','.join(KINDS)}, or names of devices (default: all three)",
     )
     parser.add_argument("--backend", default="auto", help="auto, or a name from `sam-edge devices`")
-    parser.add_argument("--precision", default="", help=f"some of {','.join(PRECISIONS)} (default: all)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to compare masks on")
     parser.add_argument(
-        "--reference", type=Path, metavar="CHECKPOINT", help="measure the PyTorch reference as well"
+        "--precision", default="", help=f"one or more of {','.join(PRECISIONS.names())} (default: all)"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images to compare masks on")
+    parser.add_argument(
+        "--reference", type=Path, metavar="CHECKPOINT", help="measure the PyTorch reference too"
     )
     parser.add_argument(
-        "--ground-truth", type=Path, metavar="COCO", help="COCO JSON with masks of the pictures in --images"
+        "--ground-truth", type=Path, metavar="COCO", help="COCO JSON with masks for the images in --images"
     )
     parser.add_argument(
-        "--duration", type=float, default=10, metavar="S", help="seconds of each row's steady state (10)"
+        "--duration",
+        type=float,
+        default=10,
+        metavar="S",
+        help="seconds that each row is measured for, over all rounds (10)",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="in so many turns (5)")
-    parser.add_argument("--threads", type=int, default=cores(), help="within one operator")
     parser.add_argument(
-        "--image-size", default="1920x1080", metavar="WxH", help="what latency is measured on (1920x1080)"
+        "--rounds", type=int, default=5, help="how many rounds these seconds are divided into (5)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order of rows in each round")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (./NAME-report)")
+    parser.add_argument(
+        "--threads", type=int, default=cores(), help="threads of each operator (default: all cores)"
+    )
+    parser.add_argument(
+        "--image-size",
+        default="1920x1080",
+        metavar="WxH",
+        help="size of the image that latency is measured on (1920x1080)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of rows in each round")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (./NAME-report)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when every row that is here was measured, 1 when one failed, 130 when interrupted."""
+    """Return 0 where every row that is not absent was measured, 1 where one failed, 130 where interrupted."""
     bundle = open_bundle(args.bundle)
     plan = _plan(args, bundle)
     out = args.out or Path(f"{bundle.path.resolve().name}-report")
     out = _folder(out)
-    plan = _with_golden(args, bundle, plan, out)
+    plan = _with_images(args, bundle, plan, out)
     say = _Progress()
     results = measure(plan, run_child, say)
     say.end()
@@ -85,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """One live line on a terminal's stderr, else nothing."""
+    """Shows the current step on one line of stderr, where that is a terminal."""
 
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
@@ -100,14 +118,17 @@ class _Progress:
 
 
 def _plan(args: argparse.Namespace, bundle: Bundle) -> Plan:
-    """What is asked for, everything checked that can be before anything is run."""
+    """Turn the arguments into a plan, and check all that can be checked before anything runs."""
     if args.rounds < 1 or args.threads < 1 or not 0 < args.duration < 1e6:
-        raise SamEdgeError("--rounds and --threads are 1 or more, and --duration more than 0 seconds")
+        raise SamEdgeError(
+            f"--rounds {args.rounds} --threads {args.threads} --duration {args.duration:g}: expected 1 or "
+            "more rounds and threads, and more than 0 seconds"
+        )
     if args.ground_truth is not None and args.images is None:
-        raise SamEdgeError("--ground-truth has masks of the pictures in --images DIR; give that, too")
+        raise SamEdgeError("--ground-truth needs --images DIR, the folder with its images")
     if args.images is not None and args.reference is None and args.ground_truth is None:
         raise SamEdgeError(
-            "--images needs something to compare masks with: --reference CHECKPOINT or --ground-truth COCO"
+            "--images needs masks to compare with; add --reference CHECKPOINT or --ground-truth COCO"
         )
     devices = list(dict.fromkeys(filter(None, args.device.split(","))))
     precisions = list(filter(None, args.precision.split(",")))
@@ -141,48 +162,40 @@ def _plan(args: argparse.Namespace, bundle: Bundle) -> Plan:
     )
 
 
-def _with_golden(args: argparse.Namespace, bundle: Bundle, plan: Plan, out: Path) -> Plan:
-    """The plan with the reference's masks of the user's pictures, and a place for pictures of the worst."""
-    from dataclasses import replace
-
-    pictures = out / "worst" if _has_pillow() else None
-    if pictures is not None:
-        pictures.mkdir(exist_ok=True)
+def _with_images(args: argparse.Namespace, bundle: Bundle, plan: Plan, out: Path) -> Plan:
+    """Add to a plan the reference's masks of the user's images, and a folder for drawings of the worst."""
+    drawings = (out / "worst").resolve() if find_spec("PIL") is not None else None
+    if drawings is not None:
+        drawings.mkdir(exist_ok=True)
     golden = plan.golden
     if args.images is not None and args.reference is not None:
         from .measure.reference import reference_golden
 
         images = read_images(args.images)
         golden = reference_golden(args.reference, bundle.manifest, images, out, _Progress()).resolve()
-    return replace(plan, golden=golden, pictures=None if pictures is None else pictures.resolve())
+    return replace(plan, golden=golden, drawings=drawings)
 
 
 def read_images(folder: Path) -> list[NDArray[np.uint8]]:
-    """Every picture of a folder, by name.
+    """Read every image of a folder, in the order of their names; (H, W, 3) uint8 RGB each.
 
     Raises:
-        ImageError: no folder, none in it, or one that cannot be read.
+        ImageError: there is no such folder, it has no images, or one of them cannot be read.
     """
     from sam_edge.imaging.io import read_image
 
     if not folder.is_dir():
-        raise ImageError(f"{folder} is not a directory; --images takes one with pictures")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+        raise ImageError(f"{folder} is not a directory; --images takes a directory with images")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
     if not paths:
-        raise ImageError(f"there is no picture in {folder}; expected {', '.join(_PICTURES)}")
+        raise ImageError(f"there are no images in {folder}; expected {', '.join(_IMAGE_SUFFIXES)}")
     return [read_image(path) for path in paths]
-
-
-def _has_pillow() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("PIL") is not None
 
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and 0 < int(width) < 1e5 and 0 < int(height) < 1e5):
-        raise SamEdgeError(f"--image-size is {text!r}; expected WIDTHxHEIGHT, 1920x1080 say")
+        raise SamEdgeError(f"--image-size is {text!r}; expected WIDTHxHEIGHT, for example 1920x1080")
     return int(height), int(width)
 
 
@@ -192,7 +205,7 @@ def _folder(out: Path) -> Path:
     except OSError as error:
         raise OutputError(f"cannot make the directory {out}: {error.strerror}; choose another") from error
     if not os.access(out, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write in {out}; choose another directory")
+        raise OutputError(f"cannot write to the directory {out}; choose another")
     return out
 
 
@@ -202,7 +215,7 @@ def _report(
     gflops = summarize(results.gflops)
     gmacs = bundle.manifest.model.encoder_gmacs
     flops = None if gmacs is None else 2e9 * gmacs
-    # The fastest that the machine was seen to be.
+    # The best round shows what the machine can do.
     peak = None if gflops is None else max(gflops["rounds"])
     source = "golden" if args.images is None or args.reference is None else "images"
     rows = [describe_row(found, source, flops, peak) for found in results.rows]
@@ -236,7 +249,7 @@ def _report(
 
 
 def _write(report: dict[str, Any], out: Path) -> Sequence[str]:
-    """report.json, report.md and, where the plots' packages are, report.html; the lines that say so."""
+    """Write report.json, report.md and, with matplotlib, report.html; the lines that name them."""
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     write_atomically(out / "report.md", render_markdown(report).encode())
     written = [f"  {out / 'report.json'}", f"  {out / 'report.md'}"]

@@ -1,8 +1,7 @@
-"""Every model sam-edge knows, as data: family, sizes, preprocessing, prompt rules, checkpoints.
+"""Every model that can be exported, as data: family, sizes, preprocessing, prompt rules, checkpoint.
 
-Needs nothing but the standard library, so that `sam-edge models` runs where torch does not. Adding a
-model is one entry in `CATALOGUE` and, for a new kind of encoder, one class in `encoders.py` and one file in
-`export/reference/`.
+Requires only the standard library, so that `sam-edge models` runs without torch. A new model is one entry in
+`CATALOGUE` and, if its encoder is new, one class in `encoders.py` and one file in `export/architectures/`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Decoder:
-    """Widths of the prompt encoder and the two-way mask decoder."""
+    """Hyperparameters of SAM's prompt encoder and two-way mask decoder (Kirillov et al. 2023)."""
 
     dim: int = 256
     depth: int = 2
@@ -42,10 +41,14 @@ class Decoder:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes the encoder's input: RGB, 0 to 255, resized, normalised, padded.
+    """How an image is prepared for the encoder.
 
-    `resize` is "longest_side" (then padded on the right and at the bottom) or "stretch"; with `antialias` it
-    is Pillow's bilinear on uint8, without it PyTorch's `interpolate` on floats.
+    Attributes:
+        resize: "longest_side" (then padded right and bottom) or "stretch".
+        antialias: resize with Pillow's bilinear filter on uint8; otherwise with PyTorch's `interpolate` on
+            floats.
+        mean, std: of the channels R, G, B, on the scale 0 to 255.
+        pad_value: of the padding, after normalisation.
     """
 
     resize: str = "longest_side"
@@ -59,10 +62,11 @@ class Preprocess:
 class PromptRules:
     """How prompts are given to the decoder.
 
-    `padding_point` says when a padding point (0, 0) with the label -1 is appended: "without_box" or
-    "always". With `num_points`, prompts are filled up with such points to that many, and may have no more.
-    `coordinate_size` is the side of the square that coordinates are pixels of, where that is not the
-    encoder's input. Without `mask_prompt`, the decoder ignores an earlier mask.
+    Attributes:
+        padding_point: when a padding point, (0, 0) with label -1, is appended: "without_box" or "always".
+        num_points: prompts are padded to this many points and may have no more; None for any number.
+        coordinate_size: side of the square coordinate space in pixels; None for the encoder's input size.
+        mask_prompt: whether the decoder uses a mask prompt.
     """
 
     padding_point: str = "without_box"
@@ -73,8 +77,10 @@ class PromptRules:
 
 @dataclass(frozen=True)
 class Embedding:
-    """An output of the encoder beside `image_embeddings` that the decoder reads: (1, channels, side, side),
-    `side` being `scale` times that of `image_embeddings`."""
+    """An encoder output that the decoder reads besides `image_embeddings`.
+
+    Its shape is (1, channels, side, side), `side` being `scale` times that of `image_embeddings`.
+    """
 
     name: str
     channels: int
@@ -83,9 +89,16 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published checkpoint file: `source` is the page that it is published on, `url` its own address.
+    """A published checkpoint file.
 
-    `sha256_by` says who recorded the hash.
+    Attributes:
+        file: its name.
+        bytes: its size; None if not known.
+        sha256: its hash in hexadecimal; None if not known.
+        source: the page that publishes it, or "embedded".
+        license: of the weights.
+        sha256_by: who recorded the hash.
+        url: where to download it; None if there is no direct link.
     """
 
     file: str
@@ -99,7 +112,26 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Model:
-    """One model: everything the exporter, the manifest and the tables need to know of it."""
+    """One model, as the exporter, the manifest and the tables use it.
+
+    Attributes:
+        name: its name on the command line.
+        family: models whose checkpoints have the same layout.
+        parameters: number of parameters.
+        image_size: side of the encoder's square input in pixels.
+        encoder, decoder: hyperparameters.
+        checkpoint: the published file.
+        preprocess, prompt: rules for images and prompts.
+        stride: pixels of the input per image token.
+        extra_embeddings: encoder outputs besides `image_embeddings`.
+        mask_threshold: logits above it are mask.
+        mask_count: masks that the decoder outputs.
+        first_multimask: index of the first mask for ambiguous prompts; a mask before it is for other prompts.
+        scores: what `iou_predictions` are: "predicted_iou", or "stability" under a shifted
+            threshold.
+        low_res_limit: low-resolution logits are clipped to plus and minus this; None for no limit.
+        pred_iou_thresh, stability_score_thresh: defaults of everything-mode.
+    """
 
     name: str
     family: str
@@ -113,30 +145,26 @@ class Model:
     stride: int = 16
     extra_embeddings: tuple[Embedding, ...] = ()
     mask_threshold: float = 0.0
-    # The decoder's masks; those from `first_multimask` on are for ambiguous prompts, one before for others.
     mask_count: int = 4
     first_multimask: int = 1
-    # What `iou_predictions` are: "predicted_iou", or the masks' "stability" when the threshold is moved.
     scores: str = "predicted_iou"
-    # Low-resolution logits are given out, and come back as mask prompts, clipped to plus and minus this.
     low_res_limit: float | None = None
-    # The scores that masks of everything-mode should have.
     pred_iou_thresh: float = 0.88
     stability_score_thresh: float = 0.95
 
     @property
     def embedding_side(self) -> int:
-        """Tokens along one side of the image embeddings."""
+        """Side of the image embeddings in tokens."""
         return self.image_size // self.stride
 
     @property
     def coordinate_size(self) -> int:
-        """The side of the square that the decoder's point coordinates are pixels of."""
+        """Side of the square coordinate space of the decoder's prompts, in pixels."""
         return self.prompt.coordinate_size or self.image_size
 
     @property
     def embedding_names(self) -> tuple[str, ...]:
-        """The encoder's outputs."""
+        """Names of the encoder's outputs."""
         return ("image_embeddings", *(extra.name for extra in self.extra_embeddings))
 
 
@@ -204,7 +232,7 @@ def _efficientvit_xl(
 _SAM2_SOURCE = "https://github.com/facebookresearch/sam2#model-description"
 _SAM2_DAYS = {"sam2": "072824", "sam2.1": "092824"}
 
-# Finer features for the decoder.
+# Features of higher resolution for the decoder.
 _HIGH_RES_FEATURES = (Embedding("high_res_feats_0", 32, 4), Embedding("high_res_feats_1", 64, 2))
 
 
@@ -216,7 +244,7 @@ def _sam2(
     sha256: str | None = None,
     size_in_bytes: int | None = None,
 ) -> Model:
-    """`parameters` are those that pictures need: not the memory's."""
+    """`parameters` excludes the memory modules, which only video uses."""
     return Model(
         name=f"{family}_hiera_{size}",
         family=family,
@@ -246,7 +274,7 @@ _HIERA_LARGE = HieraEncoder(144, 2, (2, 6, 36, 4), (23, 33, 43), 7, (8, 4, 16, 8
 
 
 def _edge_sam(name: str) -> Model:
-    # Its IoU head was not distilled; its authors pick masks by their stability instead.
+    # EdgeSAM's IoU head was not distilled; its authors rank masks by stability instead.
     return Model(
         name=name,
         family="edge_sam",
@@ -548,7 +576,7 @@ CATALOGUE: dict[str, Model] = {
 
 DEFAULT_MODEL = "sam_edge_tiny"
 
-# Billions of multiply-accumulates of the image encoder at its input size, as counted by `macs.py`.
+# Billions of multiply-accumulates of the image encoder at its input size, as counted by `export/macs.py`.
 ENCODER_GMACS = {
     "sam_edge_tiny": 1.331,
     "vit_b": 486.0,
@@ -583,7 +611,7 @@ ENCODER_GMACS = {
 
 
 def rows() -> list[dict[str, Any]]:
-    """The catalogue as plain rows, for `sam-edge models` and models/README.md."""
+    """Return the catalogue as rows of JSON data, for `sam-edge models` and models/README.md."""
     return [
         {
             "name": model.name,

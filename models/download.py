@@ -1,8 +1,8 @@
-"""Fetch a published checkpoint over HTTP; only ever because somebody asked for it.
+"""Download a published checkpoint over HTTP, only when the user asks for it.
 
-The file is written as `FILE.part` beside its place and renamed when its size and hash are right. A transfer
-that stops leaves `FILE.part`, and the next one goes on from there; where no hash is known nothing would tell
-a file of two halves that do not belong together, so then it starts anew.
+The file is written to `FILE.part` and renamed once its size and hash are right. An interrupted download
+leaves `FILE.part`, and the next one resumes there; without a known hash it starts again, because nothing
+would show that the two halves belong to different files.
 """
 
 from __future__ import annotations
@@ -19,31 +19,37 @@ from sam_edge.system.files import check_writable, sha256_file
 
 from .catalogue import Checkpoint
 
-# Called with the bytes that are here and, where it is known, with how many there will be.
+# Called with the number of bytes downloaded, and the total if it is known.
 Progress = Callable[[int, int | None], None]
 
 _BLOCK = 1 << 16
-# Seconds to connect, and between two pieces.
+# Seconds to connect, and between two blocks.
 _TIMEOUT = (15, 60)
 _HEADERS = {"User-Agent": "sam-edge", "Accept-Encoding": "identity"}
 
 
 def download(checkpoint: Checkpoint, directory: Path, progress: Progress = lambda done, total: None) -> Path:
-    """The checkpoint's file in `directory`, fetched if it is not there, checked either way.
+    """Download a checkpoint into `directory`, unless it is there, and check its size and hash.
+
+    Args:
+        checkpoint: what to download.
+        directory: an existing directory.
+        progress: called after each block with the bytes so far and the total, or None if that is not known.
+
+    Returns:
+        the path of the file.
 
     Raises:
-        CheckpointError: nothing to fetch, no address known, or another file of that name is there.
-        DownloadError: the transfer failed or brought another file.
+        CheckpointError: it cannot be downloaded, or a different file of that name exists.
+        DownloadError: the transfer failed, or the file has the wrong size or hash.
         OutputError: `directory` cannot be written.
     """
     if checkpoint.source == "embedded":
         raise CheckpointError(
-            f"nothing to fetch: {checkpoint.file} comes with sam-edge, which finds it itself"
+            f"nothing to download: {checkpoint.file} is part of sam-edge and is found by itself"
         )
     if checkpoint.url is None:
-        raise CheckpointError(
-            f"no address is known to fetch {checkpoint.file} from; get it from {checkpoint.source}"
-        )
+        raise CheckpointError(f"{checkpoint.file} has no direct link; get it from {checkpoint.source}")
     path = directory / checkpoint.file
     check_writable(path)
     part = path.with_name(f"{path.name}.part")
@@ -52,7 +58,7 @@ def download(checkpoint: Checkpoint, directory: Path, progress: Progress = lambd
         if path.exists():
             wrong = _difference(path, checkpoint)
             if wrong:
-                raise CheckpointError(f"{path} is not the published file, but has {wrong}; move it away")
+                raise CheckpointError(f"{path} is not the published file: it has {wrong}; move it away")
             return path
         if not resumable:
             part.unlink(missing_ok=True)
@@ -61,7 +67,7 @@ def download(checkpoint: Checkpoint, directory: Path, progress: Progress = lambd
         if wrong:
             part.unlink()
             raise DownloadError(
-                f"{checkpoint.url} is not the published file, but has {wrong}; what was fetched was removed"
+                f"{checkpoint.url} is not the published file: it has {wrong}; the download was removed"
             )
         part.replace(path)
     except OSError as error:
@@ -74,7 +80,7 @@ def download(checkpoint: Checkpoint, directory: Path, progress: Progress = lambd
 
 
 def _difference(path: Path, checkpoint: Checkpoint) -> str:
-    """What tells a file from the catalogue's; nothing if nothing does."""
+    """Describe how a file differs from the catalogue's entry; "" if it does not."""
     size = path.stat().st_size
     if checkpoint.bytes is not None and size != checkpoint.bytes:
         return f"{size} bytes instead of {checkpoint.bytes}"
@@ -87,13 +93,13 @@ def _difference(path: Path, checkpoint: Checkpoint) -> str:
 
 
 def _transfer(url: str, part: Path, checkpoint: Checkpoint, progress: Progress) -> None:
-    """Fetch what `part` lacks."""
+    """Download the rest of `part`."""
     start = part.stat().st_size if part.exists() else 0
     headers = {**_HEADERS, "Range": f"bytes={start}-"} if start else _HEADERS
     done, total = start, checkpoint.bytes
     try:
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            status, (begin, size) = response.status_code, _offer(response)
+            status, (begin, size) = response.status_code, _content_range(response)
             if start and status == 416 and size == start:
                 return None
             if start and status in (206, 416) and begin != start:
@@ -102,7 +108,7 @@ def _transfer(url: str, part: Path, checkpoint: Checkpoint, progress: Progress) 
             if status != (206 if begin else 200):
                 raise DownloadError(f"{url} answered {status} {response.reason}; see {checkpoint.source}")
             if size is not None and total is not None and size != total:
-                raise DownloadError(f"{url} has {size} bytes instead of {total}; nothing was fetched")
+                raise DownloadError(f"{url} has {size} bytes instead of {total}; nothing was downloaded")
             done, total = begin or 0, size or total
             with part.open("ab" if done else "wb") as file:
                 for block in response.iter_content(_BLOCK):
@@ -112,22 +118,24 @@ def _transfer(url: str, part: Path, checkpoint: Checkpoint, progress: Progress) 
     except requests.RequestException as error:
         reason = _innermost(error)
         if done == start:
-            raise DownloadError(f"cannot fetch {url}: {reason}") from error
-        raise _stopped(url, done, total, reason, checkpoint) from error
+            raise DownloadError(f"cannot download {url}: {reason}") from error
+        raise _interrupted(url, done, total, reason, checkpoint) from error
     if total is not None and done < total:
-        raise _stopped(url, done, total, "the connection ended", checkpoint)
+        raise _interrupted(url, done, total, "the connection ended", checkpoint)
 
 
-def _stopped(url: str, done: int, total: int | None, reason: str, checkpoint: Checkpoint) -> DownloadError:
-    again = "goes on from there" if checkpoint.sha256 else "starts anew, as no hash of it is known"
+def _interrupted(
+    url: str, done: int, total: int | None, reason: str, checkpoint: Checkpoint
+) -> DownloadError:
+    again = "resumes there" if checkpoint.sha256 else "starts again, as its hash is not known"
     of = f" of {total}" if total else ""
     return DownloadError(
-        f"fetching {url} stopped after {done}{of} bytes ({reason}); the same command {again}"
+        f"the download of {url} stopped after {done}{of} bytes ({reason}); the same command {again}"
     )
 
 
-def _offer(response: requests.Response) -> tuple[int | None, int | None]:
-    """Where in the file the body begins, and how long the file is; None for what is not said."""
+def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """Return the body's offset in the file and the file's size; None for what the response does not say."""
     if response.status_code not in (206, 416):
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else None
@@ -137,7 +145,7 @@ def _offer(response: requests.Response) -> tuple[int | None, int | None]:
 
 
 def _innermost(error: BaseException) -> str:
-    """What was wrong in the end, without the layers that it went through."""
+    """Return the message of the original error, without those of the layers above it."""
     while error.__context__ is not None:
         error = error.__context__
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

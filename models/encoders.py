@@ -1,6 +1,6 @@
-"""What image encoders are made of, as data: one description for each kind.
+"""Hyperparameters of image encoders: one dataclass per kind.
 
-`size_step` is what the side of an input has to be a multiple of, in pixels.
+`size_step` is the number of pixels of which an input's side has to be a multiple.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VitEncoder:
-    """The plain ViT with windowed and global attention of SAM (Li et al. 2022, Kirillov et al. 2023).
+    """SAM's plain ViT with windowed and global attention (Li et al. 2022, Kirillov et al. 2023).
 
-    `global_attn_indexes` are the blocks that attend to the whole image; the others attend within
-    windows of `window_size` x `window_size` tokens. `mlp_dim` is the MLPs' width where it is no multiple of
-    `embed_dim`.
+    Blocks in `global_attn_indexes` attend to the whole image, the others within windows of `window_size` x
+    `window_size` tokens. `mlp_dim` is the width of the MLPs if that is not `mlp_ratio` times `embed_dim`.
     """
 
     embed_dim: int
@@ -29,16 +28,16 @@ class VitEncoder:
 
     @property
     def size_step(self) -> int:
-        """A patch."""
+        """One patch."""
         return self.patch_size
 
 
 @dataclass(frozen=True)
 class TinyVitEncoder:
-    """MobileSAM's TinyViT (Wu et al. 2022, Zhang et al. 2023): one entry for each stage.
+    """MobileSAM's TinyViT (Wu et al. 2022, Zhang et al. 2023); tuples have one entry per stage.
 
-    The first stage is of inverted residuals, which `expand` their channels; the others attend within windows
-    of `window_sizes` x `window_sizes` tokens.
+    The first stage has inverted residuals with `expand` times as many channels inside; the others attend
+    within windows of `window_sizes` x `window_sizes` tokens.
     """
 
     embed_dims: tuple[int, ...] = (64, 128, 160, 320)
@@ -50,17 +49,17 @@ class TinyVitEncoder:
 
     @property
     def size_step(self) -> int:
-        """Four halvings; windows are padded."""
+        """Total stride; windows are padded."""
         return 16
 
 
 @dataclass(frozen=True)
 class HieraEncoder:
-    """SAM 2's Hiera (Ryali et al. 2023, Ravi et al. 2024): `stages` are numbers of blocks.
+    """SAM 2's Hiera (Ryali et al. 2023, Ravi et al. 2024); `stages` is the number of blocks of each stage.
 
-    The width and the heads double from stage to stage. `global_att_blocks` attend to the whole image, the
-    others within windows of `window_spec` tokens, one entry a stage. `background` is the side of the table of
-    positions that is stretched over the image.
+    Width and heads double from stage to stage. Blocks in `global_att_blocks` attend to the whole image, the
+    others within windows, `window_spec` tokens wide in each stage. `background` is the side of the position
+    embedding that is interpolated to the image's size.
     """
 
     embed_dim: int = 96
@@ -73,15 +72,15 @@ class HieraEncoder:
 
     @property
     def size_step(self) -> int:
-        """Patches of 4 pixels, halved at each stage; and the table of a window repeats in whole numbers."""
+        """Total stride, and whole windows: the window's position embedding is tiled."""
         return 4 * math.lcm(self.window_spec[0], 2 ** (len(self.stages) - 1))
 
 
 @dataclass(frozen=True)
 class RepVitEncoder:
-    """EdgeSAM's RepViT M1 (Wang et al. 2024, Zhou et al. 2023): one entry for each stage.
+    """EdgeSAM's RepViT M1 (Wang et al. 2024, Zhou et al. 2023); tuples have one entry per stage.
 
-    `repeats` are the blocks behind the one that halves the sides.
+    `repeats` counts the blocks after a stage's downsampling block.
     """
 
     channels: tuple[int, ...] = (48, 96, 192, 384)
@@ -89,20 +88,20 @@ class RepVitEncoder:
 
     @property
     def size_step(self) -> int:
-        """The stem's two halvings and one at each stage but the first."""
+        """Total stride: 4 in the stem, 2 in each stage but the first."""
         return 4 * 2 ** (len(self.channels) - 1)
 
 
 @dataclass(frozen=True)
 class RepVitPyramidEncoder(RepVitEncoder):
-    """The same in front of SAM 2's feature pyramid, as EdgeTAM has it (Zhou et al. 2025)."""
+    """EdgeTAM's encoder: RepViT M1 with SAM 2's feature pyramid (Zhou et al. 2025)."""
 
 
 @dataclass(frozen=True)
 class PlainVitEncoder:
-    """EfficientSAM's ViT, with global attention only (Dosovitskiy et al. 2021, Xiong et al. 2023).
+    """EfficientSAM's ViT with global attention only (Dosovitskiy et al. 2021, Xiong et al. 2023).
 
-    Its position embeddings are of `position_side` x `position_side` patches.
+    Its position embedding has `position_side` x `position_side` patches and is interpolated.
     """
 
     embed_dim: int
@@ -114,13 +113,13 @@ class PlainVitEncoder:
 
     @property
     def size_step(self) -> int:
-        """A patch."""
+        """One patch."""
         return self.patch_size
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of an inverted-residual trunk."""
+    """One stage of inverted residuals; `expand` is the factor of channels inside a block."""
 
     repeats: int
     kernel: int
@@ -131,9 +130,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class TinyEncoder:
-    """EfficientNet-Lite0 up to stride 16, three scales folded together, three transformer blocks.
+    """EfficientNet-Lite0 up to stride 16, three scales merged, then `depth` transformer blocks.
 
-    `fold_stages` index `stages`: their outputs (strides 4, 8 and 16) are folded to stride 16.
+    `fold_stages` are indices of `stages`: their outputs, of strides 4, 8 and 16, are brought to stride 16.
     """
 
     stem: int = 32
@@ -152,14 +151,17 @@ class TinyEncoder:
 
     @property
     def size_step(self) -> int:
-        """The stride of the coarsest stage, to which the others are folded."""
+        """Total stride."""
         return 16
 
 
 @dataclass(frozen=True)
 class EfficientVitStage:
-    """A block that halves the resolution, then `depth` of kind `block`: "fmb" (fused inverted residual), "mb"
-    (inverted residual) or "att" (linear attention, its tokens gathered over `kernel` x `kernel`)."""
+    """A block that halves the resolution, then `depth` blocks of one kind.
+
+    `block` is "fmb" (fused inverted residual), "mb" (inverted residual) or "att" (linear attention over
+    tokens aggregated from `kernel` x `kernel` neighbours).
+    """
 
     block: str
     width: int
@@ -172,7 +174,7 @@ class EfficientVitStage:
 class EfficientVitEncoder:
     """EfficientViT's large backbone and EfficientViT-SAM's neck (Cai et al. 2023, Zhang et al. 2024).
 
-    The stem has stride 2, the embeddings the size of the third stage from the end.
+    The stem has stride 2. The embeddings have the resolution of the third stage from the end.
     """
 
     stages: tuple[EfficientVitStage, ...]
@@ -185,7 +187,7 @@ class EfficientVitEncoder:
 
     @property
     def size_step(self) -> int:
-        """The stem's halving and one at each stage."""
+        """Total stride: 2 in the stem and in each stage."""
         return 2 ** (len(self.stages) + 1)
 
 

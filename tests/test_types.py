@@ -10,7 +10,7 @@ import numpy as np
 
 import sam_edge
 from sam_edge import errors
-from sam_edge.bundle.bundle import PRECISIONS
+from sam_edge.axes import PRECISIONS
 from sam_edge.tasks.everything import OUTPUT_MODES
 from sam_edge.testing import mock_sam
 from sam_edge.types import MaskRecord, OutputMode, Precision
@@ -79,7 +79,7 @@ def test_a_type_checker_accepts_prompts_and_refuses_nonsense(tmp_path):
 
 
 def test_choices_in_types_are_those_that_there_are():
-    assert get_args(Precision) == ("auto", *PRECISIONS)
+    assert get_args(Precision) == ("auto", *PRECISIONS.built_in_names())
     assert get_args(OutputMode) == OUTPUT_MODES
 
 

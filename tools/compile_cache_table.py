@@ -1,40 +1,40 @@
-"""What a cache directory saves: a table of loading times without and with one.
+"""Prints a table of what a cache directory saves: loading times without and with one.
 
     python -m tools.compile_cache_table BUNDLE...
 
-Each row is one variant: the median of `sam_edge.load`, one click and one box, in milliseconds; the runs with
-and without the cache take turns in one process, after one of each that does not count.
+Each row is one variant: median milliseconds of `sam_edge.load`, one click and one box. The runs with and
+without the cache are interleaved in one process, after a round that warms up.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from sam_edge.backends import find_backends, is_here
+from sam_edge.benchmarks.measure.interleave import sample_in_rounds
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.runtime.loading import load
+from sam_edge.types import ImageEmbedding
 
-TURNS = 9
+ROUNDS = 9
 BACKENDS = ("onnxruntime", "openvino")
 
 
 def seconds(bundle: Path, backend: str, precision: str, checked: bool, cache: str | None) -> float:
-    """Of loading; with what OpenVINO compiles for a second shape of prompts."""
+    """Seconds of loading, and of the first prompts: OpenVINO compiles for each of their shapes."""
     start = time.perf_counter()
     sam = load(bundle, backend, precision=precision, threads=1, check_integrity=checked, cache_dir=cache)
     spent = time.perf_counter() - start
-    # Not the encoder: it takes as long, whatever was kept.
+    # The encoder is left out: it takes as long either way.
     shapes = {t.name: t.shape for t in sam.variant.encoder.outputs}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     main = arrays.pop("image_embeddings")
-    from sam_edge.types import ImageEmbedding
-
     size = sam.manifest.input.size
     embedding = ImageEmbedding(main, size, size, sam.manifest.model_id, arrays)
     start = time.perf_counter()
@@ -45,25 +45,22 @@ def seconds(bundle: Path, backend: str, precision: str, checked: bool, cache: st
     return spent
 
 
-def row(bundle: Path, backend: str, precision: str, turns: int = TURNS) -> list[str]:
+def row(bundle: Path, backend: str, precision: str, rounds: int = ROUNDS) -> list[str]:
     """The cells of one row."""
     cells = []
     for checked in (True, False):
         with tempfile.TemporaryDirectory() as cache:
-            times: dict[str | None, list[float]] = {None: [], cache: []}
-            for turn in range(turns + 1):
-                for place, found in times.items():
-                    spent = seconds(bundle, backend, precision, checked, place)
-                    if turn:
-                        found.append(spent)
-            cold, warm = (1000 * statistics.median(found) for found in times.values())
+            work = {
+                place: partial(seconds, bundle, backend, precision, checked, place) for place in (None, cache)
+            }
+            cold, warm = (1e3 * np.median(found) for found in sample_in_rounds(work, rounds).values())
             size = sum(p.stat().st_size for p in Path(cache).rglob("*") if p.is_file()) / 1e6
         cells += [f"{cold:.0f}", f"{warm:.0f}", f"{cold / warm:.2f}"]
     return [*cells, f"{size:.0f}"]
 
 
 def main() -> None:
-    """Print a table in Markdown."""
+    """Print the table in Markdown."""
     print("| variant | load, ms | with cache | ratio | unchecked, ms | with cache | ratio | cache, MB |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in sys.argv[1:]:

@@ -1,9 +1,9 @@
-"""The runtime against what it replaces: `segment_anything` with the same weights, in PyTorch.
+"""Measures the runtime against what it replaces: `segment_anything` with the same weights, in PyTorch.
 
     python -m tools.drop_in BUNDLE [--checkpoint FILE] [--repeats N] [--json]
 
-BUNDLE has an ONNX FP32 variant made with `--compat segment-anything`, of a family whose decoder is SAM's;
-FILE is the checkpoint that it was made from (not given: the embedded one). A and B are run in turn in one
+BUNDLE has an ONNX FP32 variant that was exported with `--compat segment-anything`, of a family whose decoder
+is SAM's; FILE is the checkpoint that it was made from (default: the embedded one). Both take turns in one
 process, and the ratio of their medians is what counts; imports and memory are measured in fresh processes.
 """
 
@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,26 +22,27 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
 import sam_edge
 from sam_edge import SamAutomaticMaskGenerator, SamPredictor
+from sam_edge.benchmarks.measure import machine
+from sam_edge.benchmarks.measure.interleave import sample_in_rounds
+from sam_edge.benchmarks.measure.process import run_task, time_command
+from sam_edge.benchmarks.measure.worker import milliseconds
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.manifest import Manifest
 from sam_edge.imaging.metrics import iou
 from sam_edge.imaging.postprocess import Upscaling
 from sam_edge.imaging.preprocess import preprocess, resized_size
-from sam_edge.models.photos import PHOTOS, read_photo
 from sam_edge.runtime.sam import Sam
 from tools.published import published, published_around
+from tools.shared.images import FULL_HD, photograph
 
 SIZES = [(1080, 1920), (1200, 600), (333, 517), (64, 2048), (3000, 4000), (8000, 8000)]
-FULL_HD = (1080, 1920)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tools.drop_in", description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--checkpoint", type=Path)
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if open_bundle(args.bundle).manifest.resized_from is not None:
-        parser.error(f"{args.bundle} has another input size than its model; export it without --imgsz")
+        parser.error(f"the input size of {args.bundle} is not its model's own; export it without --imgsz")
     torch.set_num_threads(args.threads)
     theirs = published_around(args.checkpoint)
     rows = []
@@ -65,49 +64,37 @@ def main() -> None:
         rows.append(everything(ours, theirs, max(1, args.repeats // 2)))
     rows.append(imports(4 * args.repeats))
     rows += memory(args.bundle, args.checkpoint, args.threads)
-    machine = {
-        "cpu": platform.processor() or platform.machine(),
+    facts = {
+        "cpu": machine.describe(args.threads)["cpu"],
         "threads": args.threads,
         "model": ours.manifest.model.name,
         **{name: version(name) for name in ("torch", "onnxruntime", "numpy", "pillow", "segment-anything")},
     }
     if args.json:
-        print(json.dumps({"machine": machine, "rows": rows}, indent=2))
+        print(json.dumps({"machine": facts, "rows": rows}, indent=2))
         return
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
     print(f"{'what':44} {'published':>11} {'sam-edge':>11} {'ratio':>7}")
     for row in rows:
         values = f"{row['published']:8.1f} {row['unit']:2} {row['sam_edge']:8.1f} {row['unit']:2}"
         print(f"{row['what']:44} {values} {row['published'] / row['sam_edge']:7.2f}  {row['note']}")
 
 
-def interleaved(repeats: int, **work: Callable[[], Any]) -> dict[str, float]:
-    """Each run once to warm up, then in turn: medians in milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for run in work.values():
-        run()
-    for _ in range(repeats):
-        for name, run in work.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: float(np.median(values)) for name, values in times.items()}
+def interleave(repeats: int, **calls: Callable[[], object]) -> dict[str, float]:
+    """Median milliseconds of each call, in interleaved rounds after one that warms up."""
+    work = {name: partial(milliseconds, call) for name, call in calls.items()}
+    return {name: float(np.median(times)) for name, times in sample_in_rounds(work, repeats).items()}
 
 
 def row(what: str, found: dict[str, float], note: str = "", unit: str = "ms") -> dict[str, Any]:
-    """One line of the table."""
+    """Make one line of the table."""
     return {"what": what, **found, "unit": unit, "note": note}
-
-
-def photograph(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A packaged photograph at `size` (H, W)."""
-    return np.array(Image.fromarray(read_photo(PHOTOS[0])).resize((size[1], size[0])))
 
 
 def pre_and_postprocess(
     manifest: Manifest, theirs: Any, size: tuple[int, int], repeats: int
 ) -> dict[str, Any]:
-    """Image to encoder input, and three low-resolution masks to the image's size."""
+    """Measure an image to encoder input, and three low-resolution masks to the image's size."""
     image = photograph(size)
     transform = published("utils.transforms").ResizeLongestSide(theirs.image_encoder.img_size)
     low_res = np.random.default_rng(0).normal(0, 5, (1, 3, *manifest.mask_size)).astype(np.float32)
@@ -125,12 +112,12 @@ def pre_and_postprocess(
         return upscaling.masks(low_res, manifest.mask_threshold)
 
     assert np.mean(our_way() != published_way().numpy()) < 1e-4
-    found = interleaved(repeats, published=published_way, sam_edge=our_way)
+    found = interleave(repeats, published=published_way, sam_edge=our_way)
     return row(f"pre- and postprocess {size[1]} x {size[0]}", found)
 
 
 def click(ours: Sam, theirs: Any, threads: int, repeats: int) -> list[dict[str, Any]]:
-    """One click on an encoded 1920 x 1080 image, to masks at its size."""
+    """Measure one click on an encoded 1920 x 1080 image, to masks at its size."""
     image = photograph(FULL_HD)
     prompt: dict[str, Any] = {"point_coords": np.array([[900.0, 400.0]]), "point_labels": np.array([1])}
     mine, torchs = SamPredictor(ours), published().SamPredictor(theirs)
@@ -158,7 +145,7 @@ def click(ours: Sam, theirs: Any, threads: int, repeats: int) -> list[dict[str, 
 
     expected = published_contract()[0, 1:]
     assert min(map(iou, mine.predict(**prompt)[0], expected)) > 0.999
-    found = interleaved(
+    found = interleave(
         repeats,
         contract=published_contract,
         pytorch=lambda: torchs.predict(**prompt),
@@ -174,8 +161,10 @@ def click(ours: Sam, theirs: Any, threads: int, repeats: int) -> list[dict[str, 
 
 
 def everything(ours: Sam, theirs: Any, repeats: int, side: int = 32) -> dict[str, Any]:
-    """Masks of everything in a 1920 x 1080 image from `side` x `side` points; the count and the masks must
-    agree."""
+    """Measure masks of everything in a 1920 x 1080 image, from `side` x `side` points.
+
+    The note has how many masks each found, and how many of the published ones sam-edge found too.
+    """
     image = photograph(FULL_HD)
     options: dict[str, Any] = {
         "points_per_side": side,
@@ -185,7 +174,7 @@ def everything(ours: Sam, theirs: Any, repeats: int, side: int = 32) -> dict[str
     mine = SamAutomaticMaskGenerator(ours, **options)
     torchs = published().SamAutomaticMaskGenerator(theirs, **options)
     answers: dict[str, Any] = {}
-    found = interleaved(
+    found = interleave(
         repeats,
         published=lambda: answers.update(published=torchs.generate(image)),
         sam_edge=lambda: answers.update(sam_edge=mine.generate(image)),
@@ -203,63 +192,28 @@ def everything(ours: Sam, theirs: Any, repeats: int, side: int = 32) -> dict[str
 
 def imports(repeats: int) -> dict[str, Any]:
     """`import numpy` and `import sam_edge` in fresh processes."""
-
-    def run(module: str) -> Callable[[], Any]:
-        return lambda: subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-
-    found = interleaved(repeats, published=run("numpy"), sam_edge=run("sam_edge"))
-    beyond = found["sam_edge"] - found["published"]
-    return row("import numpy, import sam_edge", found, f"{beyond:.0f} ms beyond numpy")
-
-
-_OURS = """
-import sys, numpy, sam_edge
-image = numpy.load(sys.argv[1])
-with sam_edge.load(sys.argv[2], precision=sys.argv[3], threads=int(sys.argv[4])) as sam:
-    sam.predict(sam.encode(image), [[900, 400]])
-"""
-_THEIRS = """
-import sys, numpy, torch, pathlib
-from sam_edge.benchmarks.published import published, published_around
-torch.set_num_threads(int(sys.argv[4]))
-image = numpy.load(sys.argv[1])
-predictor = published().SamPredictor(published_around(pathlib.Path(sys.argv[2]) if sys.argv[2] else None))
-predictor.set_image(image)
-predictor.predict(numpy.array([[900, 400]]), numpy.array([1]))
-"""
-# Linux: the peak of this program alone; ru_maxrss begins with the peak of the process that started it.
-_PEAK = """
-try:
-    status = open("/proc/self/status").read()
-    print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
-except FileNotFoundError:
-    import resource
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-"""
+    names = {"published": "numpy", "sam_edge": "sam_edge"}
+    work = {key: partial(time_command, [sys.executable, "-c", f"import {m}"]) for key, m in names.items()}
+    found = {key: float(np.median(times)) for key, times in sample_in_rounds(work, repeats).items()}
+    return row(
+        "import numpy, import sam_edge", found, f"{found['sam_edge'] - found['published']:.0f} ms more"
+    )
 
 
 def memory(bundle: Path, checkpoint: Path | None, threads: int) -> list[dict[str, Any]]:
-    """Peak memory of fresh processes that load a model and segment one 1920 x 1080 image by a click."""
-
+    """Peak memory of fresh processes that load a model and click on one 1920 x 1080 image."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.npy"
         np.save(image, photograph(FULL_HD))
-
-        def peak(code: str, *arguments: Any) -> float:
-            command = [sys.executable, "-c", code + _PEAK, str(image), *map(str, arguments), str(threads)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            return int(done.stdout) / 1e6
-
-        pytorch = peak(_THEIRS, checkpoint or "", "")
-        there = [v.precision for v in open_bundle(bundle).manifest.variants]
-        return [
-            row(
-                f"peak memory, load and one click, {precision}",
-                {"published": pytorch, "sam_edge": peak(_OURS, bundle, precision)},
-                unit="MB",
-            )
-            for precision in dict.fromkeys(there)
-        ]
+        common = {"work": "peak_memory", "image": str(image), "threads": threads}
+        given = {"subject": "pytorch", "checkpoint": None if checkpoint is None else str(checkpoint)}
+        pytorch = run_task("tools.child", {**common, **given})
+        rows = []
+        for precision in dict.fromkeys(v.precision for v in open_bundle(bundle).manifest.variants):
+            given = {"subject": "sam_edge", "bundle": str(bundle), "backend": "auto", "precision": precision}
+            found = {"published": pytorch, "sam_edge": run_task("tools.child", {**common, **given})}
+            rows.append(row(f"peak memory, load and one click, {precision}", found, unit="MB"))
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Export the smallest model of every family in every format and precision, and print the table in the README.
+"""Exports the smallest model of every family in every format and precision, and prints a table.
 
     python -m tools.families_table FOLDER [NAME ...]
 
-Each model's checkpoint is random, in its published layout; `sam-edge export`, `verify` and `predict` on a
-1920 x 1080 photograph run as users run them. A model's row stays in FOLDER, and is not measured twice.
-Random weights tell nothing of INT8's masks, so their gate is off (`--min-iou 0`) and the error of the
-embeddings is what is judged: that of FP32 and FP16 may not exceed `LIMITS`.
+Each model's checkpoint is random, in its published layout; `sam-edge export`, `verify` and `predict` run on a
+1920 x 1080 photograph as users run them. A model's row is kept in FOLDER, and is not measured twice. With
+random weights the masks of INT8 mean nothing, so their gate is off (`--min-iou 0`), and the error of the
+embeddings is checked instead: that of FP32 and FP16 may not exceed `LIMITS`.
 """
 
 import json
@@ -35,7 +35,7 @@ LIMITS = {"fp32": 1e-3, "fp16": 2e-2}
 
 
 def sam_edge(*arguments, log):
-    """Run the command line; what it printed, and its peak memory in GB."""
+    """Run the command line: what it printed, and its peak memory in GB."""
     with log.open("w") as stderr:
         child = subprocess.Popen(
             [sys.executable, "-m", "sam_edge", *map(str, arguments)],
@@ -52,7 +52,7 @@ def sam_edge(*arguments, log):
 
 
 def measure(name, folder):
-    """The row of `name`."""
+    """Measure the row of `name`."""
     suffix = Path(CATALOGUE[name].checkpoint.file).suffix
     checkpoint, bundle = folder / f"{name}{suffix}", folder / name
     photo, log = folder / f"{name}.png", folder / f"{name}.log"
@@ -78,7 +78,7 @@ def measure(name, folder):
 
 
 def table(rows):
-    """Markdown: the error of the embeddings against the reference, by model and variant."""
+    """Render, as Markdown, the error of the embeddings against the reference, by model and variant."""
     columns = [f"{kind} {precision}" for kind in FORMATS for precision in PRECISIONS]
     yield f"| model | {' | '.join(columns)} | peak GB |"
     yield "|---" * (len(columns) + 2) + "|"
@@ -88,7 +88,7 @@ def table(rows):
 
 
 def main(folder, *names):
-    """Measure what FOLDER has no row of yet, and print the table of what it has."""
+    """Measure the rows that FOLDER does not have yet, and print the table of all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names or SMALLEST:

@@ -1,4 +1,7 @@
-"""A checkpoint with random weights in the published layout: `python -m tools.make_checkpoint vit_b FILE`."""
+"""Writes a checkpoint with random weights in its published layout.
+
+python -m tools.make_checkpoint vit_b FILE
+"""
 
 import json
 import sys
@@ -14,14 +17,14 @@ from tools.golden import make_sam2 as make_golden_sam2
 from tools.golden import seeded
 
 GOLDEN = make_golden_sam2.GOLDEN
-# What keeps a family's signals alive, where it is not `seeded_weights` as it is.
+# The families whose signals would vanish or overflow with plain `seeded_weights`.
 WEIGHTS = {
     "edge_sam": partial(seeded.seeded_weights, gain=make_golden_edge_sam.GAIN),
     "edgetam": make_golden_sam2.seeded_weights,
     "sam2": make_golden_sam2.seeded_weights,
     "sam2.1": make_golden_sam2.seeded_weights,
 }
-# The name of the state dict in files that hold it so.
+# The key of the state dict in files that wrap it.
 WRAPPERS = {
     "edgetam": "model",
     "efficient_sam": "model",
@@ -32,7 +35,7 @@ WRAPPERS = {
 
 
 def published_shapes(name):
-    """Names and shapes of `name`'s published file: from the published code where they are not ours."""
+    """Names and shapes of the tensors in the published file of `name`."""
     match CATALOGUE[name].family:
         case "sam2" | "sam2.1":
             return make_golden_sam2.unpacked(np.load(GOLDEN / "sam2.npz"))[name]
@@ -45,7 +48,7 @@ def published_shapes(name):
                 np.load(GOLDEN / "efficient_sam.npz")[f"{name.removeprefix('efficient_sam_')}/shapes"]
             )
         case "mobile_sam":
-            # The classifier that the encoder was trained with is in the file.
+            # The file contains the classifier that the encoder was trained with.
             head = {
                 "norm_head.weight": (320,),
                 "norm_head.bias": (320,),
@@ -60,12 +63,12 @@ def published_shapes(name):
 
 
 def random_weights(name):
-    """The state dict, under the published names; BatchNorm statistics and position tables are random too."""
+    """A random state dict under the published names, with random BatchNorm statistics and position tables."""
     return WEIGHTS.get(CATALOGUE[name].family, seeded.seeded_weights)(published_shapes(name))
 
 
 def write_checkpoint(name, path):
-    """Write the file of `name` to `path`."""
+    """Write a random checkpoint of `name` to `path`."""
     wrapper, weights = WRAPPERS.get(CATALOGUE[name].family), random_weights(name)
     torch.save({wrapper: weights} if wrapper else weights, path)
 

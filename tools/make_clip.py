@@ -1,4 +1,4 @@
-"""A folder with a random CLIP in its published layout, small or of a published size.
+"""Writes a folder with a random CLIP in its published layout, small or of a published size.
 
 python -m tools.make_clip FOLDER [--vit-b-32] [--openai]
 """
@@ -38,7 +38,7 @@ VIT_B_32 = {
 
 
 def alphabet():
-    """The 256 bytes as byte-level vocabularies write them, written down anew."""
+    """The 256 bytes as byte-level vocabularies write them, reimplemented."""
     printable = [b for b in range(256) if chr(b).isprintable() and b not in (0x20, 0xA0, 0xAD)]
     others = [b for b in range(256) if b not in printable]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
@@ -54,7 +54,7 @@ END = len(vocabulary()) - 1
 
 
 def random_clip(sizes=SMALL, activation="quick_gelu", seed=0, vocab_size=None, legacy_end=False):
-    """transformers' CLIPModel with random weights that keep signals alive."""
+    """The CLIPModel of transformers with random weights that keep signals alive."""
     names = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads")
     size = vocab_size or len(vocabulary())
     config = CLIPConfig(
@@ -88,7 +88,7 @@ def random_clip(sizes=SMALL, activation="quick_gelu", seed=0, vocab_size=None, l
 
 
 def openai_names(model):
-    """The weights of `model` under the names of OpenAI's state dict, written down anew."""
+    """The weights of `model` under the names of OpenAI's state dict."""
     state, found = model.state_dict(), {"logit_scale": model.logit_scale.data}
 
     def tower(theirs, start, layers):
@@ -125,7 +125,7 @@ def openai_names(model):
 
 
 def write_vocabulary(folder, kind="vocab.json"):
-    """As transformers (vocab.json and merges.txt) or as OpenAI publishes it."""
+    """Write the vocabulary as transformers does (vocab.json and merges.txt) or as OpenAI publishes it."""
     if kind == "vocab.json":
         (folder / "vocab.json").write_text(json.dumps(vocabulary()))
         (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
@@ -142,7 +142,7 @@ def write_hugging_face(folder, model):
 
 
 def write_openai(folder, model):
-    """With OpenCLIP's config, as published for weights that are not OpenAI's own."""
+    """Write OpenCLIP's config and weights, as published for weights that are not OpenAI's own."""
     folder.mkdir(parents=True, exist_ok=True)
     text, vision = model.config.text_config, model.config.vision_config
     config = {

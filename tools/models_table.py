@@ -1,4 +1,4 @@
-"""The table of every checkpoint in models/README.md: `python -m tools.models_table` writes it anew."""
+"""Rewrites the table of checkpoints in models/README.md: `python -m tools.models_table`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _sha256(row: dict[str, Any]) -> str:
 
 
 def markdown() -> str:
-    """The catalogue as a table, one line a checkpoint."""
+    """Render the catalogue as a table with a line for each checkpoint."""
     lines = [list(COLUMNS), ["---"] * len(COLUMNS)]
     lines += [[str(cell(row)) for cell in COLUMNS.values()] for row in rows()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,13 +1,13 @@
-"""How long an encoder's operators take, and how long they would at least on this machine: its roofline.
+"""Prints the roofline of an encoder: the time of its operators, and the least that they need on this machine.
 
     python -m tools.roofline BUNDLE [--variant onnx-fp32] [--threads 2]
 
-An operator can be no faster than its arithmetic at the rate of the machine's matrix products, nor than its
-tensors at the rate of copying arrays of their size, in the cache or beyond (Williams et al., "Roofline",
-CACM 2009). Times are the runtime's own, medians of a profile; arithmetic is counted in products, convolutions
-and attention; what a runtime fuses into one of them moves nothing, and counts for nothing. Where the share
-of the rate of matrix products that the sum of the bounds allows is below a target, no kernels can reach it:
-only fewer operators.
+An operator can be no faster than its arithmetic at the rate of the machine's matrix products, nor than moving
+its tensors at the rate of copying arrays of their size, in the cache or outside (Williams et al., "Roofline",
+CACM 2009). Times are medians of the runtime's own profile. Arithmetic is that of matmuls, convolutions and
+attention; operators that the runtime fuses into them move no data, and count as zero. Where the bounds allow
+a smaller share of the rate of matrix products than a target, faster kernels cannot reach it: only fewer
+operators can.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from sam_edge.backends.onnxruntime import session_options
+from sam_edge.backends.onnxruntime.session import session_options
 from sam_edge.backends.openvino import configuration
-from sam_edge.benchmarks.measure.rounds import MATMUL_SIDE, run_child
+from sam_edge.benchmarks.measure.rounds import matmul_gflops
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.errors import SamEdgeError
+from tools.shared.commands import check_positive, exit_code
 
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "FusedConv", "FullyConnected", "Convolution")
 RENAMED, PARTS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten"), ("Slice", "StridedSlice", "Split", "Gather")
-# Runs that are not counted.
-WARM = 2
+# Runs before those that count.
+WARMUP = 2
 # Megabytes of arrays whose copying is measured.
 SIZES = (1, 4, 16, 64, 256)
 Tensor = tuple[str, tuple[int, ...]]  # dtype, shape
@@ -46,13 +47,13 @@ _BYTES = {"float": 4, "int32": 4, "int64": 8, "bool": 1, "uint8": 1, "int8": 1}
 
 @dataclass(frozen=True)
 class Operator:
-    """One of a graph, as a runtime ran it.
+    """An operator of a graph, as a runtime ran it.
 
     Attributes:
-        kind: as the runtime calls it.
+        kind: the runtime's name for it.
         milliseconds: measured.
-        gflop: of products and convolutions, two a multiply-accumulate.
-        megabytes: of what it reads and writes, but for weights that were packed in loading.
+        gflop: of matmuls and convolutions, two for a multiply-accumulate.
+        megabytes: that it reads and writes, without weights that were packed when the graph was loaded.
     """
 
     kind: str
@@ -63,26 +64,26 @@ class Operator:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine does at most.
+    """The highest rates of the machine.
 
     Attributes:
         gflops: of matrix products.
-        copying: gigabytes a second, of arrays of so many megabytes.
+        copying: megabytes of an array -> gigabytes a second.
     """
 
     gflops: float
     copying: dict[int, float]
 
     def bound(self, one: Operator) -> float:
-        """The milliseconds that the operator takes at least."""
+        """The least milliseconds that the operator needs."""
         nearest = min(self.copying, key=lambda size: abs(np.log(size / max(one.megabytes, 0.1))))
         least = max(1e3 * one.gflop / self.gflops, one.megabytes / self.copying[nearest])
-        # Some only rename memory.
+        # Some only rename memory, and copy nothing.
         return min(least, one.milliseconds)
 
 
 def onnx_operators(path: Path, threads: int, runs: int) -> list[Operator]:
-    """The encoder `path`'s, as ONNX Runtime runs it."""
+    """The operators of the encoder `path`, as ONNX Runtime runs it."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(onnxruntime, threads)
         options.enable_profiling = True
@@ -90,7 +91,7 @@ def onnx_operators(path: Path, threads: int, runs: int) -> list[Operator]:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         image = np.random.default_rng(0).normal(size=given.shape).astype(np.float32)
-        for _ in range(runs + WARM):
+        for _ in range(runs + WARMUP):
             session.run(None, {given.name: image})
         events = json.loads(Path(session.end_profiling()).read_text())
     times, arguments = defaultdict(list), {}
@@ -99,17 +100,17 @@ def onnx_operators(path: Path, threads: int, runs: int) -> list[Operator]:
             times[event["name"]].append(event["dur"] / 1e3)
             arguments[event["name"]] = event["args"]
     return [
-        Operator(arguments[name]["op_name"], median(of_one[WARM:]), *work(arguments[name]))
+        Operator(arguments[name]["op_name"], median(of_one[WARMUP:]), *work(arguments[name]))
         for name, of_one in times.items()
     ]
 
 
 def openvino_operators(path: Path, threads: int, runs: int) -> list[Operator]:
-    """The encoder `path`'s, as OpenVINO fuses and runs it."""
+    """The operators of the encoder `path`, as OpenVINO fuses and runs it."""
     import openvino
 
     model = openvino.Core().read_model(path)
-    # Attention, which is fused with what is beside it, is named in what it became a part of.
+    # Attention is fused with other operators, which then list its name.
     attention = {}
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
@@ -120,9 +121,9 @@ def openvino_operators(path: Path, threads: int, runs: int) -> list[Operator]:
     request = compiled.create_infer_request()
     image = np.random.default_rng(0).normal(size=tuple(compiled.inputs[0].shape)).astype(np.float32)
     times = defaultdict(list)
-    for run in range(runs + WARM):
+    for run in range(runs + WARMUP):
         request.infer({0: image})
-        for one in request.get_profiling_info() if run >= WARM else ():
+        for one in request.get_profiling_info() if run >= WARMUP else ():
             if one.status == openvino.ProfilingInfo.Status.EXECUTED:
                 times[one.node_name].append(1e3 * one.real_time.total_seconds())
     found = []
@@ -142,7 +143,7 @@ def openvino_operators(path: Path, threads: int, runs: int) -> list[Operator]:
 
 
 def work(arguments: dict[str, Any]) -> tuple[float, float]:
-    """GFLOP and megabytes of an operator of ONNX Runtime, from its event in a profile."""
+    """GFLOP and megabytes of an operator, from its event in a profile of ONNX Runtime."""
     inputs, outputs = (
         [(kind, tuple(shape)) for one in arguments[key] for kind, shape in one.items()]
         for key in ("input_type_shape", "output_type_shape")
@@ -151,8 +152,8 @@ def work(arguments: dict[str, Any]) -> tuple[float, float]:
 
 
 def computed_and_moved(kind: str, inputs: list[Tensor], outputs: list[Tensor]) -> tuple[float, float]:
-    """GFLOP, of products and convolutions, and megabytes of an operator with such tensors."""
-    # Of what they read, parts read only what they make.
+    """GFLOP (of matmuls and convolutions) and megabytes of an operator with these tensors."""
+    # Operators that take parts read no more than they write.
     moved = [] if kind in RENAMED else outputs * 2 if kind in PARTS else inputs + outputs
     megabytes = sum(_BYTES.get(dtype, 4) * float(np.prod(shape)) for dtype, shape in moved) / 1e6
     if kind not in PRODUCTS:
@@ -171,8 +172,10 @@ def computed_and_moved(kind: str, inputs: list[Tensor], outputs: list[Tensor]) -
 
 
 def copying(threads: int) -> dict[int, float]:
-    """Megabytes of `SIZES` -> gigabytes a second that `threads` read and write when each copies such arrays,
-    all of that size together; the best of some turns."""
+    """Measure the rate of copying: megabytes of `SIZES` -> gigabytes a second, read and written.
+
+    The threads share an array of that size; the best of several runs counts.
+    """
     return {size: max(_copied(size, threads) for _ in range(5)) for size in SIZES}
 
 
@@ -195,33 +198,34 @@ def _copied(megabytes: float, threads: int) -> float:
 
 
 def markdown(operators: Sequence[Operator], rates: Rates) -> str:
-    """Kinds of operators, those that take longest first, and the share of the rate of matrix products."""
+    """Render the kinds of operators, slowest first, and the share of the rate of matrix products."""
     kinds = defaultdict(list)
     for one in operators:
         kinds[one.kind].append(one)
     rows = sorted(kinds.items(), key=lambda item: -sum(one.milliseconds for one in item[1]))
-    lines = ["| operator | count | ms | GFLOP | MB | ms at least |", "|---|---:|---:|---:|---:|---:|"]
+    lines = ["| operator | count | ms | GFLOP | MB | least ms |", "|---|---:|---:|---:|---:|---:|"]
     for name, of_one in [*rows, ("all", operators)]:
         figures = [(one.milliseconds, one.gflop, one.megabytes, rates.bound(one)) for one in of_one]
         milliseconds, gflop, megabytes, bound = np.sum(figures, axis=0)
         lines.append(
             f"| {name} | {len(of_one)} | {milliseconds:.1f} | {gflop:.2f} | {megabytes:.0f} | {bound:.1f} |"
         )
-    # Of all, the last.
+    # The figures of "all", the last row.
     least = 1e3 * gflop / rates.gflops
     copied = ", ".join(f"{rate:.0f} of {size} MB" for size, rate in rates.copying.items())
     return "\n".join(
         [
             *lines,
             "",
-            f"Matrix products: {rates.gflops:.0f} GFLOP/s; copying, GB/s: {copied}. Of the first, "
-            f"{least / milliseconds:.2f} are reached, and {least / bound:.2f} at most with these operators.",
+            f"Matrix products: {rates.gflops:.0f} GFLOP/s; copying, GB/s: {copied}. The encoder reaches a "
+            f"share of {least / milliseconds:.2f} of the first, and could reach at most {least / bound:.2f} "
+            "with these operators.",
         ]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 0, 1 where something cannot be measured, 2 where the input is wrong."""
+    """Print the table; the exit code is 0 done, 1 the work failed, 2 the input was wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.roofline", description=(__doc__ or "").partition("\n")[0]
     )
@@ -230,23 +234,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args(argv)
-    try:
-        if min(args.threads, args.runs) < 1:
-            raise SamEdgeError("--threads and --runs are 1 or more")
-        bundle = open_bundle(args.bundle)
-        variant = bundle.variant(args.variant)
-        if variant.format not in ("onnx", "openvino") or variant.precision != "fp32":
-            raise SamEdgeError(
-                f"{args.variant} is neither ONNX nor OpenVINO in FP32, whose operators are counted here"
-            )
-        task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": 2.0, "threads": args.threads}
-        gflops, copied = median(run_child(task)["gflops"]), copying(args.threads)
-        path = bundle.path / variant.encoder.path
-        operators = openvino_operators if variant.format == "openvino" else onnx_operators
-        print(markdown(operators(path, args.threads, args.runs), Rates(gflops, copied)))
-    except SamEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    check_positive(args, "threads", "runs")
+    bundle = open_bundle(args.bundle)
+    variant = bundle.variant(args.variant)
+    if variant.format not in ("onnx", "openvino") or variant.precision != "fp32":
+        raise SamEdgeError(f"{args.variant} is not supported; expected a variant of ONNX or OpenVINO in FP32")
+    gflops, copied = median(matmul_gflops(args.threads, seconds=2.0)), copying(args.threads)
+    path = bundle.path / variant.encoder.path
+    operators = openvino_operators if variant.format == "openvino" else onnx_operators
+    print(markdown(operators(path, args.threads, args.runs), Rates(gflops, copied)))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Bundles of one model at several input sizes: `python -m tools.sizes BUNDLE ...`.
+"""Compares bundles of one model at several input sizes: `python -m tools.sizes BUNDLE ...`.
 
-A picture to masks with each bundle in turn, in random order, in one process, so that a machine that becomes
-slower does so for all of them. What a size costs in masks is the manifest's `resized_from`.
+Measures an image to masks with each bundle, in interleaved rounds in one process. What an input size costs in
+accuracy is the manifest's `resized_from`.
 """
 
 from __future__ import annotations
@@ -10,31 +10,36 @@ import argparse
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sam_edge.benchmarks.measure.child import load_timed
+from sam_edge.benchmarks.measure.interleave import sample_in_rounds
+from sam_edge.benchmarks.measure.loading import LoadedRow, load_row
+from sam_edge.benchmarks.measure.worker import milliseconds
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
-from sam_edge.errors import SamEdgeError
 from sam_edge.imaging.resample import resize_bilinear
 from sam_edge.system.threads import cores
-
-FULL_HD = (1080, 1920)
+from tools.shared.commands import check_positive, exit_code
+from tools.shared.images import FULL_HD
 
 
 def measure(
     bundles: Sequence[Path], precision: str, threads: int, rounds: int, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row a bundle: its input's side, GMACs, the manifest's `resized_from`, and medians in milliseconds
-    for one click on a picture of 1920 x 1080: the encoder's, the decoder's, and from the picture to masks.
+    """Measure one click on an image of 1920 x 1080 pixels with each bundle.
+
+    Returns:
+        For each bundle the side of its input, GMACs, the manifest's `resized_from`, and medians in
+        milliseconds: of the encoder, of the decoder, and from the image to masks.
 
     Raises:
-        SamEdgeError: no bundle there, or no ONNX variant of that precision in it.
+        SamEdgeError: a bundle is missing, or has no ONNX variant of that precision.
     """
     found = [open_bundle(path) for path in bundles]
     tasks = [
@@ -48,23 +53,13 @@ def measure(
         for bundle in found
     ]
     image = resize_bilinear(read_golden(found[0].check_golden()).images[0], FULL_HD)
-    prompt: dict[str, Any] = {"point_coords": [[900, 400]], "point_labels": [1]}
-    times: list[list[tuple[float, float, float]]] = [[] for _ in found]
-    rng = np.random.default_rng(seed)
     with contextlib.ExitStack() as stack:
-        rows = [load_timed(task)[:3] for task in tasks]
-        for sam, _, _ in rows:
-            stack.enter_context(sam)
-        for turn in range(rounds + 1):
-            for index in rng.permutation(len(rows)):
-                sam, encoder, decoder = rows[index]
-                start = time.perf_counter()
-                sam.predict(sam.encode(image), **prompt)
-                whole = 1e3 * (time.perf_counter() - start)
-                taken = encoder.taken(), decoder.taken(), whole
-                if turn:  # the first one warms up
-                    times[index].append(taken)
-    medians = [np.median(samples, axis=0) for samples in times]
+        rows = [load_row(task) for task in tasks]
+        for row in rows:
+            stack.enter_context(row.sam)
+        work = {index: partial(_click, row, image) for index, row in enumerate(rows)}
+        times = sample_in_rounds(work, rounds, order=seed)
+    medians = [np.median(samples, axis=0) for samples in times.values()]
     return [
         {
             "bundle": str(bundle.path),
@@ -79,8 +74,14 @@ def measure(
     ]
 
 
+def _click(row: LoadedRow, image: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Milliseconds of the encoder, of the decoder, and from the image to masks."""
+    whole = milliseconds(lambda: row.sam.predict(row.sam.encode(image), [[900, 400]], [1]))
+    return row.encoder.take(), row.decoder.take(), whole
+
+
 def main() -> int:
-    """Measure and print; 0 done, 2 the input was wrong."""
+    """Print the table; the exit code is 0 done, 2 the input was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tools.sizes", description=__doc__)
     parser.add_argument("bundle", type=Path, nargs="+")
     parser.add_argument("--precision", default="fp32")
@@ -88,21 +89,19 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    if args.rounds < 1 or args.threads < 1:
-        parser.error("--rounds and --threads are 1 or more")
-    try:
-        rows = measure(args.bundle, args.precision, args.threads, args.rounds)
-    except SamEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    check_positive(args, "rounds", "threads")
+    rows = measure(args.bundle, args.precision, args.threads, args.rounds)
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    print(
-        "| input | GMACs | encoder, ms | decoder, ms | picture to masks, ms | IoU with the own size: mean |",
-        end="",
-    )
-    print(" minimum | boundary |\n|---:|---:|---:|---:|---:|---:|---:|---:|")
+    columns = ["input", "GMACs", "encoder, ms", "decoder, ms", "image to masks, ms"]
+    columns += ["IoU with the model's own size: mean", "minimum", "boundary"]
+    print(f"| {' | '.join(columns)} |\n{'|---:' * len(columns)}|")
     for row in rows:
         resized, gmacs = row["resized_from"], row["encoder_gmacs"]
         cost = ["own size", "", ""]

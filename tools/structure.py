@@ -1,11 +1,11 @@
-"""Shows how the code hangs together, and fails where modules import each other in a circle.
+"""Draws which folder imports which, and fails where modules import each other in a circle.
 
     python -m tools.structure
 
 Prints every folder with the folders that it imports, then how many import circles, modules over 400 lines,
 functions over 60 lines and functions with more than 6 positional parameters there are. Every import counts
-alike: at module level, inside a function, and under `TYPE_CHECKING`. A circle of modules or of folders, or an
-import of `tools` from the package, exits with 1; sizes are questions to answer, and do not.
+alike: at module level, inside a function, and under `TYPE_CHECKING`. The exit code is 1 where there is a
+circle of modules or of folders, or where the package imports `tools`; large parts are only listed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOMS = {
     "benchmarks": "sam_edge.benchmarks",
     "tools": "tools",
 }
-# Lines of data are read once; these modules hold little else.
+# Modules that hold little but data; they may be long.
 DATA_TABLES = ("sam_edge.models.catalogue",)
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -78,6 +78,11 @@ def imports(module: Module, known: Mapping[str, Module]) -> set[str]:
                 full = f"{base}.{alias.name}"
                 found.add(full if full in known else _nearest(base, known))
     return found - {module.name, ""}
+
+
+def import_graph(modules: Mapping[str, Module]) -> Graph:
+    """Which module imports which."""
+    return {name: imports(module, modules) for name, module in modules.items()}
 
 
 def _absolute(module: Module, node: ast.ImportFrom) -> str:
@@ -146,7 +151,7 @@ def functions(modules: Iterable[Module]) -> Iterator[tuple[str, int, int]]:
 
 
 def draw(folders: Graph) -> str:
-    """A line for each folder: what it imports."""
+    """Render a line for each folder, with the folders that it imports."""
     every = sorted({*folders, *(other for others in folders.values() for other in others)})
     width = max(map(len, every))
     lines = []
@@ -160,29 +165,25 @@ def _shorter(names: Iterable[str]) -> list[str]:
     return [name.removeprefix("sam_edge.") for name in names]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the drawing and the counts; 1 where there is a circle."""
-    parser = argparse.ArgumentParser(prog="python -m tools.structure", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quiet", action="store_true", help="print the counts only")
-    args = parser.parse_args(argv)
-    modules = read_modules()
-    graph = {name: imports(module, modules) for name, module in modules.items()}
-    folders = folder_graph(modules, graph)
-    if not args.quiet:
-        print(draw(folders), end="\n\n")
-    wrong = {"import circles of modules": circles(graph), "import circles of folders": circles(folders)}
-    wrong["imports of tools from the package"] = [
-        [name, other]
-        for name, others in graph.items()
-        for other in sorted(others)
-        if other.split(".")[0] == "tools" and name.split(".")[0] != "tools"
-    ]
-    for what, found in wrong.items():
-        print(f"{len(found)} {what}")
-        for names in found:
-            print(f"    {' <-> '.join(names)}")
+def wrong_imports(modules: Mapping[str, Module]) -> dict[str, list[str]]:
+    """Import circles of modules and of folders, and imports of `tools` from the package."""
+    graph = import_graph(modules)
+    return {
+        "import circles of modules": [" <-> ".join(one) for one in circles(graph)],
+        "import circles of folders": [" <-> ".join(one) for one in circles(folder_graph(modules, graph))],
+        "imports of tools from the package": [
+            f"{name} -> {other}"
+            for name, others in graph.items()
+            for other in sorted(others)
+            if other.split(".")[0] == "tools" and name.split(".")[0] != "tools"
+        ],
+    }
+
+
+def large_parts(modules: Mapping[str, Module]) -> dict[str, list[str]]:
+    """Modules, functions and signatures over the limits."""
     measured = list(functions(modules.values()))
-    sizes = {
+    return {
         f"modules over {MAX_MODULE_LINES} lines": [
             f"{module.name}: {module.lines}"
             for module in modules.values()
@@ -195,9 +196,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{name}: {count}" for name, _, count in measured if count > MAX_POSITIONAL
         ],
     }
-    for what, large in sizes.items():
-        print(f"{len(large)} {what}")
-        for line in large:
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the drawing and the counts; 1 where an import is wrong."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m tools.structure", description=description)
+    parser.add_argument("--quiet", action="store_true", help="print the counts only")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    modules = read_modules(args.root)
+    if not args.quiet:
+        print(draw(folder_graph(modules, import_graph(modules))), end="\n\n")
+    wrong = wrong_imports(modules)
+    for what, found in (wrong | large_parts(modules)).items():
+        print(f"{len(found)} {what}")
+        for line in found:
             print(f"    {line}")
     return 1 if any(wrong.values()) else 0
 

@@ -1,19 +1,19 @@
-"""Whether a row became slower between two reports, or the machine did.
+"""Tells whether a row became slower between two reports, or the machine did.
 
 The rule, for one phase of one row that both reports measured:
 
-1. Every round's median is multiplied by the machine's speed in that round, which the calibration (a matrix
-   product, measured between the rows) shows: a machine that is twice as slow then gives the same figure.
-   On a busy 2-core machine this took the standard deviation of encoders' medians from 0.25 to 0.15 (in
-   logarithms), and what remains grew about in proportion to the calibration.
+1. Every round's median is multiplied by the speed of the machine in that round, as its calibration shows
+   (matrix products, measured before the rows): a machine that is twice as slow then gives the same figure. On
+   a busy 2-core machine this lowered the standard deviation of encoders' medians from 0.25 to 0.15 (of
+   logarithms), and what remained grew about in proportion to the calibration.
 2. The ratio of B to A is that of the geometric means over the rounds.
-3. Its interval is the wider of two: the row's own (Welch's, 99%), and one with the noise of all rows together
-   (the rows' median variance for that phase; 98% for all rows and phases of the comparison at once, by
-   Bonferroni). Five rounds say little of one row's noise, and much of the noise of nine rows; the first
-   interval is there for a row that is noisier than the others. A correction by the calibration is itself
-   trusted to a quarter of its logarithm only, which widens both.
-4. It is slower, or faster, where that interval excludes 1; a gate is crossed where the ratio exceeds the
-   threshold as well.
+3. Its interval is the wider of two: the row's own (Welch's, 99%), and one from the noise of all rows together
+   (their median variance in that phase; 98% for all rows and phases of the comparison at once, by
+   Bonferroni). Five rounds show little of one row's noise, but much of the noise of nine rows; the first
+   interval is for a row that is noisier than the others. The correction by the calibration may itself be off
+   by a quarter of its logarithm, which widens both.
+4. The row is slower, or faster, where that interval excludes 1. A gate fails where the ratio also exceeds its
+   threshold.
 
 Welch, "The generalization of 'Student's' problem when several different population variances are
 involved", Biometrika 1947.
@@ -28,16 +28,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..measure.noise import t_quantile
+from ..measure.statistics import chi2_median, t_quantile
 from ..report.rows import Report, Row, rounds
 
-# What a gate looks at; the other phases are shown.
+# The phases that the gate applies to; others are only shown.
 GATED = ("encoder_ms", "decoder_ms", "decoder_64_ms", "end_to_end_ms")
 SHOWN = ("load_ms", "first_ms", "preprocess_ms", "postprocess_ms")
-# Probabilities of each tail: of one row by itself, and of all rows and phases together.
+# The probability of each tail: for one row by itself, and for all rows and phases together.
 OWN_TAIL = 0.005
 FAMILY_TAIL = 0.01
-# How far off the correction by the calibration may be, as a share of its logarithm.
+# How far the correction by the calibration may be off, as a share of its logarithm.
 CALIBRATION_ERROR = 0.25
 
 Array = NDArray[np.float64]
@@ -45,20 +45,20 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """Logarithms of a row's medians, one a round, corrected by the machine's speed in that round."""
+    """The logarithm of a row's median in each round, corrected by the machine's speed in that round."""
 
     values: Array
     mean_log_speed: float
 
     @property
     def variance(self) -> float:
-        """Of the mean over the rounds."""
+        """The variance of the mean over the rounds."""
         return float(self.values.var(ddof=1)) / len(self.values)
 
 
 @dataclass(frozen=True)
 class Change:
-    """The ratio of B to A of one phase of one row, corrected by the machine's speed, with its interval."""
+    """The ratio of B to A in one phase of one row, corrected by the machine's speed, with its interval."""
 
     a_ms: float
     b_ms: float
@@ -68,12 +68,12 @@ class Change:
 
     @property
     def slower(self) -> bool:
-        """Beyond the noise."""
+        """Whether B is slower, beyond the noise."""
         return self.low > 1
 
     @property
     def faster(self) -> bool:
-        """Beyond the noise."""
+        """Whether B is faster, beyond the noise."""
         return self.high < 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Change:
 
 
 def sample(report: Report, row: Row, phase: str, calibrated: bool = True) -> Sample | None:
-    """The rounds of one phase of one row; None with fewer than two.
+    """Read the rounds of one phase of one row; None with fewer than two.
 
     The machine's speed is the row's own calibration (`row["matmul_gflops"]`) where it has one, else the
     report's. Where it has other rounds than the row, their mean stands for each of them.
@@ -131,27 +131,27 @@ def changes(a: Report, b: Report, pairs: list[tuple[Row, Row]]) -> list[dict[str
 
 
 def _pooled(samples: list[tuple[Sample, Sample]], tail: float) -> float:
-    """Half the width of the interval that the noise of all rows gives any one of them; 0 without rows.
+    """Half the width of the interval from the noise of all rows; 0 without rows.
 
-    Of the rows' variances the median, so that a noisy row does not hide the others; as an estimate it is
-    worth about half the degrees of freedom that the mean would have.
+    It uses the median of the rows' variances, so that a noisy row does not hide changes of the others; as an
+    estimate the median is worth about half the degrees of freedom of the mean.
     """
     if not samples:
         return 0.0
     variances = [x.variance + y.variance for x, y in samples]
     each = float(np.median([_dof(_parts(two)) for two in samples]))
-    # The median of a chi-squared variable is below its mean (Wilson and Hilferty).
-    variance = float(np.median(variances)) / (1 - 2 / (9 * each)) ** 3
+    # An estimate of a variance is chi-squared, and its median below its mean.
+    variance = float(np.median(variances)) / chi2_median(each)
     return t_quantile(tail, max(each, each * len(samples) / 2)) * math.sqrt(variance)
 
 
 def _parts(two: tuple[Sample, Sample]) -> list[tuple[float, int]]:
-    """Variance and degrees of freedom in A and in B."""
+    """Variances and degrees of freedom of A and B."""
     return [(s.variance, len(s.values) - 1) for s in two]
 
 
 def _dof(parts: list[tuple[float, int]]) -> float:
-    """Of a sum of independent estimates of variances, by Welch and Satterthwaite."""
+    """Degrees of freedom of a sum of estimates of variances, by Welch and Satterthwaite."""
     total = sum(v for v, _ in parts)
     squares = sum(v * v / n for v, n in parts)
     return total * total / squares if squares > 0 else float(sum(n for _, n in parts))

@@ -1,4 +1,4 @@
-"""`sam-edge compare`: what changed between two reports of `sam-edge benchmark`; a gate for CI."""
+"""`sam-edge compare`: compares two reports of `sam-edge benchmark`; a gate for CI."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from sam_edge.errors import SamEdgeError
 
 from ..report.rows import milliseconds, read_report
 from .changes import GATED
-from .compare import compare, phase_words
+from .compare import compare, phase_label
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("a", type=Path, metavar="A", help="a report.json, or its folder: before")
-    parser.add_argument("b", type=Path, metavar="B", help="the same: after")
+    parser.add_argument("a", type=Path, metavar="A", help="report.json, or its folder: before the change")
+    parser.add_argument("b", type=Path, metavar="B", help="the same, after the change")
     parser.add_argument(
         "--fail-slower",
         metavar="SHARE",
-        help="exit with 1 where a row's encoder, decoder or end to end became slower by more than this, "
+        help="exit with 1 where the encoder, decoder or end to end latency of a row grew by more than this, "
         "beyond the noise: 10%% or 0.1",
     )
     parser.add_argument(
         "--fail-iou",
         metavar="LOSS",
-        help="exit with 1 where a row's mean or minimum IoU fell by more than this: 0.01 or 1%%",
+        help="exit with 1 where the mean or minimum IoU of a row fell by more than this: 0.01 or 1%%",
     )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 where a gate was crossed."""
+    """Return 0, or 1 where a gate failed."""
     slower = None if args.fail_slower is None else share(args.fail_slower, "--fail-slower")
     iou = None if args.fail_iou is None else share(args.fail_iou, "--fail-iou")
     found = compare(read_report(args.a), read_report(args.b), slower, iou)
@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def share(text: str, option: str) -> float:
-    """A share as a number: "10%" and "0.1" are 0.1.
+    """Parse a share: "10%" and "0.1" are 0.1.
 
     Raises:
-        SamEdgeError: not a number, negative, or above 1 without a percent sign.
+        SamEdgeError: it is not a number, negative, or above 1 without a percent sign.
     """
     number, percent = (text[:-1], True) if text.endswith("%") else (text, False)
     try:
@@ -64,7 +64,7 @@ def share(text: str, option: str) -> float:
 
 
 def render_comparison(found: dict[str, Any]) -> str:
-    """What `compare` found as text: a line for each phase of each row, then what only one report has."""
+    """Render the answer of `compare`: a line for each phase of each row, then what only one report has."""
     lines = [f"A {found['a']}", f"B {found['b']}", ""]
     header = ["row", "phase", "A ms", "B ms", "B/A corrected", "interval", "verdict"]
     table = [header]
@@ -74,7 +74,7 @@ def render_comparison(found: dict[str, Any]) -> str:
             if phase in GATED or change["verdict"] != "same":
                 times = [milliseconds(change["a_ms"]), milliseconds(change["b_ms"])]
                 ratio = f"{change['ratio']:.2f}"
-                table.append([row["name"], phase_words(phase), *times, ratio, interval, change["verdict"]])
+                table.append([row["name"], phase_label(phase), *times, ratio, interval, change["verdict"]])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table if len(table) > 1 else []:
         cells = [
@@ -90,7 +90,7 @@ def render_comparison(found: dict[str, Any]) -> str:
 
 
 def _other_changes(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines for masks, memory, size and status where they differ."""
+    """Lines for status, masks, size and memory where they differ."""
     lines = []
     for row in rows:
         (old, new), (_, why) = row["status"], row["reason"]

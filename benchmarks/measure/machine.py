@@ -1,4 +1,4 @@
-"""The machine that figures come from: what it is, and what its processes use."""
+"""Describes the machine, and reads what its processes use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGES = (
     "onnxruntime-openvino", "onnxruntime-ep-webgpu", "onnxruntime-webgpu", "openvino", "coremltools", "torch",
     "pillow",
 )  # fmt: skip
-# What matters to matrix products, of the many that processors list.
+# Of the instruction sets that processors list, those that matter to matrix products.
 _ISA = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni",
     "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "neon", "asimd", "asimddp", "i8mm",
@@ -30,7 +30,7 @@ _RAPL = Path("/sys/class/powercap")
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """The part "machine" of a report; what cannot be read is "unknown", null or absent."""
+    """Make the section "machine" of a report; what cannot be read is "unknown", null or absent."""
     return {
         "cpu": _cpu(),
         "isa": _isa(),
@@ -46,26 +46,10 @@ def describe(threads: int) -> dict[str, Any]:
     }
 
 
-def peak_rss_mb() -> float | None:
-    """The most memory that this process has held, in MB; None where the system does not say.
-
-    On Linux `ru_maxrss` of a child begins with its parent's; VmHWM does not.
-    """
-    for line in _lines("/proc/self/status"):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
 def device_memory_mb() -> float | None:
-    """What this process holds of an NVIDIA GPU's memory, in MB; None where nothing says so."""
-    answer = _ask("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
-    for line in answer.splitlines():
+    """How much memory of an NVIDIA GPU this process holds, in MB; None where it cannot be read."""
+    output = _output_of("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+    for line in output.splitlines():
         pid, _, used = line.partition(",")
         if pid.strip() == str(os.getpid()) and used.strip().isdigit():
             return int(used) * 1024**2 / 1e6
@@ -73,9 +57,9 @@ def device_memory_mb() -> float | None:
 
 
 def energy_j() -> float | None:
-    """The running total of what the processor packages have used, in joules; None where it cannot be read.
+    """Read the energy counters of the processor packages, in joules; None where they cannot be read.
 
-    Intel's and AMD's RAPL counters. They start again now and then: a difference below 0 means nothing.
+    These are Intel's and AMD's RAPL counters. They wrap around: a difference below 0 means nothing.
     """
     total, found = 0.0, False
     with suppress(OSError, ValueError):
@@ -99,15 +83,15 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     if sys.platform == "darwin":
-        return _ask("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+        return _output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
     return platform.processor() or platform.machine()
 
 
 def _isa() -> list[str]:
     for line in _lines("/proc/cpuinfo"):
         if line.startswith(("flags", "Features")):
-            there = set(line.partition(":")[2].split())
-            return [flag for flag in _ISA if flag in there]
+            flags = set(line.partition(":")[2].split())
+            return [flag for flag in _ISA if flag in flags]
     return [platform.machine()]
 
 
@@ -121,16 +105,16 @@ def _memory_mb() -> float | None:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024 / 1e6
     if sys.platform == "darwin":
-        answer = _ask("sysctl", "-n", "hw.memsize")
-        return int(answer) / 1e6 if answer.isdigit() else None
+        output = _output_of("sysctl", "-n", "hw.memsize")
+        return int(output) / 1e6 if output.isdigit() else None
     return None
 
 
 def _drivers() -> dict[str, str]:
     found = {}
-    answer = _ask("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    if answer:
-        found["nvidia"] = "; ".join(answer.splitlines())
+    output = _output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    if output:
+        found["nvidia"] = "; ".join(output.splitlines())
     return found
 
 
@@ -143,14 +127,14 @@ def _packages() -> dict[str, str]:
 
 
 def _revision() -> str | None:
-    """The commit that sam-edge runs from, where it runs from a clone."""
+    """The commit, where sam-edge runs from a clone."""
     root = Path(sam_edge.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    return _ask("git", "-C", str(root), "describe", "--always", "--dirty") or None
+    return _output_of("git", "-C", str(root), "describe", "--always", "--dirty") or None
 
 
-def _ask(*command: str) -> str:
+def _output_of(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
     try:

@@ -1,7 +1,7 @@
-"""The PyTorch reference in the place of a backend, so that it is measured as every other row is.
+"""Makes the PyTorch reference a backend, so that it is measured like every other row.
 
-It needs the `export` extra. Besides FP32 there are the two ways in which PyTorch is faster: bfloat16, which
-pays on processors that multiply it, and `torch.compile`, which needs a C++ compiler.
+It needs the `export` extra. Besides FP32 it runs in the two ways in which PyTorch is faster: in bfloat16,
+which helps on processors with instructions for it, and with `torch.compile`, which needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROMPT = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 
 
 def variant_of(bundle: Bundle, name: str) -> Variant:
-    """A variant for `Sam` as the manifest's are, with the inputs of the published graphs and no files."""
+    """Make a variant like those of a manifest, with the inputs of the published graphs and without files."""
     images = Tensor("images", "float32", (1, 3, *bundle.manifest.input.size))
     # Any number of prompts at once.
     names = ("image_embeddings", *_PROMPT)
@@ -44,27 +44,32 @@ def variant_of(bundle: Bundle, name: str) -> Variant:
 
 
 class PyTorch(Backend):
-    """The reference of a checkpoint at an input size; `kind` says how it is run: "pytorch-bf16",
-    "pytorch-fp32-compile"."""
+    """The reference model of a checkpoint.
+
+    Args:
+        kind: how it runs: "pytorch-fp32", "pytorch-bf16" or "pytorch-fp32-compile".
+        checkpoint: the file.
+        size: the side of the encoder's input.
+    """
 
     name = "pytorch"
     formats = ("pytorch",)
 
     def __init__(self, kind: str, checkpoint: Path, size: int) -> None:
         self.kind, self.checkpoint, self.size = kind, checkpoint, size
-        self._made: tuple[SamModel, Model] | None = None
+        self._loaded: tuple[SamModel, Model] | None = None
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
-        """The encoder or the decoder, as `path`'s name says, on "cpu" or "gpu" (CUDA)."""
+        """Open the encoder or the decoder, as the name of `path` says, on "cpu" or "gpu" (CUDA)."""
         if threads is not None:
             torch.set_num_threads(threads)
         if device == "gpu" and not torch.cuda.is_available():
-            raise DeviceError("PyTorch finds no CUDA GPU; install a CUDA build of torch, or ask for cpu")
+            raise DeviceError("PyTorch finds no CUDA GPU; install a CUDA build of torch, or use --device cpu")
         where = torch.device("cuda" if device == "gpu" else "cpu")
-        if self._made is None:
+        if self._loaded is None:
             loaded = resize(load_checkpoint(self.checkpoint), self.size)
-            self._made = build_reference(loaded).to(where), loaded.model
-        sam, model = self._made
+            self._loaded = build_reference(loaded).to(where), loaded.model
+        sam, model = self._loaded
         compiled: Callable[[Any], Any] = torch.compile if self.kind.endswith("compile") else lambda work: work
         if path.name == "encoder":
             run = _encoder(compiled(sam.encode), model)

@@ -1,4 +1,4 @@
-"""The PyTorch reference on a user's own pictures: run once, then kept (needs the `export` extra)."""
+"""Runs the PyTorch reference on a user's own images, once (needs the `export` extra)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from sam_edge.system.files import sha256_file
 
 
 def check_reference(bundle: Bundle, checkpoint: Path) -> str:
-    """The checkpoint's sha256, which is that of the checkpoint that the bundle was made of.
+    """Check that the bundle was made from this checkpoint; its sha256.
 
     Raises:
-        CheckpointError: it is missing, or another.
+        CheckpointError: it was not, or there is no such file.
     """
     if not checkpoint.is_file():
-        raise CheckpointError(f"there is no checkpoint {checkpoint}; --reference takes the file exported")
+        raise CheckpointError(
+            f"there is no checkpoint {checkpoint}; --reference takes the file that was exported"
+        )
     expected, found = bundle.manifest.checkpoint_sha256, sha256_file(checkpoint)
     if found != expected:
         raise CheckpointError(
-            f"{checkpoint} is not the checkpoint that {bundle.path} was made of: its sha256 is {found}, "
+            f"{checkpoint} is not the checkpoint that {bundle.path} was made from: its sha256 is {found}, "
             f"expected {expected} ({bundle.manifest.model.checkpoint.file})"
         )
     return found
@@ -40,11 +42,17 @@ def reference_golden(
     folder: Path,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Golden data of (H, W, 3) uint8 RGB images at a bundle's input size, from `folder` where they were made
-    before.
+    """Make golden data of a user's images, at a bundle's input size; those of an earlier run are reused.
+
+    Args:
+        checkpoint: the reference's weights.
+        manifest: of the bundle.
+        images: (H, W, 3) uint8 RGB each.
+        folder: where the file is kept.
+        say: told of each step.
 
     Raises:
-        ParityError: the reference's masks of all of them are empty or everything.
+        ParityError: every mask of the reference is empty or covers its whole image.
     """
     key = hashlib.sha256(manifest.model_id.encode())
     for image in images:
@@ -59,7 +67,7 @@ def reference_golden(
             path.unlink()
     from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
     from sam_edge.export.checkpoints.resize import resize
-    from sam_edge.export.golden import make_golden
+    from sam_edge.export.reference.golden import make_golden
 
     loaded = resize(load_checkpoint(checkpoint), manifest.input.size[0])
     write_golden(path, make_golden(build_reference(loaded), loaded.model, say, images))

@@ -1,18 +1,14 @@
-"""Run rows in rounds, each in a fresh process, and put what comes back together.
+"""Runs the rows of a benchmark in rounds, each in a fresh process, and collects the results.
 
-In each round every row has its turn, in random order, so that a machine that becomes slower does so for all
-of them; between the rounds, NumPy's matrix products say how fast the machine is just then.
+In each round every row has its turn, in random order; before them, NumPy's FP32 matrix products show how fast
+the machine is just then.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import random
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_edge.backends.isolated import python_with
-from sam_edge.backends.providers import NPU_SIMULATED
+from sam_edge.backends.onnxruntime.providers import NPU_SIMULATED
 from sam_edge.errors import SamEdgeError
 
+from .interleave import shuffled_rounds
+from .process import TIMEOUT_S, run_task
 from .rows import Row
 from .statistics import drift, summarize
 
@@ -53,31 +50,30 @@ _PARITY = {
     "passed": "passed",
 }
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-
 # Where set, NumPy multiplies with the instructions of an older processor, which says nothing of this one.
 _OLDER_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-# A task in, an answer out: `run_child`, or a test's own.
+# Takes a task and returns its answer: `run_child`, or a function of a test.
 Child = Callable[[dict[str, Any]], dict[str, Any]]
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run.
+    """What to measure, and how.
 
     Attributes:
         bundle: its directory.
         rows: what to measure.
-        golden: the reference's answers for parity.
-        image: what latency is measured with, (H, W, 3) uint8 RGB.
-        seconds: of steady state for each row, over all rounds.
+        golden: the file with the reference's masks, for parity.
+        image: what latency is measured on, (H, W, 3) uint8 RGB.
+        seconds: how long each row runs after its first mask, over all rounds.
         rounds: how many.
         threads: within one operator.
-        seed: of the order of rows.
+        seed: of the order of rows in each round.
         reference: the PyTorch checkpoint, for rows of PyTorch.
-        annotations, images: COCO JSON of ground-truth masks and its pictures.
-        pictures: a directory for pictures of the worst masks; None for none.
+        annotations, images: COCO JSON of ground-truth masks, and the folder of its images.
+        drawings: the directory for drawings of the worst masks; None for no drawings.
     """
 
     bundle: Path
@@ -91,11 +87,11 @@ class Plan:
     reference: Path | None = None
     annotations: Path | None = None
     images: Path | None = None
-    pictures: Path | None = None
+    drawings: Path | None = None
 
 
 @dataclass
-class Found:
+class RowResult:
     """What is known of a row so far."""
 
     row: Row
@@ -111,22 +107,41 @@ class Found:
     worst: list[dict[str, Any]] = field(default_factory=list)
     ground_truth: dict[str, Any] | None = None
 
+    def add_latency(self, answer: dict[str, Any]) -> None:
+        """Add what the latency task of one round answered."""
+        self.device = answer["device"]
+        self.placement, self.compute_placement = answer["placement"], answer["compute_placement"]
+        for name, values in answer["samples"].items():
+            self.samples.setdefault(name, []).append(values)
+        for values, key in (
+            (self.peaks, "peak_rss_mb"),
+            (self.device_memory, "device_memory_mb"),
+            (self.energy, "energy_j"),
+        ):
+            if answer[key] is not None:
+                values.append(answer[key])
+
+    @property
+    def status(self) -> str:
+        """ "absent", "failed", "simulated" or "measured"."""
+        if self.row.absent:
+            return "absent"
+        if self.failed:
+            return "failed"
+        return "simulated" if self.device in SIMULATED else "measured"
+
 
 @dataclass
 class Results:
-    """All rows, and the machine's matrix products of each round in GFLOP/s."""
+    """All rows, and the GFLOP/s of the machine's matrix products in each round."""
 
-    rows: list[Found]
+    rows: list[RowResult]
     gflops: list[list[float]]
     partial: bool = False
 
 
-class _ChildError(SamEdgeError):
-    """A row's process ended without an answer, or with an error."""
-
-
-def run_child(task: dict[str, Any], timeout: float = 3600) -> dict[str, Any]:
-    """Do one task in a fresh process.
+def run_child(task: dict[str, Any], timeout: float = TIMEOUT_S) -> dict[str, Any]:
+    """Do one task of `child.WORK` in a fresh process.
 
     Raises:
         SamEdgeError: it failed, crashed or did not end; says how.
@@ -134,85 +149,72 @@ def run_child(task: dict[str, Any], timeout: float = 3600) -> dict[str, Any]:
     environment = os.environ | dict.fromkeys(_BLAS_THREADS, str(task["threads"]))
     if task["work"] == "matmul":
         environment = {name: value for name, value in environment.items() if name not in _OLDER_KERNELS}
-    try:
-        done = subprocess.run(
-            python_with("sam_edge.benchmarks.measure.child"),
-            input=json.dumps(task),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _ChildError(f"it had not ended after {timeout:.0f} s") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        raise _ChildError(f"its process ended with {how}{': ' + lines[-1] if lines else ''}")
-    answer = json.loads(done.stdout)
-    if "error" in answer:
-        raise _ChildError(str(answer["error"]))
-    ok: dict[str, Any] = answer["ok"]
-    return ok
+    answer: dict[str, Any] = run_task("sam_edge.benchmarks.measure.child", task, environment, timeout)
+    return answer
+
+
+def matmul_gflops(threads: int, seconds: float, child: Child = run_child) -> list[float]:
+    """GFLOP/s of NumPy's FP32 matrix products, a sample each: how fast the machine is just now."""
+    task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": seconds, "threads": threads}
+    found: list[float] = child(task)["gflops"]
+    return found
 
 
 def measure(plan: Plan, child: Child = run_child, say: Say = lambda _: None) -> Results:
-    """Run a plan. Interrupted by Ctrl-C, it returns what there is, marked partial.
+    """Carry out a plan. Interrupted by Ctrl-C, it returns what it has, marked partial.
 
     A row that fails keeps what was measured before; the others go on.
     """
-    results = Results([Found(row) for row in plan.rows], [])
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        np.save(folder / "image.npy", plan.image)
+    results = Results([RowResult(row) for row in plan.rows], [])
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "image.npy"
+        np.save(image, plan.image)
         try:
-            _parity(plan, results, child, say)
-            _latency(plan, results, child, say, folder / "image.npy")
+            for found in results.rows:
+                if not found.row.absent:
+                    _measure_parity(plan, found, child, say)
+            _measure_latency(plan, results, child, say, image)
         except KeyboardInterrupt:
             results.partial = True
     return results
 
 
-def _parity(plan: Plan, results: Results, child: Child, say: Say) -> None:
-    for found in results.rows:
-        if found.row.absent:
-            continue
-        say(f"{_name(found.row)}: parity")
-        task = _task(plan, found.row) | {"work": "parity", "golden": str(plan.golden), "pictures": None}
-        task["precision"] = found.row.precision
-        if plan.pictures is not None:
-            task["pictures"] = str(plan.pictures / f"{found.row.id}-{found.row.device}".replace(" ", "-"))
-        try:
-            answer = child(task)
-            found.device, found.parity, found.worst = answer["device"], answer["parity"], answer["worst"]
-            if plan.annotations is not None:
-                say(f"{_name(found.row)}: ground truth")
-                given = {"annotations": str(plan.annotations), "images": str(plan.images)}
-                found.ground_truth = child(task | given | {"work": "truth"})["ground_truth"]
-        except SamEdgeError as error:
-            found.failed = str(error)
+def _measure_parity(plan: Plan, found: RowResult, child: Child, say: Say) -> None:
+    row = found.row
+    say(f"{row.label}: parity")
+    drawings = None
+    if plan.drawings is not None:
+        drawings = str(plan.drawings / f"{row.id}-{row.device}".replace(" ", "-"))
+    task = _task(plan, row) | {"work": "parity", "golden": str(plan.golden), "precision": row.precision}
+    try:
+        answer = child(task | {"drawings": drawings})
+        found.device, found.parity, found.worst = answer["device"], answer["parity"], answer["worst"]
+        if plan.annotations is not None:
+            say(f"{row.label}: ground truth")
+            given = {"annotations": str(plan.annotations), "images": str(plan.images)}
+            found.ground_truth = child(task | given | {"work": "ground_truth"})["ground_truth"]
+    except SamEdgeError as error:
+        found.failed = str(error)
 
 
-def _latency(plan: Plan, results: Results, child: Child, say: Say, image: Path) -> None:
-    order = random.Random(plan.seed)
-    for number in range(plan.rounds):
-        say(f"round {number + 1} of {plan.rounds}: matrix products")
-        seconds = min(1.0, plan.seconds / plan.rounds)
-        task = {"work": "matmul", "side": MATMUL_SIDE, "seconds": seconds, "threads": plan.threads}
-        results.gflops.append(child(task)["gflops"])
-        for found in order.sample(results.rows, len(results.rows)):
+def _measure_latency(plan: Plan, results: Results, child: Child, say: Say, image: Path) -> None:
+    seconds = plan.seconds / plan.rounds
+    for number, turns in enumerate(shuffled_rounds(results.rows, plan.rounds, plan.seed), 1):
+        where = f"round {number} of {plan.rounds}"
+        say(f"{where}: matrix products")
+        results.gflops.append(matmul_gflops(plan.threads, min(1.0, seconds), child))
+        for found in turns:
             if found.row.absent or found.failed:
                 continue
-            # A simulator takes minutes for what is no speed: once is enough.
+            # A simulator needs minutes, and has no speed to measure: once is enough.
             if found.device == NPU_SIMULATED and found.samples:
                 continue
-            say(f"round {number + 1} of {plan.rounds}: {_name(found.row)}")
-            task = _task(plan, found.row) | {"work": "latency", "image": str(image)}
+            say(f"{where}: {found.row.label}")
+            task = _task(plan, found.row) | {"work": "latency", "image": str(image), "seconds": seconds}
             try:
-                _keep(found, child(task | {"seconds": plan.seconds / plan.rounds}))
+                found.add_latency(child(task))
             except SamEdgeError as error:
-                found.failed = f"in round {number + 1} of {plan.rounds}: {error}"
+                found.failed = f"in {where}: {error}"
 
 
 def _task(plan: Plan, row: Row) -> dict[str, Any]:
@@ -226,39 +228,20 @@ def _task(plan: Plan, row: Row) -> dict[str, Any]:
     }
 
 
-def _name(row: Row) -> str:
-    return f"{row.id} on {row.device}"
-
-
-def _keep(found: Found, answer: dict[str, Any]) -> None:
-    found.device = answer["device"]
-    found.placement, found.compute_placement = answer["placement"], answer["compute_placement"]
-    for name, values in answer["samples"].items():
-        found.samples.setdefault(name, []).append(values)
-    for values, key in (
-        (found.peaks, "peak_rss_mb"),
-        (found.device_memory, "device_memory_mb"),
-        (found.energy, "energy_j"),
-    ):
-        if answer[key] is not None:
-            values.append(answer[key])
-
-
-def describe_row(found: Found, source: str, flops: float | None, gflops: float | None) -> dict[str, Any]:
+def describe_row(found: RowResult, source: str, flops: float | None, gflops: float | None) -> dict[str, Any]:
     """A row of report.json.
 
     Args:
-        found: the row.
-        source: of parity: "golden", or "images" of the user's.
-        flops: of the encoder, for one image; None if not known.
-        gflops: the machine's matrix products.
+        found: what was measured.
+        source: what masks were compared on: "golden", or "images" of the user's.
+        flops: of the encoder for one image; None if not known.
+        gflops: of the machine's matrix products; None if not known.
     """
     row = found.row
     times = {name: summarize(found.samples.get(name, [])) for name in PHASES}
-    on_cpu = found.device == "cpu"
     share = None
     encoder = times["encoder_ms"]
-    if on_cpu and flops and gflops and encoder is not None:
+    if found.device == "cpu" and flops and gflops and encoder is not None:
         share = flops / (encoder["p50"] / 1e3) / (1e9 * gflops)
     parity = None
     if found.parity is not None:
@@ -271,7 +254,7 @@ def describe_row(found: Found, source: str, flops: float | None, gflops: float |
         "device": found.device or row.asked,
         "device_name": row.device,
         "asked": row.asked,
-        "status": _status(found),
+        "status": found.status,
         "reason": row.absent or found.failed,
         **times,
         "drift": drift(times["end_to_end_ms"]),
@@ -280,8 +263,8 @@ def describe_row(found: Found, source: str, flops: float | None, gflops: float |
         "energy_j": float(np.median(found.energy)) if found.energy else None,
         "bytes": row.bytes,
         "placement": found.placement,
-        "on_device": _share(found, found.placement),
-        "compute_on_device": _share(found, found.compute_placement),
+        "on_device": share_on_device(found, found.placement),
+        "compute_on_device": share_on_device(found, found.compute_placement),
         "matmul_peak_share": share,
         "parity": parity,
         "mean_iou": None if parity is None else parity["mean_iou"],
@@ -291,19 +274,11 @@ def describe_row(found: Found, source: str, flops: float | None, gflops: float |
     }
 
 
-def _status(found: Found) -> str:
-    if found.row.absent:
-        return "absent"
-    if found.failed:
-        return "failed"
-    return "simulated" if found.device in SIMULATED else "measured"
-
-
-def _share(found: Found, placement: dict[str, Any] | None) -> float | None:
-    """Of both graphs' nodes, those on the device asked for."""
+def share_on_device(found: RowResult, placement: dict[str, Any] | None) -> float | None:
+    """The share of both graphs' nodes on the device that was asked for; None where that is not known."""
     counts = [part for part in (placement or {}).values() if part]
     total = sum(sum(part.values()) for part in counts)
-    # An execution provider's name, of several alike without their number; or the kind, of Core ML.
+    # The execution provider's name, without the number that tells several alike apart; Core ML has the kind.
     names = {found.row.device, found.row.device.partition(".")[0], found.device}
     taken = sum(number for part in counts for name, number in part.items() if name in names)
     return taken / total if total else None

@@ -1,13 +1,14 @@
-"""Which rows a benchmark has: a variant on a backend and a device, or why there is none."""
+"""Finds the rows of a benchmark: a variant on a backend and a device, or the reason why it is absent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sam_edge.axes import PRECISIONS
 from sam_edge.backends import Backend, DeviceInfo, devices_of, find_backends
 from sam_edge.backends.base import DEVICES
-from sam_edge.bundle.bundle import PRECISIONS, Bundle
+from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.variant import Variant
 from sam_edge.errors import SamEdgeError
 from sam_edge.runtime.targets import meant_for
@@ -17,17 +18,17 @@ KINDS = ("cpu", "gpu", "npu")
 
 @dataclass(frozen=True)
 class Row:
-    """What is to be measured.
+    """A variant on a backend and a device.
 
     Attributes:
-        id: the variant's, or what the format would be of a row that is absent.
+        id: the variant's; the format and "*" of a row that is absent.
         format: "onnx", "openvino", "coreml", "pytorch".
         precision: "fp32", "fp16", "bf16" or "int8"; "" of a row that is absent.
         backend: the backend's name.
         asked: the kind or name of the device that was asked for.
-        device: the device's own name, which the backend is given.
+        device: the name of the device, as the backend calls it.
         bytes: of the variant's files; None of a row without files.
-        absent: why there is nothing to measure; "" where there is.
+        absent: why it cannot be measured; "" where it can.
     """
 
     id: str
@@ -39,12 +40,17 @@ class Row:
     bytes: int | None = None
     absent: str = ""
 
+    @property
+    def label(self) -> str:
+        """For progress: variant and device."""
+        return f"{self.id} on {self.device}"
+
 
 def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: Sequence[str]) -> list[Row]:
     """Every variant on every device asked for, in the bundle's order; one row for each device that is absent.
 
     Raises:
-        SamEdgeError: an unknown device or precision, or nothing that could be measured anywhere.
+        SamEdgeError: a device or precision is unknown, or no row can be measured.
         BackendError: no such backend.
     """
     backends = list(find_backends(backend))
@@ -56,17 +62,16 @@ def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: 
                 f"`sam-edge devices`: {', '.join(sorted(known))}"
             )
     for precision in precisions:
-        if precision not in PRECISIONS:
-            raise SamEdgeError(f"unknown precision {precision!r}; expected some of {','.join(PRECISIONS)}")
+        PRECISIONS.get(precision)
     rows = [row for device in devices for each in backends for row in _rows(bundle, each, device, precisions)]
     if all(row.absent for row in rows):
-        reasons = "; ".join(dict.fromkeys(row.absent for row in rows)) or "no variant is of that precision"
-        raise SamEdgeError(f"nothing of {bundle.path} can be measured here: {reasons}")
+        reasons = "; ".join(dict.fromkeys(row.absent for row in rows)) or "no variant has that precision"
+        raise SamEdgeError(f"no variant of {bundle.path} can be measured on this machine: {reasons}")
     return rows
 
 
 def _named(device: str, backends: Sequence[Backend]) -> bool:
-    return any(one.is_meant_by(device) for each in backends for one in devices_of(each))
+    return any(one.matches(device) for each in backends for one in devices_of(each))
 
 
 def _rows(bundle: Bundle, backend: Backend, device: str, precisions: Sequence[str]) -> list[Row]:
@@ -75,7 +80,7 @@ def _rows(bundle: Bundle, backend: Backend, device: str, precisions: Sequence[st
         for v in bundle.manifest.variants
         if v.format in backend.formats and (not precisions or v.precision in precisions)
     ]
-    meant = [one for one in devices_of(backend) if one.is_meant_by(device)]
+    meant = [one for one in devices_of(backend) if one.matches(device)]
     there = [one for one in meant if one.available]
     if not variants or not meant:
         return []
@@ -95,7 +100,7 @@ def _row(variant: Variant, backend: Backend, asked: str, device: DeviceInfo) -> 
 
 
 def pytorch_rows(bundle: Bundle, devices: Sequence[str]) -> list[Row]:
-    """The reference, as it is and in the two ways in which PyTorch is faster."""
+    """Rows of the PyTorch reference: in FP32, and in the two ways in which PyTorch is faster."""
     size = bundle.manifest.model.checkpoint.bytes
     row = Row("pytorch-fp32", "pytorch", "fp32", "pytorch", "cpu", "cpu", size)
     kinds = [("pytorch-fp32", "fp32"), ("pytorch-bf16", "bf16"), ("pytorch-fp32-compile", "fp32")]

@@ -1,4 +1,4 @@
-"""The report as one self-contained `report.html`. Needs matplotlib (extra `bench`)."""
+"""Renders a report as one self-contained page, `report.html`. Needs matplotlib (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .rows import (
     warnings,
 )
 
-# Columns of names, on the left of the table of rows.
+# How many columns, on the left of the table of rows, hold names.
 _NAMES = 4
 
 _STYLE = """
@@ -64,11 +64,11 @@ figcaption { font-size: .9rem; } dl { display: grid; grid-template-columns: max-
 
 
 def render_html(report: Report, folder: Path) -> str:
-    """The whole page: nothing in it points outside it.
+    """Render the page, which loads nothing from elsewhere.
 
     Args:
         report: as in `report.json`.
-        folder: the report's; the pictures that `worst` names are read from there.
+        folder: of the report; the images that `worst` names are read from there.
 
     Raises:
         BackendError: matplotlib is not installed.
@@ -87,8 +87,8 @@ def render_html(report: Report, folder: Path) -> str:
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(place)}</p>',
-        _panel("panel", "recommendation", "Which to ship.", escape(advice["words"])),
-        _panel("warn", "warnings", "Before you believe it", items) if told else "",
+        _panel("panel", "recommendation", "Recommendation.", escape(advice["words"])),
+        _panel("warn", "warnings", "Warnings", items) if told else "",
         '<div class="plots">',
         *_plots(report),
         "</div>",
@@ -123,7 +123,7 @@ def _plots(report: Report) -> list[str]:
         listed = "".join(
             f'<li><span class="dot" style="background:{colours[row["backend"]]}"></span>{escape(name)}: '
             f"{milliseconds(p50(row, END_TO_END))} ms, IoU {iou(row['mean_iou'])}"
-            + (f" <em>({escape(why)})</em>" if (why := below_gate(row, _best(report))) else "")
+            + (f" <em>({escape(why)})</em>" if (why := below_gate(row)) else "")
             + "</li>"
             for name, row in points
         )
@@ -140,24 +140,19 @@ def _plots(report: Report) -> list[str]:
         )
     else:
         out.append(
-            "<section><h2>Latency against masks</h2><p>No row was measured on a device, so there is no speed "
-            "to show.</p></section>"
+            "<section><h2>Latency against masks</h2><p>No row was measured on a device, so no speed is known."
+            "</p></section>"
         )
     if bars:
-        why = " As shares, since the slowest would hide the others." if shares else ""
+        why = " Shown as shares, since the latencies differ widely." if shares else ""
         out.append(
             f"<section><h2>Where the time goes</h2>{bars}"
-            f'<p class="soft">One click on a new image; medians of each phase.{why} '
-            "Simulated rows have no speed and are left out.</p></section>"
+            f'<p class="soft">One click on a new image; the median of each phase.{why} '
+            "Simulated rows have no speed, and are left out.</p></section>"
         )
     if sizes:
         out.append(f"<section><h2>Memory and size</h2>{sizes}</section>")
     return out
-
-
-def _best(report: Report) -> float | None:
-    found = [row["mean_iou"] for row in report["rows"] if row.get("mean_iou") is not None]
-    return max(found, default=None)
 
 
 def _full_table(report: Report, advice: dict[str, Any]) -> str:
@@ -170,7 +165,7 @@ def _full_table(report: Report, advice: dict[str, Any]) -> str:
         name, *rest = cells(row)
         said = f'<td class="long">{escape(note(row))}</td>'
         if row["status"] in ("absent", "failed") and row.get(END_TO_END) is None:
-            # Dashes would only push the reason out of a small screen.
+            # Dashes would push the reason off a small screen.
             rest, said = (
                 rest[: _NAMES - 1],
                 f'<td colspan="{len(HEADERS) - _NAMES + 1}">{escape(note(row))}</td>',
@@ -209,7 +204,7 @@ def _placement(report: Report) -> str:
         return ""
     head = "".join(
         f'<th scope="col">{h}</th>'
-        for h in ("row", "asked", "ran on", "share on it", "nodes", "ran elsewhere")
+        for h in ("row", "asked for", "ran on", "share of nodes", "nodes", "fallback")
     )
     return (
         '<h2 id="placement">Placement</h2><div class="wide" tabindex="0"><table><thead><tr>'
@@ -228,23 +223,23 @@ def _worst(report: Report, folder: Path) -> str:
     figures.sort(key=lambda item: item[0])
     return (
         '<h2 id="worst">Worst cases</h2><p class="soft">Left to right: the reference\'s mask, the '
-        "variant's, and where they differ; the worst first.</p>" + "".join(text for _, text in figures)
+        "variant's, and where they differ. The worst come first.</p>" + "".join(text for _, text in figures)
     )
 
 
 def _figure(name: str, row: Row, case: dict[str, Any], folder: Path) -> str:
     said = f"{name}, {case.get('prompt') or 'a prompt'}: IoU {iou(case.get('iou'))}"
-    data = _picture(folder, str(case.get("image") or ""))
+    data = _png(folder, str(case.get("image") or ""))
     shown = (
         f'<img alt="reference, {escape(row["id"])}, difference" src="data:image/png;base64,{data}">'
         if data
-        else "<p>(its picture is not in the report's folder)</p>"
+        else "<p>(the image is not in the folder of the report)</p>"
     )
     return f"<figure><figcaption>{escape(said)}</figcaption>{shown}</figure>"
 
 
-def _picture(folder: Path, name: str) -> str:
-    """A PNG of the report's own folder in base64; empty for anything else."""
+def _png(folder: Path, name: str) -> str:
+    """A PNG in the folder of the report as base64; empty for anything else."""
     path = (folder / name).resolve()
     try:
         if not name or not path.is_relative_to(folder.resolve()) or not path.is_file():

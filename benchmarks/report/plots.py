@@ -1,4 +1,4 @@
-"""The plots of `report.html`, as SVG elements to put inline. Needs matplotlib (extra `bench`)."""
+"""Draws the plots of `report.html` as inline SVG elements. Needs matplotlib (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from sam_edge.axes import FORMATS, PRECISIONS
 from sam_edge.errors import BackendError
 
 from .recommend import END_TO_END, pareto_front
@@ -17,16 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, less the two that are too pale for paper.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without its two palest colours.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
-MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8": "^"}
-# One click's phases keep their colour in every report.
+# Of a precision that nobody registered.
+_OTHER_MARKER = "P"
+# Each phase has the same colour in every report.
 PHASE_COLOURS = dict(zip(PHASES, ("#56b4e9", "#0072b2", "#e69f00", "#009e73"), strict=True))
-# A linear axis would squeeze the smaller values beyond such a range.
+# The ratio of largest to smallest value from which an axis is logarithmic.
 LOG_FROM = 8.0
-# Stands for the page's text colour; a colour that no other element has.
+# A placeholder for the page's text colour; no other element has this colour.
 _INK = "#010203"
-# In inches of 72 units: wide enough for a desk, and its text still readable at a phone's width.
+# In inches of 72 units: text stays readable at the width of a phone.
 WIDTH = 4.8
 _SIZE = 10.5
 
@@ -34,7 +36,7 @@ Point = tuple[float, float]
 
 
 def need_matplotlib() -> None:
-    """Raise `BackendError`, naming the extra, where matplotlib is not installed."""
+    """Raise `BackendError`, which names the extra, where matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -44,7 +46,7 @@ def need_matplotlib() -> None:
 
 
 def timed_rows(report: Report) -> list[tuple[str, Row]]:
-    """Names and rows that were measured on a device: simulated ones have no speed."""
+    """Names and rows that were measured on a device; simulated rows have no speed."""
     named = zip(names(report["rows"]), report["rows"], strict=True)
     return [
         (name, row) for name, row in named if row["status"] == "measured" and (p50(row, END_TO_END) or 0) > 0
@@ -52,10 +54,10 @@ def timed_rows(report: Report) -> list[tuple[str, Row]]:
 
 
 def scatter(report: Report) -> tuple[str, list[tuple[str, Row]]]:
-    """End to end latency against mean IoU, with the Pareto front.
+    """Draw end to end latency against mean IoU, with the Pareto front.
 
     Returns:
-        The SVG, and names and rows of its points in the order of the numbers beside them, fastest first.
+        The SVG, and the names and rows of its points in the order of their numbers, fastest first.
     """
     points = [(name, row) for name, row in timed_rows(report) if row.get("mean_iou") is not None]
     points.sort(key=lambda point: p50(point[1], END_TO_END) or 0)
@@ -75,7 +77,7 @@ def scatter(report: Report) -> tuple[str, list[tuple[str, Row]]]:
         medians = rounds(row[END_TO_END]) or [x]
         axes.plot([min(medians), max(medians)], [y, y], color=colour, linewidth=1.2, alpha=0.6, zorder=2)
         axes.plot(
-            x, y, marker=MARKERS.get(str(row.get("precision")), "P"), color=colour, markersize=8,
+            x, y, marker=_marker(row), color=colour, markersize=8,
             markeredgecolor=_INK, markeredgewidth=0.6, linestyle="none", zorder=3,
         )  # fmt: skip
     low, high = min(quality), max(quality)
@@ -83,20 +85,18 @@ def scatter(report: Report) -> tuple[str, list[tuple[str, Row]]]:
     axes.set_ylim(low - 2 * margin, high + 2 * margin)
     ends = [x for _, row in points for x in (rounds(row[END_TO_END]) or [p50(row, END_TO_END) or 1.0])]
     _latency_axis(axes, min(ends), max(ends))
-    axes.set_xlabel("end to end, ms (median; line: least to largest round)")
-    axes.set_ylabel(
-        "mean IoU with the reference" if not _ground_truth(report) else "mean IoU with ground truth"
-    )
+    axes.set_xlabel("end to end, ms (median; line: range of the rounds)")
+    axes.set_ylabel("mean IoU with the reference")
     axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
     _label(figure, axes, list(zip(latency, quality, strict=True)))
     return _svg(figure, "End to end latency against mean IoU, with the Pareto front"), points
 
 
 def phase_bars(report: Report) -> tuple[str, bool]:
-    """Where the time of one click goes, for each row measured, slowest last.
+    """Draw how the time of one click divides into phases, for each measured row, slowest last.
 
     Returns:
-        The SVG, and whether bars are shares of the total: where one row would hide the others.
+        The SVG, and whether bars are shares of the total, as they are where latencies differ widely.
     """
     rows = sorted(timed_rows(report), key=lambda named: p50(named[1], END_TO_END) or 0)
     parts = [{phase: p50(row, phase) or 0.0 for phase in PHASES} for _, row in rows]
@@ -137,14 +137,14 @@ def phase_bars(report: Report) -> tuple[str, bool]:
 
 
 def size_bars(report: Report) -> str:
-    """Peak memory of the process, where it was measured on a device, and the size of the files."""
+    """Draw the peak memory of each row's process, where it ran on a device, and the size of its files."""
     named = list(zip(names(report["rows"]), report["rows"], strict=True))
     memory = {
         name: row["peak_rss_mb"]
         for name, row in named
         if row["status"] == "measured" and row.get("peak_rss_mb")
     }
-    # A variant has one size, whatever it runs on.
+    # A variant has the same size on every device.
     size = {row["id"]: row["bytes"] / 1e6 for _, row in named if row.get("bytes")}
     panels = [(values, label, colour) for values, label, colour in (
         (memory, "peak memory of the process, MB", COLOURS[0]),
@@ -175,24 +175,38 @@ def size_bars(report: Report) -> str:
 
 
 def backend_colours(report: Report) -> dict[str, str]:
-    """A colour for each backend, in the order of their names."""
-    backends = sorted({row["backend"] for row in report["rows"]})
-    return {backend: COLOURS[i % len(COLOURS)] for i, backend in enumerate(backends)}
+    """A colour for each backend: that of the format it reads, in every report the same, or one left over."""
+    formats = {row["backend"]: str(row.get("format")) for row in report["rows"]}
+    found: dict[str, str] = {}
+    for backend in sorted(formats):
+        colour = FORMATS.get(formats[backend]).colour if formats[backend] in FORMATS else None
+        if colour is not None and colour not in found.values():
+            found[backend] = colour
+    reserved = {one.colour for one in FORMATS}
+    free = [colour for colour in COLOURS if colour not in reserved]
+    others = [backend for backend in sorted(formats) if backend not in found]
+    return found | {backend: free[i % len(free)] for i, backend in enumerate(others)}
+
+
+def _marker(row: Row) -> str:
+    precision = str(row.get("precision"))
+    return PRECISIONS.get(precision).marker if precision in PRECISIONS else _OTHER_MARKER
 
 
 def place_labels(
     points: Sequence[Point], size: Point, box: tuple[float, float, float, float], radius: float
 ) -> list[Point]:
-    """Centres for labels of one `size`, each near its point, over no point and no other label.
+    """Place labels near their points, so that they cover no point and no other label.
 
     Args:
-        points: (x, y) in any units of length.
-        size: (width, height) of a label.
-        box: (left, bottom, right, top) that labels stay inside of.
+        points: (x, y) in any unit of length.
+        size: (width, height) of every label.
+        box: (left, bottom, right, top) that labels must stay within.
         radius: of a point's marker.
 
     Returns:
-        Centres in the order of the points; where there is no free place, the nearest of those tried.
+        The centres of the labels, in the order of the points; where no place is free, the one that overlaps
+        least.
     """
     width, height = size
     placed: list[Point] = []
@@ -238,7 +252,7 @@ def _overlaps(
 
 
 def _label(figure: Figure, axes: Axes, points: list[Point]) -> None:
-    """The points' numbers beside them, with a line to those that had to go further."""
+    """Write each point's number beside it, with a line where the number had to go far."""
     figure.canvas.draw()
     shown = [tuple(map(float, place)) for place in axes.transData.transform(points)]
     bounds = axes.get_window_extent()
@@ -268,7 +282,7 @@ def _latency_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def _plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """20, 50, 100 on a logarithmic axis, instead of powers of ten; no more than fit."""
+    """Label a logarithmic axis with 20, 50, 100 instead of powers of ten, at most seven of them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**d for d in decades for step in steps if low <= step * 10.0**d <= high]
@@ -276,12 +290,6 @@ def _plain_ticks(axes: Axes, low: float, high: float) -> None:
             break
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-
-
-def _ground_truth(report: Report) -> bool:
-    return any(
-        str((row.get("parity") or {}).get("source", "")).startswith("ground") for row in report["rows"]
-    )
 
 
 def _figure(height: float, ratios: Sequence[float] = (1.0,)) -> tuple[Figure, list[Axes]]:
@@ -309,14 +317,14 @@ def _style() -> dict[str, Any]:
         "ytick.labelsize": _SIZE,
         "legend.fontsize": _SIZE,
         "axes.facecolor": "none",
-        # Text as paths looks the same everywhere, and nothing in a name can become markup.
+        # Text as paths looks the same everywhere, and no name can become markup.
         "svg.fonttype": "path",
         "svg.hashsalt": "sam-edge",
     }
 
 
 def _svg(figure: Figure, description: str) -> str:
-    """An `<svg>` element without size, so that the page scales it, in the page's text colour."""
+    """Render an `<svg>` element without a size, so that the page scales it, in the page's text colour."""
     import matplotlib
 
     out = StringIO()
@@ -324,7 +332,7 @@ def _svg(figure: Figure, description: str) -> str:
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.DOTALL)
     text = text[text.index("<svg") :]
-    # Each plot's ids and references get the plot's own prefix: in one page they must differ.
+    # Ids and references get the plot's own prefix: within a page they must differ.
     mark = re.sub(r"\W+", "-", description.lower())[:12]
     text = re.sub(r'(\bid="|#)(?=[A-Za-z_][\w-]*["\)])', rf"\g<1>{mark}-", text)
     head, rest = text.split(">", 1)

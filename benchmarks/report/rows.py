@@ -1,12 +1,14 @@
-"""What the table, `report.md`, `report.html` and `compare` all say of a report and of its rows.
+"""Reads a report, and makes the texts that the table, `report.md`, `report.html` and `compare` share.
 
 A report is what `sam-edge benchmark` writes as `report.json`; its schema is `report.schema.json`.
 """
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ Row = dict[str, Any]
 
 SCHEMA = 1
 REPORT_FILE = "report.json"
-# Phases of one click, in their order, and what people call them.
+# The phases of one click, in their order, with their labels.
 PHASES = {
     "preprocess_ms": "preprocess",
     "encoder_ms": "encoder",
@@ -27,11 +29,11 @@ PHASES = {
     "postprocess_ms": "postprocess",
 }
 SIMULATED_MARK = "*"
-SIMULATED_NOTE = "* simulated: says what the masks are, and nothing about the chip's speed or memory"
-# How much longer the last fifth of a run may take than its first, and how much the machine may vary between
-# rounds, before a reader is told.
-DRIFT = 1.10
-VARIATION = 1.20
+SIMULATED_NOTE = "* simulated: the masks are those of the chip; speed and memory are not"
+# Warn where the last fifth of a run took longer than its first by more than the one factor, or where the
+# machine's speed varied between rounds by more than the other.
+DRIFT_LIMIT = 1.10
+VARIATION_LIMIT = 1.20
 
 HEADERS = (
     "variant",
@@ -51,83 +53,22 @@ HEADERS = (
     "boundary IoU",
 )
 
-_NUMBER = {"type": ["number", "null"], "minimum": -1e15, "maximum": 1e15}
-_TEXT = {"type": "string"}
-_STATS = {
-    "type": ["object", "null"],
-    "required": ["p50"],
-    "properties": {
-        "p50": _NUMBER,
-        "p90": _NUMBER,
-        "rounds": {"type": ["array", "null"], "items": {**_NUMBER, "minimum": 0}},
-    },
-}
-_RESIZED = {
-    "type": ["object", "null"],
-    "required": ["size", "mean_iou", "min_iou", "boundary_iou", "num_prompts"],
-    "properties": {
-        "size": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-        **{key: {"type": "number"} for key in ("mean_iou", "min_iou", "boundary_iou", "num_prompts")},
-    },
-}
-# What these modules read, so that any other file is refused in one line instead of with a KeyError.
-_SHAPE = {
-    "type": "object",
-    "required": ["schema", "machine", "bundle", "rows"],
-    "properties": {
-        "schema": {"const": SCHEMA},
-        "partial": {"type": "boolean"},
-        "machine": {
-            "type": "object",
-            "properties": {
-                "packages": {"type": "object"},
-                "drivers": {"type": "object"},
-                "isa": {"type": "array"},
-                "matmul_gflops": _STATS,
-            },
-        },
-        "bundle": {"type": "object", "properties": {"resized_from": _RESIZED}},
-        "settings": {"type": "object"},
-        "rows": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["id", "backend", "device", "status"],
-                "properties": {
-                    **dict.fromkeys(("id", "backend", "device"), _TEXT),
-                    "status": {"enum": ["measured", "simulated", "absent", "failed"]},
-                    "reason": {"type": ["string", "null"]},
-                    "placement": {"type": ["object", "null"]},
-                    "parity": {"type": ["object", "null"]},
-                    "worst": {
-                        "type": ["array", "null"],
-                        "items": {
-                            "type": "object",
-                            "properties": {"image": {"type": "string"}, "iou": _NUMBER},
-                        },
-                    },
-                    **dict.fromkeys(
-                        (*PHASES, "decoder_64_ms", "end_to_end_ms", "load_ms", "compile_ms", "first_ms"),
-                        _STATS,
-                    ),
-                    **dict.fromkeys(
-                        ("drift", "peak_rss_mb", "bytes", "on_device", "mean_iou", "min_iou"), _NUMBER
-                    ),
-                },
-            },
-        },
-    },
-}
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of a report."""
+    text = importlib.resources.files(__package__).joinpath("report.schema.json").read_text("utf-8")
+    return dict(json.loads(text))
 
 
 def read_report(path: Path) -> Report:
-    """A report from its file, or from the folder that `sam-edge benchmark --out` made.
+    """Read a report from its file, or from the folder that `sam-edge benchmark --out` made.
 
     Raises:
-        SamEdgeError: no such file, or one that is not a report of this schema.
+        SamEdgeError: there is no such file, or it is not a report of this schema.
     """
     file = path / REPORT_FILE if path.is_dir() else path
-    expected = "expected a report.json that `sam-edge benchmark --out DIR` wrote"
+    expected = "expected a report.json written by `sam-edge benchmark --out DIR`"
     try:
         report = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
@@ -135,23 +76,23 @@ def read_report(path: Path) -> Report:
     except (ValueError, RecursionError) as error:
         raise SamEdgeError(f"{file} is not JSON ({error}); {expected}") from error
     try:
-        validate(report, _SHAPE, where="report")
+        validate(report, schema(), where="report")
     except ValueError as error:
-        raise SamEdgeError(f"{file} is not a benchmark's report: {error}; {expected}") from error
+        raise SamEdgeError(f"{file} is not a benchmark report: {error}; {expected}") from error
     return dict(report)
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number in JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def key(row: Row) -> tuple[str, str, str]:
-    """What names a row: variant, backend, device."""
+    """What identifies a row: variant, backend, device."""
     return row["id"], row["backend"], row["device"]
 
 
 def names(rows: list[Row]) -> list[str]:
-    """The shortest name of each row that no other row has: `onnx-int8`, or with backend and device added."""
+    """The shortest unique name of each row: `onnx-int8`, or with backend and device added."""
     full = [f"{row['id']} {row['backend']} {row['device']}" for row in rows]
     for short in (
         [row["id"] for row in rows],
@@ -175,12 +116,12 @@ def rounds(stats: dict[str, Any] | None) -> list[float]:
 
 
 def number(value: float | None, digits: int) -> str:
-    """`value` with so many decimals, or "-"."""
+    """`value` with this many decimals, or "-"."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def milliseconds(value: float | None) -> str:
-    """Three or more significant digits of a latency, or "-"."""
+    """A latency with three or more significant digits, or "-"."""
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -192,7 +133,7 @@ def iou(value: float | None) -> str:
 
 
 def cells(row: Row) -> list[str]:
-    """The texts under `HEADERS`; simulated latencies and memory bear `SIMULATED_MARK`."""
+    """The cells under `HEADERS`; simulated latencies and memory end with `SIMULATED_MARK`."""
     mark = SIMULATED_MARK if row["status"] == "simulated" else ""
     first = [p50(row, name) for name in ("load_ms", "first_ms", "encoder_ms", "decoder_ms", "end_to_end_ms")]
     timed = [milliseconds(v) for v in [*first, (row.get("end_to_end_ms") or {}).get("p90")]]
@@ -212,7 +153,7 @@ def cells(row: Row) -> list[str]:
 
 
 def fallback(row: Row) -> str:
-    """What ran elsewhere than asked for, in words; empty where nothing did or where that is not known."""
+    """Describe what ran on another device than asked for; empty where nothing did or it is not known."""
     asked, device, share = row.get("asked"), row["device"], row.get("on_device")
     if asked in ("cpu", "gpu", "npu") and device in ("cpu", "gpu", "npu") and asked != device:
         return f"asked for {asked}, ran on {device}: {placed(row)}"
@@ -234,49 +175,49 @@ def placed(row: Row) -> str:
 
 
 def note(row: Row) -> str:
-    """Why a row is absent, failed or simulated, and what fell back."""
+    """Why a row is absent, failed or simulated, and what ran on another device."""
     return "; ".join(text for text in (row.get("reason") or "", fallback(row)) if text)
 
 
 def input_note(report: Report) -> str:
-    """What the input's size costs, where it is not the model's own, in words; else empty."""
+    """Describe what the input size costs, where it is not the model's own; else empty."""
     resized = report["bundle"].get("resized_from")
     if resized is None:
         return ""
-    size = _size(report["bundle"].get("input_size")) or "another"
+    size = _size(report["bundle"]["input_size"])
     return (
-        f"IoU is with the reference at the bundle's input, {size}; what that size costs, "
+        f"IoU is with the reference at the bundle's input size, {size}; what that size costs "
         f"{describe_resize_accuracy(ResizedFrom.from_json(resized))}"
     )
 
 
 def warnings(report: Report) -> list[str]:
-    """What a reader must know before believing the figures."""
+    """What a reader must know before trusting the figures."""
     found = []
     if report.get("partial"):
         found.append("the run was interrupted: this report is partial")
     rows = report["rows"]
     for name, row in zip(names(rows), rows, strict=True):
         drift = row.get("drift")
-        if drift is not None and not 1 / DRIFT < drift < DRIFT and row["status"] == "measured":
+        if drift is not None and not 1 / DRIFT_LIMIT < drift < DRIFT_LIMIT and row["status"] == "measured":
             found.append(
                 f"{name}: the last fifth of the run took {drift:.2f} times as long as the first "
-                "(heat, or another load on the machine)"
+                "(heat, or other work on the machine)"
             )
         if fallback(row):
             found.append(f"{name}: {fallback(row)}")
     speeds = rounds(report["machine"].get("matmul_gflops"))
-    if speeds and max(speeds) > VARIATION * min(speeds):
+    if speeds and max(speeds) > VARIATION_LIMIT * min(speeds):
         found.append(
-            f"the machine's own speed varied by {max(speeds) / min(speeds):.2f} between rounds "
-            f"({min(speeds):.0f} to {max(speeds):.0f} GFLOP/s of matrix products): "
+            f"the speed of the machine itself varied by a factor of {max(speeds) / min(speeds):.2f} between "
+            f"rounds ({min(speeds):.0f} to {max(speeds):.0f} GFLOP/s of matrix products): "
             "small differences are noise"
         )
     return found
 
 
 def machine_facts(report: Report) -> list[tuple[str, str]]:
-    """Names and values of the machine, the bundle and the settings, for a list."""
+    """Names and values that describe the machine, the bundle and the settings."""
     machine, bundle, settings = report["machine"], report["bundle"], report.get("settings") or {}
     packages = ", ".join(f"{name} {version}" for name, version in (machine.get("packages") or {}).items())
     drivers = ", ".join(f"{name} {version}" for name, version in (machine.get("drivers") or {}).items())

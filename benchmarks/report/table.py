@@ -1,17 +1,17 @@
-"""The report as a table for the terminal."""
+"""Renders a report as a table for the terminal."""
 
 from __future__ import annotations
 
 from .rows import HEADERS, SIMULATED_NOTE, Report, cells, input_note, note, warnings
 
-# Columns of names, on the left; the rest are numbers.
+# How many columns, on the left, hold names; the others hold numbers.
 _NAMES = 4
 
 
 def render_table(report: Report) -> str:
-    """Plain text, aligned, a line for each row; latencies in ms. What is not a number is said at the end.
+    """Render aligned plain text with a line for each row; latencies in ms, notes at the end of the line.
 
-    Rows that were not measured say why after their status; simulated latencies and memory are marked.
+    A row that was not measured has its reason after its status; simulated latencies and memory are marked.
     """
     rows = report["rows"]
     lines = [list(HEADERS), *(cells(row) for row in rows)]
@@ -24,7 +24,7 @@ def render_table(report: Report) -> str:
         ]
         said = note(row) if row is not None else ""
         if row is not None and row["status"] in ("absent", "failed") and row.get("end_to_end_ms") is None:
-            # A line of dashes would only push the reason out of sight.
+            # Dashes would push the reason off the screen.
             out.append("  ".join(texts[:_NAMES]) + f"  {said}")
         else:
             out.append("  ".join(texts) + (f"  {said}" if said else ""))

@@ -1,1 +1,1 @@
-"""The reference models in PyTorch: the truth every export is compared with."""
+"""Reference models in PyTorch, which every export is compared with, and their lowerings for CPUs."""

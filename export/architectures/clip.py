@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Added to the attention scores of later tokens: exp of it is 0 in FP32, and FP16 has it still.
+# Added to the attention scores of later tokens: its exp is 0 in FP32, and FP16 can represent it.
 _MASKED = -1e4
 
 
 @dataclass(frozen=True)
 class Tower:
-    """One transformer: `activation` is "quick_gelu" (x sigmoid(1.702 x)) or "gelu"."""
+    """Sizes of one transformer; `activation` is "quick_gelu" (x sigmoid(1.702 x)) or "gelu"."""
 
     width: int
     layers: int
@@ -31,7 +31,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of a CLIP; `end_of_text` is the token whose place a text's features are read from."""
+    """Sizes of a CLIP model; a text's features are read at the position of its `end_of_text` token."""
 
     embed_dim: int
     text: Tower
@@ -44,7 +44,7 @@ class ClipConfig:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, with queries, keys and values in one product."""
+    """Multi-head self-attention, with queries, keys and values in one matmul."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = (self._heads(part) for part in projected.chunk(3, dim=-1))
-        # Scaled first: in FP16 the products stay small.
+        # Scaled before the matmul, so that the scores stay small in FP16.
         scores = (q / math.sqrt(q.shape[3])) @ k.transpose(2, 3)
         if mask is not None:
             scores = scores + mask
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """images (N, 3, S, S), normalised -> features (N, embed_dim), of any length."""
+    """Images (N, 3, S, S), normalised RGB -> features (N, embed_dim), not normalised."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class VisionTransformer(nn.Module):
 
 
 class ClipModel(nn.Module):
-    """Both towers; `encode_text` and `encode_image` give features of any length, compared by their cosine."""
+    """Text and image encoder, whose features are compared by cosine similarity."""
 
     mask: Tensor
     earlier: Tensor
@@ -154,13 +154,13 @@ class ClipModel(nn.Module):
         self.register_buffer("earlier", later, persistent=False)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) normalised -> (N, embed_dim)."""
+        """Images (N, 3, S, S), normalised RGB -> features (N, embed_dim), not normalised."""
         return self.visual(images)
 
     def encode_text(self, input_ids: Tensor) -> Tensor:
-        """(T, context_length) token numbers, each row with an end of text -> (T, embed_dim).
+        """Token ids (T, context_length), each row with an end of text -> features (T, embed_dim).
 
-        Read at the first end of text; what comes after it changes nothing, since attention is causal.
+        Features are read at the first end of text. Attention is causal, so later tokens change nothing.
         """
         x = self.token_embedding(input_ids) + self.positional_embedding
         x = self.ln_final(self.transformer(x, self.mask))
@@ -170,7 +170,7 @@ class ClipModel(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """`ClipModel.encode_text` as a module of its own, to be exported."""
+    """`ClipModel.encode_text` as a module, for export."""
 
     def __init__(self, clip: ClipModel) -> None:
         super().__init__()

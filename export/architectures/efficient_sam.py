@@ -1,8 +1,8 @@
 """EfficientSAM's prompt encoder and mask decoder (Xiong et al. 2023): SAM's, with small differences.
 
-Points are always as many, with padding at a fixed place; there are no mask prompts, and background points
-have no embedding of their own. Norms and activations differ, and tokens attend to themselves in another way.
-Parameter names are the published ones where a layer is not SAM's.
+The number of points is fixed, with padding points at fixed coordinates; there are no mask prompts, and
+background points have no embedding. Norms, activations and the self-attention of tokens differ. Parameter
+names are the published ones where a layer is not SAM's.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .prompt_encoder import RandomFourierPositions
 
 
 class EfficientSamPromptEncoder(nn.Module):
-    """Points and box corners to embeddings.
+    """Embed points and box corners.
 
     Args:
         embed_dim: channels of the image embeddings.
-        embedding_side: their height and width.
+        embedding_side: height and width of the image embeddings.
         image_size: side of the encoder's input in pixels.
     """
 
@@ -42,9 +42,9 @@ class EfficientSamPromptEncoder(nn.Module):
         return self.pe_layer.grid(self.embedding_side, self.embedding_side)
 
     def embed_points(self, point_coords: Tensor, point_labels: Tensor) -> Tensor:
-        """(N, K, 2) pixels of the encoder's input and (N, K) labels -> (N, K, embed_dim)."""
+        """Coordinates (N, K, 2) in pixels of the encoder's input, labels (N, K) -> (N, K, embed_dim)."""
         labels = point_labels[..., None]
-        # Wherever a padding point is said to be, it is at -1.
+        # A padding point is at (-1, -1), whatever its coordinates.
         is_padding = (labels == -1).to(point_coords.dtype)
         coords = point_coords * (1 - is_padding) - is_padding
         embedding = self.pe_layer((coords + 0.5) / self.image_size)
@@ -58,11 +58,11 @@ class EfficientSamPromptEncoder(nn.Module):
         return embedding
 
     def embed_masks(self, mask_input: Tensor, has_mask_input: Tensor) -> None:
-        """There are no mask prompts."""
+        """Return None: the model has no mask prompts."""
 
 
 class Block(TwoWayAttentionBlock):
-    """SAM's, but that tokens always add to themselves what they attend to, their positions included."""
+    """SAM's block, but its self-attention always has a residual connection, around the positions too."""
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, skip_first_layer_pe: bool) -> None:
         super().__init__(dim, num_heads, mlp_dim, skip_first_layer_pe)
@@ -75,7 +75,7 @@ class Block(TwoWayAttentionBlock):
 
 
 class GeluMLP(MLP):
-    """`MLP` with GELU for ReLU."""
+    """`MLP` with GELU instead of ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -84,9 +84,9 @@ class GeluMLP(MLP):
 
 
 class ImageNorm(nn.Module):
-    """To mean 0 and variance 1 over all of an image's channels and positions: GroupNorm of one group.
+    """GroupNorm with one group: normalises over all channels and positions of an image.
 
-    Written out, so that exporters know it for a norm.
+    Written as arithmetic, so that the exporters recognise it as a norm and keep it in FP32.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -104,7 +104,7 @@ class ImageNorm(nn.Module):
 
 
 class EfficientSamMaskDecoder(MaskDecoder):
-    """Three masks and their predicted IoU: of SAM's four, the published model never gives away the first."""
+    """SAM's decoder without its first mask, which the published model never returns."""
 
     def __init__(self, config: Decoder) -> None:
         dim = config.dim
@@ -122,6 +122,6 @@ class EfficientSamMaskDecoder(MaskDecoder):
     def forward(
         self, image_embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """As `MaskDecoder.forward`, with three masks."""
+        """Decode as `MaskDecoder.forward` does, to three masks and scores."""
         masks, scores = super().forward(image_embeddings, image_pe, sparse, dense)
         return masks[:, 1:], scores[:, 1:]

@@ -1,9 +1,9 @@
 """EfficientViT-SAM's image encoder: EfficientViT's large backbone (Cai et al. 2023), whose attention is
 linear in the number of tokens, and a neck that sums its last three stages (Zhang et al. 2024).
 
-Parameter names are those of the published checkpoints. Two things are written for static export:
-bicubic upsampling is a product with a constant matrix along each axis, which every runtime has, and the
-sum of the keys is a reduction of its own instead of a row of ones beneath the values.
+Parameter names are those of the published checkpoints. Two operations differ for static export: bicubic
+upsampling is a matmul with a constant matrix along each axis, which every runtime supports, and the keys are
+summed by a reduction instead of a row of ones beneath the values.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sam_edge.models.encoders import EfficientVitEncoder, EfficientVitStage
 
 from .layers import LayerNorm2d
 
-# The models were built with other norms' defaults and published with this.
+# Published with this epsilon, which is not BatchNorm's default.
 NORM_EPS = 1e-6
 ATTENTION_EPS = 1e-15
 
 
 class ConvLayer(nn.Module):
-    """Convolution with "same" padding, then BatchNorm and GELU where asked for."""
+    """Convolution with "same" padding, optionally followed by BatchNorm and GELU."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class ConvLayer(nn.Module):
         kernel: int,
         stride: int = 1,
         groups: int = 1,
+        *,
         norm: bool = True,
         bias: bool = False,
         act: bool = False,
@@ -44,7 +45,7 @@ class ConvLayer(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
     def fuse(self) -> nn.Module:
-        """The same with BatchNorm in the convolution; in evaluation mode only."""
+        """Fold BatchNorm into the convolution; in evaluation mode only."""
         conv = self.conv
         if isinstance(self.norm, nn.BatchNorm2d):
             conv = nn.utils.fuse_conv_bn_eval(conv, self.norm)
@@ -52,7 +53,7 @@ class ConvLayer(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions."""
+    """Two 3 x 3 convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class ResBlock(nn.Module):
 
 
 class FusedMBConv(nn.Module):
-    """A 3x3 convolution to `expand` times the channels, a 1x1 one back."""
+    """A 3 x 3 convolution to `expand` times the channels, then a 1 x 1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class FusedMBConv(nn.Module):
 
 
 class MBConv(nn.Module):
-    """1x1 to `expand` times the channels, 3x3 depthwise, 1x1 back; only the last is normalised."""
+    """Inverted residual: 1 x 1 to `expand` times the channels, 3 x 3 depthwise, 1 x 1 with BatchNorm."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -90,8 +91,10 @@ class MBConv(nn.Module):
 
 
 class LiteMLA(nn.Module):
-    """Multi-scale linear attention: (V ReLU(K)^T) ReLU(Q), normalised, over the tokens as they are and over
-    the same ones gathered by a depthwise convolution."""
+    """Multi-scale linear attention (Cai et al. 2023): (V ReLU(K)^T) ReLU(Q), normalised.
+
+    It is computed on the tokens and on their aggregation by a depthwise convolution.
+    """
 
     def __init__(self, width: int, head_width: int, kernel: int) -> None:
         super().__init__()
@@ -113,12 +116,13 @@ class LiteMLA(nn.Module):
         keys = k.transpose(2, 3)
         values = (v @ keys) @ q
         weights = keys.sum(2, keepdim=True) @ q
-        # Where they are zero so are the values. Published as a sum, which optimisers take for nothing.
+        # Where the weights are zero, so are the values. The published code adds the epsilon instead, which
+        # graph optimizers remove.
         return self.proj((values / weights.clamp_min(ATTENTION_EPS)).reshape(batch, -1, height, width))
 
 
 class Block(nn.Module):
-    """`main`, with a shortcut around it or not."""
+    """`main`, with an optional residual connection."""
 
     def __init__(self, main: nn.Module, shortcut: bool = True) -> None:
         super().__init__()
@@ -130,7 +134,7 @@ class Block(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention for what is far, then an inverted residual for what is near."""
+    """Linear attention for global context, then an inverted residual for local context."""
 
     def __init__(self, stage: EfficientVitStage, head_width: int) -> None:
         super().__init__()
@@ -142,11 +146,11 @@ class AttentionBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Bicubic, as `F.interpolate` without `align_corners`: (B, C, old, old) -> (B, C, new, new)."""
+    """Bicubic interpolation with half-pixel centres: (B, C, old, old) -> (B, C, new, new)."""
 
     def __init__(self, old: int, new: int) -> None:
         super().__init__()
-        # Of Python's numbers, as a buffer would be missing from the checkpoint.
+        # A list and not a buffer, which checkpoints would have to hold.
         columns = torch.eye(old, device="cpu")[None, None]
         made = F.interpolate(columns, (new, old), mode="bicubic", align_corners=False)
         self.matrix: list[list[float]] | None = made[0, 0].tolist() if old != new else None
@@ -172,7 +176,7 @@ class OpList(nn.Module):
 
 
 def make_stage(stage: EfficientVitStage, inputs: int, head_width: int) -> OpList:
-    """A block that halves the resolution, and `depth` more."""
+    """Build a block that halves the resolution, and `depth` more blocks."""
     kinds = {"fmb": FusedMBConv, "mb": MBConv, "att": MBConv}
     blocks: list[nn.Module] = [
         Block(kinds[stage.block](inputs, stage.width, 2, 4 * stage.expand), shortcut=False)
@@ -186,7 +190,7 @@ def make_stage(stage: EfficientVitStage, inputs: int, head_width: int) -> OpList
 
 
 class Backbone(nn.Module):
-    """(B, 3, S, S) -> the outputs of all stages, of strides 2, 4, 8 and so on."""
+    """(B, 3, S, S) -> features of all stages, with strides 2, 4, 8 and so on, (B, C, h, w)."""
 
     def __init__(self, config: EfficientVitEncoder) -> None:
         super().__init__()
@@ -207,7 +211,7 @@ class Backbone(nn.Module):
 
 
 class Neck(nn.Module):
-    """The last three stages at one width and size, summed; then `neck_depth` blocks."""
+    """Sum of the last three stages at one width and resolution, then `neck_depth` blocks."""
 
     def __init__(self, config: EfficientVitEncoder, image_size: int, side: int, out_chans: int) -> None:
         super().__init__()
@@ -230,8 +234,7 @@ class Neck(nn.Module):
 
 
 class ImageEncoderEfficientViT(nn.Module):
-    """(B, 3, S, S) normalised RGB -> (B, out_chans, side, side), the side being that of the third stage from
-    the end."""
+    """(B, 3, S, S) normalised RGB -> (B, out_chans, side, side), the side of the third last stage."""
 
     def __init__(self, config: EfficientVitEncoder, image_size: int, out_chans: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """SAM 2's image encoder: Hiera, a ViT in four stages (Ryali et al. 2023, Ravi et al. 2024).
 
-Three times the tokens become a quarter as many and twice as wide: the queries of a stage's first block are
-pooled. Three blocks attend to the whole image, the others within windows. As for SAM's ViT, windows that
-reach over the edge are padded with zeros behind the norm, and global attention is computed for a part of
-the queries at a time. Parameter names are those of the published checkpoints, but for `positions`.
+From stage to stage the tokens become a quarter as many and twice as wide: the queries of a stage's first
+block are pooled. Three blocks attend to the whole image, the others within windows. As in SAM's ViT, windows
+that reach over the edge are padded with zeros after the norm, and global attention is computed for a tile of
+queries at a time. Parameter names are those of the published checkpoints, except for `positions`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from .image_encoder_vit import PatchEmbed, window_merge, window_partition
 from .layers import MLPBlock
 from .pyramid import PyramidEncoder
 
-# Of 4096: one logits tensor is then an eighth as large.
+# Queries per tile: one eighth of the 4096 tokens, so the attention scores are one eighth as large.
 QUERIES = 512
 
 
 def halve(x: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, H / 2, W / 2, C), the largest of each four."""
+    """2 x 2 max pooling, channels last: (B, H, W, C) -> (B, H / 2, W / 2, C)."""
     return F.max_pool2d(x.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1)
 
 
 class MultiScaleAttention(nn.Module):
-    """Multi-head attention over a grid of tokens; with `pool` there are a quarter as many queries."""
+    """Multi-head attention over a grid of tokens; with `pool`, queries are max-pooled to a quarter."""
 
     def __init__(self, dim: int, dim_out: int, num_heads: int, pool: bool) -> None:
         super().__init__()
@@ -58,7 +58,10 @@ class MultiScaleAttention(nn.Module):
 
 
 class MultiScaleBlock(nn.Module):
-    """Pre-norm transformer block; where the width changes it pools. `window` 0: the whole image."""
+    """Pre-norm transformer block that pools where the width changes.
+
+    `window` is the side of an attention window in tokens, 0 for global attention.
+    """
 
     def __init__(self, dim: int, dim_out: int, num_heads: int, mlp_ratio: int, window: int) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class MultiScaleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> the same; with `pool` (B, H / 2, W / 2, dim_out)."""
-        # As for SAM's ViT: tokens of three axes are rows, which OpenVINO need not reorder.
+        # As in SAM's ViT: OpenVINO would reorder tensors with four axes, (B, H * W, dim) it does not.
         batch, height, width, _ = x.shape
         down = 2 if self.attn.pool else 1
         tokens = x.flatten(1, 2)
@@ -93,19 +96,19 @@ class MultiScaleBlock(nn.Module):
 
 
 class Table(nn.Module):
-    """Adds a table to the tokens."""
+    """Adds a table of position embeddings, (1, H, W, dim), to the tokens, (B, H, W, dim)."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
         self.table = nn.Parameter(table)
 
     def forward(self, x: Tensor) -> Tensor:
-        # OpenVINO keeps sums of four axes in the order of channels, and has to reorder them.
+        # OpenVINO would reorder tensors with four axes to NCHW and back.
         return (x.flatten(1, 2) + self.table.flatten(1, 2)).reshape(x.shape)
 
 
 class WindowedPositions(nn.Module):
-    """Adds a small table stretched over the image and one repeated in each window (Bolya et al. 2024)."""
+    """Adds a global table interpolated to the grid and one repeated in each window (Bolya et al. 2024)."""
 
     def __init__(self, dim: int, background: int, window: int, side: int) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ class WindowedPositions(nn.Module):
         self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, window, window))
 
     def positions(self) -> Tensor:
-        """(1, side, side, dim)."""
+        """Sum of both tables on the grid, (1, side, side, dim)."""
         stretched = F.interpolate(self.pos_embed, size=(self.side, self.side), mode="bicubic")
         windows = self.side // self.pos_embed_window.shape[2]
         return (stretched + self.pos_embed_window.repeat(1, 1, windows, windows)).permute(0, 2, 3, 1)
@@ -123,12 +126,12 @@ class WindowedPositions(nn.Module):
         return x + self.positions()
 
     def fuse(self) -> Table:
-        """The sum of both tables, which no image changes."""
+        """Replace both tables by their sum, which does not depend on the image."""
         return Table(self.positions().detach().contiguous())
 
 
 class Hiera(nn.Module):
-    """(B, 3, S, S) -> features of strides 4, 8, 16 and 32, one a stage, (B, C, h, w)."""
+    """(B, 3, S, S) -> features of all stages, with strides 4, 8, 16 and 32, (B, C, h, w)."""
 
     def __init__(self, config: HieraEncoder, image_size: int) -> None:
         super().__init__()
@@ -142,7 +145,7 @@ class Hiera(nn.Module):
             for repeat in range(repeats):
                 first = stage > 0 and repeat == 0
                 out, heads = (2 * dim, 2 * heads) if first else (dim, heads)
-                # The windows of a stage's first block are still those of the stage before.
+                # A stage's first block has the window of the stage before.
                 window = config.window_spec[stage - 1 if first else stage]
                 if len(self.blocks) in config.global_att_blocks:
                     window = 0
@@ -161,7 +164,7 @@ class Hiera(nn.Module):
 
 
 class ImageEncoderHiera(PyramidEncoder):
-    """Hiera and its pyramid."""
+    """Hiera with SAM 2's feature pyramid."""
 
     def __init__(self, config: HieraEncoder, image_size: int, out_chans: int) -> None:
         channels = [config.embed_dim * 2**stage for stage in range(len(config.stages))]

@@ -1,8 +1,8 @@
-"""EfficientSAM's image encoder: a plain ViT (Dosovitskiy et al. 2021; Xiong et al. 2023), every block of
-which attends to the whole image.
+"""EfficientSAM's image encoder: a plain ViT with global attention (Dosovitskiy et al. 2021, Xiong et al.
+2023).
 
-Its positions are those of the pre-training at 224 pixels, stretched to the larger grid. Parameter names are
-those of the published checkpoints, but for the MLPs', which are called as SAM's.
+Its position embeddings are those of the pre-training at 224 pixels, interpolated to the larger grid.
+Parameter names are those of the published checkpoints, except for the MLPs', which are named as in SAM.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sam_edge.models.encoders import PlainVitEncoder
 from .image_encoder_vit import PatchEmbed
 from .layers import LayerNorm2d, MLPBlock
 
-# A few queries at a time: the same values, and no tensor of tokens x tokens.
+# Queries per tile: the same result without a (tokens x tokens) tensor.
 QUERIES = 512
 
 
 class Attention(nn.Module):
-    """Multi-head attention of all tokens to all tokens."""
+    """Multi-head self-attention, computed for a tile of queries at a time."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ImageEncoderPlainViT(nn.Module):
         dim = config.embed_dim
         self.side = image_size // config.patch_size
         self.patch_embed = PatchEmbed(config.patch_size, dim)
-        # A class token's, which is not used, and the positions of `position_side` x `position_side` patches.
+        # The unused class token's, then those of `position_side` x `position_side` patches.
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_side**2, dim))
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
@@ -82,7 +82,7 @@ class ImageEncoderPlainViT(nn.Module):
         )
 
     def positions(self) -> Tensor:
-        """(1, side, side, dim): the positions of the patches, interpolated where the grid is another."""
+        """Position embeddings of the patches, interpolated to the grid, (1, side, side, dim)."""
         table = self.pos_embed[:, 1:]
         stored = math.isqrt(table.shape[1])
         grid = table.reshape(1, stored, stored, -1)
@@ -94,7 +94,7 @@ class ImageEncoderPlainViT(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> ImageEncoderPlainViT:
-        """Itself, with its positions interpolated once and for all."""
+        """Interpolate the position embeddings once, in place, and return the encoder."""
         unused, positions = self.pos_embed[:, :1], self.positions().flatten(1, 2)
         self.pos_embed = nn.Parameter(torch.cat([unused, positions], dim=1))
         return self
@@ -102,7 +102,7 @@ class ImageEncoderPlainViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
         batch, height, width, dim = x.shape
-        # OpenVINO keeps sums of four axes in the order of channels, and has to reorder them.
+        # OpenVINO would reorder tensors with four axes to NCHW and back.
         x = x.flatten(1, 2) + self.positions().flatten(1, 2)
         for block in self.blocks:
             x = block(x)

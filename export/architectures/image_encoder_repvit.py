@@ -1,8 +1,8 @@
-"""RepViT (Wang et al. 2024) as image encoder: EdgeSAM's adds its last two scales up (Zhou et al. 2023),
-EdgeTAM's makes a pyramid of all four (Zhou et al. 2025).
+"""RepViT (Wang et al. 2024) as image encoder: EdgeSAM sums its last two scales (Zhou et al. 2023), EdgeTAM
+makes a feature pyramid of all four (Zhou et al. 2025).
 
-Parallel branches of the published weights become one convolution by `fuse`. Parameter names are those of the
-published EdgeSAM checkpoints.
+`fuse` merges the parallel branches of the published weights into one convolution. Parameter names are those
+of the published EdgeSAM checkpoints.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .pyramid import PyramidEncoder
 
 
 class RepConv(nn.Module):
-    """Depthwise 3 x 3 and 1 x 1 convolutions and the identity, summed."""
+    """Sum of depthwise 3 x 3 and 1 x 1 convolutions and the identity (Ding et al. 2021)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class RepConv(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> nn.Conv2d:
-        """One 3 x 3 convolution; in evaluation mode only."""
+        """Merge the branches into one 3 x 3 convolution; in evaluation mode only."""
         wide, narrow = (b.fuse() if isinstance(b, ConvNorm) else b for b in (self.conv, self.conv1))
         assert wide.bias is not None and narrow.bias is not None
         wide.weight[:, :, 1:2, 1:2] += narrow.weight + 1
@@ -39,11 +39,11 @@ class RepConv(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Each channel times a gate made of all channels' means (Hu et al. 2018)."""
+    """Squeeze-and-excitation: channels are gated by all channels' means (Hu et al. 2018)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # A quarter, rounded to a multiple of 8, half up.
+        # A quarter of the channels, rounded half up to a multiple of 8.
         hidden = max(8, (dim // 4 + 4) // 8 * 8)
         self.fc1 = nn.Conv2d(dim, hidden, 1)
         self.fc2 = nn.Conv2d(hidden, dim, 1)
@@ -65,8 +65,10 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """A depthwise token mixer, then two 1 x 1 convolutions as the channel mixer; halves the sides if `out`
-    is not `dim`."""
+    """A depthwise token mixer, then two 1 x 1 convolutions as the channel mixer.
+
+    Where `out` is not `dim`, the block halves the resolution.
+    """
 
     def __init__(self, dim: int, out: int, squeeze: bool) -> None:
         super().__init__()
@@ -84,13 +86,13 @@ class Block(nn.Module):
 
 
 def bicubic(old: int, new: int) -> Tensor:
-    """(new, old) matrix of `interpolate`'s bicubic along one axis, half-pixel centres."""
+    """Matrix (new, old) of bicubic interpolation with half-pixel centres along one axis."""
     identity = torch.eye(old, device="cpu")[None, None]
     return F.interpolate(identity, (new, old), mode="bicubic", align_corners=False)[0, 0]
 
 
 class Upsample(nn.Module):
-    """A square to twice the size, bicubic, as two matrix products: Core ML has no bicubic."""
+    """Bicubic upsampling of a square by 2, as two matmuls: Core ML has no bicubic interpolation."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -102,7 +104,7 @@ class Upsample(nn.Module):
 
 
 class OpSequential(nn.Module):
-    """`op_list` one after the other."""
+    """A sequence of modules, named `op_list` in the published checkpoints."""
 
     def __init__(self, *op_list: nn.Module) -> None:
         super().__init__()
@@ -115,7 +117,7 @@ class OpSequential(nn.Module):
 
 
 class RepViT(nn.Module):
-    """RepViT's layers; `ends` are the last of each stage."""
+    """RepViT's layers; `ends` are the indices of each stage's last layer."""
 
     def __init__(self, config: RepVitEncoder) -> None:
         super().__init__()
@@ -126,14 +128,14 @@ class RepViT(nn.Module):
         for channels, repeats in zip(config.channels, config.repeats, strict=True):
             if channels != dim:
                 layers.append(Block(dim, channels, squeeze=False))
-            # Every other block, but never the last.
+            # Every other block has squeeze-and-excitation, but never the last.
             layers += [Block(channels, channels, i % 2 == 0 and i + 1 < repeats) for i in range(repeats)]
             dim = channels
             self.ends.append(len(layers) - 1)
         self.features = nn.ModuleList(layers)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) -> features of strides 4, 8, 16 and 32, (B, C, h, w)."""
+        """(B, 3, S, S) -> features with strides 4, 8, 16 and 32, (B, C, h, w)."""
         found = []
         for index, layer in enumerate(self.features):
             x = layer(x)
@@ -164,9 +166,9 @@ class ImageEncoderRepViT(RepViT):
 
 
 class RepVitTrunk(RepViT):
-    """RepViT in front of a pyramid: a stage's features are those ahead of its last block, if another follows.
+    """RepViT as trunk of a pyramid: features are taken before a stage's last block, except in the last stage.
 
-    That block is the next stage's to those who count stages from one halving to the next.
+    EdgeTAM counts that block to the next stage's downsampling.
     """
 
     def __init__(self, config: RepVitPyramidEncoder) -> None:
@@ -179,7 +181,7 @@ class RepVitTrunk(RepViT):
 
 
 class ImageEncoderRepVitPyramid(PyramidEncoder):
-    """EdgeTAM's: RepViT and the pyramid of SAM 2."""
+    """EdgeTAM's image encoder: RepViT with SAM 2's feature pyramid."""
 
     def __init__(self, config: RepVitPyramidEncoder, image_size: int, out_chans: int) -> None:
         super().__init__(RepVitTrunk(config), config.channels, out_chans)

@@ -1,8 +1,8 @@
 """The image encoder of `sam_edge_tiny`: a convolutional trunk and two transformer blocks.
 
-The trunk is EfficientNet-Lite0 (Tan and Le 2019; no squeeze-excite, ReLU6) up to stride 16, with its
-BatchNorms folded into the convolutions. Features of strides 4, 8 and 16 are brought to stride 16 by
-strided convolutions and summed.
+The trunk is EfficientNet-Lite0 (Tan and Le 2019; no squeeze-and-excitation, ReLU6) up to stride 16, with its
+BatchNorms folded into the convolutions. Features with strides 4, 8 and 16 are reduced to stride 16 by strided
+convolutions and summed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from .layers import LayerNorm2d, MLPBlock
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding, which is uneven for stride 2: the trunk's
-    pretrained weights expect it."""
+    """Convolution with TensorFlow's "same" padding, which is uneven for stride 2.
+
+    The trunk's pretrained weights expect it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -33,7 +35,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project (Sandler et al. 2018)."""
+    """Inverted residual: expand, depthwise, project (Sandler et al. 2018)."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class InvertedResidual(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and MLP over the image tokens."""
+    """Pre-norm transformer block: (B, n, dim) -> (B, n, dim)."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """MobileSAM's image encoder: TinyViT (Wu et al. 2022; Zhang et al. 2023) up to stride 16.
 
-A stage of inverted residuals, then three stages whose blocks attend within windows, with one learned bias
-for each distance, and convolve locally. Parameter names are those of the published checkpoint.
+One stage of inverted residuals, then three stages whose blocks have windowed attention, with one learned bias
+per distance, and a local convolution. Parameter names are those of the published checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .layers import ConvNorm, LayerNorm2d
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project (Sandler et al. 2018), with GELU and one more behind the sum."""
+    """Inverted residual (Sandler et al. 2018) with GELU, also after the sum."""
 
     def __init__(self, dim: int, expand: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class InvertedResidual(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """From one stage to the next: more channels, and with `stride` 2 a quarter of the tokens."""
+    """Widen the tokens between two stages and, with `stride` 2, reduce them to a quarter."""
 
     def __init__(self, dim: int, out: int, stride: int) -> None:
         super().__init__()
@@ -44,13 +44,24 @@ class PatchMerging(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """(B, heads, n, width) scaled queries, keys and values, (heads, n, n) -> (B, n, heads * width)."""
+    """Softmax attention of scaled queries.
+
+    Args:
+        q, k, v: (B, heads, n, width).
+        bias: (heads, n, n), added to the scores.
+
+    Returns:
+        (B, n, heads * width).
+    """
     weights = torch.softmax(q @ k.transpose(2, 3) + bias, dim=-1)
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
 class FusedAttention(nn.Module):
-    """`Attention` with its biases written out; its `qkv` gives scaled queries, then keys, then values."""
+    """`Attention` with its bias expanded to (heads, n, n).
+
+    Its `qkv` returns scaled queries, then keys, then values, each of all heads.
+    """
 
     bias: Tensor
 
@@ -69,7 +80,10 @@ class FusedAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over the tokens of a (size x size) window; its `qkv` is sorted by head."""
+    """Multi-head attention within a window of (size x size) tokens.
+
+    Its `qkv` returns queries, keys and values of the first head, then of the second, and so on.
+    """
 
     def __init__(self, dim: int, num_heads: int, size: int) -> None:
         super().__init__()
@@ -82,7 +96,7 @@ class Attention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, size * size))
 
     def bias(self) -> Tensor:
-        """(heads, n, n): the bias of each pair of tokens, which depends on how far apart they are."""
+        """Bias of each pair of tokens, (heads, n, n), by their distance along both axes."""
         steps = torch.arange(self.size, device=self.attention_biases.device)
         apart = (steps[:, None] - steps).abs()
         index = (self.size * apart)[:, None, :, None] + apart[None, :, None, :]
@@ -96,7 +110,7 @@ class Attention(nn.Module):
         return self.proj(attend(q * self.scale, k, v, self.bias()))
 
     def fuse(self) -> FusedAttention:
-        """The same function in the order of SAM's attention."""
+        """Reorder `qkv` as in SAM's attention, fold the scale into the queries and expand the bias."""
         rows = torch.arange(self.qkv.out_features).reshape(self.num_heads, 3, -1).transpose(0, 1).flatten()
         qkv = nn.Linear(self.qkv.in_features, self.qkv.out_features)
         qkv.weight.data, qkv.bias.data = self.qkv.weight[rows].detach(), self.qkv.bias[rows].detach()
@@ -107,7 +121,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Norm, linear, GELU, linear."""
+    """LayerNorm, linear, GELU, linear."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -131,14 +145,14 @@ class Block(nn.Module):
 
     def _windowed(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W * dim)."""
-        # Padded ahead of the norm, unlike SAM's: such tokens are the norm's bias and take part in attention.
+        # Unlike SAM's, windows are padded before the norm: padding takes part in attention as its bias.
         attended = self.attn(window_partition(x, self.window).flatten(1, 2))
         return window_merge(attended, self.window, *x.shape[1:3])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) -> (B, dim, H, W)."""
-        # OpenVINO keeps what has four axes in the order that convolutions like, and has to reorder it, and
-        # back, for everything else. Of three axes, (B, H, W * dim) or (B, H * W, dim), tokens are rows.
+        # OpenVINO keeps tensors with four axes in the layout of convolutions and would reorder them for all
+        # other operators. With three axes, (B, H, W * dim) or (B, H * W, dim), tokens stay rows.
         image = x.permute(0, 2, 3, 1)
         shape, lines = image.shape, image.flatten(2)
         image = lines.reshape(shape)
@@ -150,7 +164,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks and, but for the last stage, the merging behind them."""
+    """Blocks, followed by patch merging except in the last stage."""
 
     def __init__(self, blocks: list[nn.Module], downsample: PatchMerging | None) -> None:
         super().__init__()
@@ -164,7 +178,7 @@ class Stage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Two strided convolutions: an image to tokens of stride 4."""
+    """Two strided convolutions: (B, 3, S, S) -> (B, dim, S / 4, S / 4)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -177,7 +191,7 @@ class PatchEmbed(nn.Module):
 class ImageEncoderTinyViT(nn.Module):
     """(B, 3, S, S) normalised RGB -> (B, out_chans, S / 16, S / 16).
 
-    `early_channels` are those of the early features, for decoders that want these too.
+    `early_channels` is the number of channels of the early features that SAM-HQ's decoder reads.
     """
 
     def __init__(self, config: TinyVitEncoder, image_size: int, out_chans: int) -> None:
@@ -193,7 +207,7 @@ class ImageEncoderTinyViT(nn.Module):
                 else Block(dim, config.num_heads[i], config.window_sizes[i], config.mlp_ratio)
                 for _ in range(depth)
             ]
-            # TinyViT's last merging would lead to stride 32, where MobileSAM's stays at 16.
+            # TinyViT's last merging leads to stride 32; MobileSAM's keeps stride 16.
             merging = PatchMerging(dim, dims[i + 1], 2 if i < 2 else 1) if i + 1 < len(dims) else None
             stages.append(Stage(blocks, merging))
         self.layers = nn.ModuleList(stages)
@@ -208,7 +222,7 @@ class ImageEncoderTinyViT(nn.Module):
         return self.with_early_features(x)[0]
 
     def with_early_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings, and (B, early_channels, S / 16, S / 16) from the second stage."""
+        """Return embeddings and early features, (B, early_channels, S / 16, S / 16), of the second stage."""
         x = early = self.patch_embed(x)
         for index, stage in enumerate(self.layers):
             x = stage(x)

@@ -1,9 +1,9 @@
 """SAM's image encoder: a plain ViT with windowed and global attention and decomposed relative
 positions (Li et al. 2022, Kirillov et al. 2023).
 
-The same function as the published code, written for static export: no Einsum, no tensor over five
-dimensions. Global attention is computed for a few rows of queries at a time, which gives the same
-values in a fraction of the memory. Parameter names are those of the published checkpoints.
+The same function as the published code, written for static export: no Einsum, no tensor with more than five
+axes. Global attention is computed for a tile of query rows at a time: the same result in a fraction of the
+memory. Parameter names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sam_edge.models.encoders import VitEncoder
 
 from .layers import LayerNorm2d, MLPBlock
 
-# 8 rows of 64 tokens: 706 MB more at the peak instead of 3.2 GB, in the same time.
+# Rows of queries per tile: with 8 rows of 64 tokens, attention adds 706 MB at the peak instead of 3.2 GB.
 QUERY_ROWS = 8
 
 
 def relative_positions(table: Tensor, size: int) -> Tensor:
-    """(2 * size - 1, width) table -> (size queries, size keys, width)."""
+    """Relative position embeddings along one axis: (2 * size - 1, width) -> (queries, keys, width)."""
     steps = torch.arange(size, device=table.device)
     return table[steps[:, None] - steps[None, :] + size - 1]
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * size - 1, dim // num_heads))
 
     def _rows(self, q: Tensor, k: Tensor, v: Tensor, top: int, rows: int) -> Tensor:
-        """Attention of the queries in `rows` grid rows from `top` on; q is (B, heads, n, width)."""
+        """Attention of the queries in `rows` rows of the grid from `top` on; q is (B, heads, n, width)."""
         size = self.size
         batch, heads, _, width = q.shape
         q = q[:, :, top * size : (top + rows) * size]
@@ -65,7 +65,7 @@ class Attention(nn.Module):
 
 
 def window_partition(x: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) -> (B * windows, window, window, C), with zeros where windows reach over the edge."""
+    """Partition tokens into windows, padded with zeros: (B, H, W, C) -> (B * windows, window, window, C)."""
     batch, height, width, dim = x.shape
     pad_h, pad_w = -height % window, -width % window
     lines = F.pad(x.flatten(2), (0, pad_w * dim, 0, pad_h))
@@ -75,7 +75,17 @@ def window_partition(x: Tensor, window: int) -> Tensor:
 
 
 def window_merge(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    """The inverse, in lines: (B * windows, ..., C) of all of each window's tokens -> (B, H, W * C)."""
+    """Invert `window_partition`, with columns and channels in one axis.
+
+    Args:
+        windows: (B * windows, ..., C), the tokens of each window in order.
+        window: side of a window in tokens.
+        height: H, without padding.
+        width: W, without padding.
+
+    Returns:
+        (B, H, W * C).
+    """
     dim = windows.shape[-1]
     rows, columns = (height + window - 1) // window, (width + window - 1) // window
     x = windows.reshape(-1, columns, window, window * dim).transpose(1, 2)
@@ -83,7 +93,10 @@ def window_merge(windows: Tensor, window: int, height: int, width: int) -> Tenso
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; `window` 0 attends to the whole image."""
+    """Pre-norm transformer block.
+
+    `window` is the side of an attention window in tokens, 0 for global attention.
+    """
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, side: int, window: int) -> None:
         super().__init__()
@@ -99,7 +112,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, dim) -> (B, H, W, dim)."""
-        # OpenVINO reorders what has four axes, for all but convolutions; of three axes, tokens are rows.
+        # OpenVINO would reorder tensors with four axes for all operators but convolutions.
         shape, tokens = x.shape, x.flatten(1, 2)
         normed = self.norm1(tokens).reshape(shape)
         tokens = tokens + (self._windowed(normed) if self.window else self.attn(normed)).flatten(1, 2)
@@ -107,7 +120,7 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Patches to tokens, channels last."""
+    """Embed patches: (B, 3, S, S) -> (B, S / patch, S / patch, dim)."""
 
     def __init__(self, patch: int, dim: int) -> None:
         super().__init__()
@@ -120,7 +133,7 @@ class PatchEmbed(nn.Module):
 class ImageEncoderViT(nn.Module):
     """(B, 3, S, S) normalised RGB -> (B, out_chans, S / 16, S / 16).
 
-    `early_channels` are those of the early features, for decoders that want these too.
+    `early_channels` is the number of channels of the early features that SAM-HQ's decoder reads.
     """
 
     def __init__(self, config: VitEncoder, image_size: int, out_chans: int) -> None:
@@ -151,9 +164,12 @@ class ImageEncoderViT(nn.Module):
         return self.with_early_features(x)[0]
 
     def with_early_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings, and (B, early_channels, S / 16, S / 16) after the first global attention."""
+        """Return embeddings and early features, after the first block with global attention.
+
+        The early features are (B, early_channels, S / 16, S / 16).
+        """
         patches = self.patch_embed(x)
-        # As tokens, for the reason that blocks have.
+        # With three axes, for the same reason as in the blocks.
         tokens = patches.flatten(1, 2) + self.pos_embed.flatten(1, 2)
         x = early = tokens.reshape(patches.shape)
         for index, block in enumerate(self.blocks):

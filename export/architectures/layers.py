@@ -1,4 +1,4 @@
-"""Layers shared by the encoders and the mask decoder."""
+"""Layers shared by the image encoders and the mask decoders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 
 class LayerNorm2d(nn.Module):
-    """LayerNorm over the channels of (N, C, H, W), as published with SAM (epsilon inside the root)."""
+    """LayerNorm over the channels of (N, C, H, W), as in the published SAM: epsilon is inside the root."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class ConvNorm(nn.Module):
         return self.bn(self.c(x))
 
     def fuse(self) -> nn.Conv2d:
-        """One convolution with a bias; in evaluation mode only."""
+        """Fold BatchNorm into the convolution; in evaluation mode only."""
         return fuse_conv_bn_eval(self.c, self.bn)
 
 
 class MLPBlock(nn.Module):
-    """Linear, activation, linear: the feed-forward half of a transformer block."""
+    """Linear, activation, linear: the MLP of a transformer block."""
 
     def __init__(self, dim: int, hidden: int, act: type[nn.Module] = nn.GELU) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """SAM's two-way mask decoder (Kirillov et al. 2023, appendix A).
 
 Parameter names are those of the published checkpoints. One image's embeddings are shared by N
-prompts through broadcasting: repeating them would put a Tile in the graph, which some NPU compilers
-refuse.
+prompts through broadcasting: repeating them would put a Tile operator in the graph, which some NPU compilers
+reject.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .layers import MLP, LayerNorm2d, MLPBlock
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose inner width may be narrower than its inputs."""
+    """Multi-head attention; its inner width is `dim / downsample_rate`."""
 
     def __init__(self, dim: int, num_heads: int, downsample_rate: int = 1) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """Tokens attend to themselves, to the image, pass an MLP; then the image attends to them."""
+    """Self-attention of tokens, token-to-image attention, MLP, image-to-token attention."""
 
     def __init__(
         self, dim: int, num_heads: int, mlp_dim: int, skip_first_layer_pe: bool, norm_eps: float = 1e-5
@@ -58,7 +58,7 @@ class TwoWayAttentionBlock(nn.Module):
         self.skip_first_layer_pe = skip_first_layer_pe
 
     def attend_to_tokens(self, queries: Tensor, query_pe: Tensor) -> Tensor:
-        """The first of the block's four steps, ahead of its norm."""
+        """Self-attention of the tokens, before its norm: (N, T, dim) twice -> (N, T, dim)."""
         if self.skip_first_layer_pe:
             return self.self_attn(queries, queries, queries)
         q = queries + query_pe
@@ -77,7 +77,7 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """The decoder's transformer: `depth` two-way blocks and a last look of the tokens at the image."""
+    """The decoder's transformer: `depth` two-way blocks and a final token-to-image attention."""
 
     def __init__(self, depth: int, dim: int, num_heads: int, mlp_dim: int, norm_eps: float = 1e-5) -> None:
         super().__init__()
@@ -89,7 +89,13 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(dim, norm_eps)
 
     def forward(self, tokens: Tensor, image: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens (N, T, dim), image (N, h * w, dim), image_pe (1, h * w, dim)."""
+        """Return updated tokens and image tokens.
+
+        Args:
+            tokens: (N, T, dim).
+            image: (N, h * w, dim).
+            image_pe: (1, h * w, dim) positional encoding of the image tokens.
+        """
         queries, keys = tokens, image
         for layer in self.layers:
             queries, keys = layer(queries, keys, tokens, image_pe)
@@ -98,8 +104,10 @@ class TwoWayTransformer(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Four masks and their predicted IoU: index 0 is the single-mask output, 1 to 3 the
-    ambiguity masks."""
+    """Four masks and their predicted IoU.
+
+    Index 0 is the mask for unambiguous prompts, 1 to 3 are the masks for ambiguous ones.
+    """
 
     def __init__(
         self,
@@ -136,7 +144,7 @@ class MaskDecoder(nn.Module):
             image_embeddings: (1 or N, dim, h, w).
             image_pe: (1, h * w, dim) positional encoding of the image tokens.
             sparse: (N, K, dim) point and box embeddings.
-            dense: (1 or N, dim, h, w) mask embeddings; None for a model without.
+            dense: (1 or N, dim, h, w) mask embeddings; None for a model without mask prompts.
 
         Returns:
             low_res_masks (N, 4, 4h, 4w) logits, iou_predictions (N, 4).
@@ -145,11 +153,14 @@ class MaskDecoder(nn.Module):
         return self.masks(queries, upscaled), self.iou_prediction_head(queries[:, 0])
 
     def output_tokens(self) -> Tensor:
-        """(T, dim): the tokens that the outputs are read from."""
+        """Embeddings of the tokens that the outputs are read from, (T, dim)."""
         return torch.cat([self.iou_token.weight, self.mask_tokens.weight], dim=0)
 
     def upscale(self, image: Tensor, *features: Tensor) -> Tensor:
-        """(N, dim, h, w) -> (N, dim / 8, 4h, 4w); `features` are the encoder's finer ones, if it has any."""
+        """Upscale the image tokens: (N, dim, h, w) -> (N, dim / 8, 4h, 4w).
+
+        `features` are the encoder's features of finer resolution, for subclasses that add them.
+        """
         return self.output_upscaling(image)
 
     def attend(
@@ -160,7 +171,7 @@ class MaskDecoder(nn.Module):
         dense: Tensor | None,
         *features: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The tokens (N, T + K, dim) and the upscaled image (N, dim / 8, 4h, 4w) after the transformer."""
+        """Run the transformer and return tokens (N, T + K, dim) and upscaled image (N, dim / 8, 4h, 4w)."""
         _, dim, h, w = image_embeddings.shape
         queries, keys = self.transform(image_embeddings, image_pe, sparse, dense)
         return queries, self.upscale(keys.transpose(1, 2).reshape(-1, dim, h, w), *features)
@@ -168,20 +179,20 @@ class MaskDecoder(nn.Module):
     def transform(
         self, image_embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The tokens (N, T + K, dim) and the image tokens (N, h * w, dim) after the transformer."""
+        """Run the transformer and return tokens (N, T + K, dim) and image tokens (N, h * w, dim)."""
         tokens = torch.cat([self.output_tokens()[None].expand(sparse.shape[0], -1, -1), sparse], dim=1)
         source = image_embeddings if dense is None else image_embeddings + dense
         queries, keys = self.transformer(tokens, source.flatten(2).transpose(1, 2), image_pe)
         return queries, keys
 
     def masks(self, queries: Tensor, upscaled: Tensor) -> Tensor:
-        """What each mask token finds in the upscaled image: (N, 4, 4h, 4w) logits."""
+        """Mask logits (N, 4, 4h, 4w): the upscaled image weighted by the hypernetworks."""
         n, _, height, width = upscaled.shape
         masks = self.hypernetworks(queries) @ upscaled.flatten(2)
         return masks.reshape(n, self.num_mask_tokens, height, width)
 
     def hypernetworks(self, queries: Tensor) -> Tensor:
-        """(N, 4, dim / 8): how much of each channel of the upscaled image goes into each mask."""
+        """Weight of each channel of the upscaled image in each mask, (N, 4, dim / 8)."""
         return torch.stack(
             [mlp(queries[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1
         )

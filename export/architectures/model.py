@@ -1,4 +1,4 @@
-"""A whole model, built from its catalogue entry."""
+"""Build a whole reference model from its catalogue entry."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from .prompt_encoder import PromptEncoder
 from .sam2 import Sam2MaskDecoder
 from .sam_hq import HqImageEncoder, HqMaskDecoder
 
-# An encoder's description in the catalogue -> its class, which takes the description, the input's side and
-# the channels of the embeddings.
+# Encoder config in the catalogue -> encoder class, called with the config, the side of the input in pixels
+# and the number of channels of the embeddings.
 ENCODERS: dict[type, Callable[[Any, int, int], nn.Module]] = {
     EfficientVitEncoder: ImageEncoderEfficientViT,
     HieraEncoder: ImageEncoderHiera,
@@ -48,19 +48,19 @@ ENCODERS: dict[type, Callable[[Any, int, int], nn.Module]] = {
 
 
 def stability(masks: Tensor, threshold: float, offset: float = 1.0) -> Tensor:
-    """(N, M, h, w) logits -> (N, M): IoU of each mask at a threshold that is higher, and lower, by `offset`.
+    """Stability score (Kirillov et al. 2023): (N, M, h, w) logits -> (N, M).
 
-    0 where both are empty.
+    The IoU of each mask at `threshold + offset` and at `threshold - offset`; 0 where both are empty.
     """
-    # Means of means, none of which overflows in FP16.
+    # Means of means: sums of pixels would overflow in FP16.
     inner, outer = ((masks > threshold + by).to(masks.dtype).mean(3).mean(2) for by in (offset, -offset))
     return inner / outer.clamp_min(1 / (masks.shape[2] * masks.shape[3]))
 
 
 class SamModel(nn.Module):
-    """Image encoder, prompt encoder and mask decoder; `state_dict` keys are the published ones.
+    """Image encoder, prompt encoder and mask decoder (Kirillov et al. 2023).
 
-    Families whose decoder differs are subclasses, in `FAMILIES`.
+    Its `state_dict` has the published names. Families with other decoders are subclasses, in `FAMILIES`.
     """
 
     def __init__(self, model: Model) -> None:
@@ -81,8 +81,14 @@ class SamModel(nn.Module):
         )
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, S, S) normalised RGB -> `image_embeddings` (B, dim, h, w) and the model's extra embeddings,
-        in the catalogue's order: what the exported encoder computes."""
+        """Embed images, as the exported encoder does.
+
+        Args:
+            images: (B, 3, S, S) normalised RGB.
+
+        Returns:
+            `image_embeddings` (B, dim, h, w) and the model's extra embeddings, in the catalogue's order.
+        """
         found = self.image_encoder(images)
         return found if isinstance(found, tuple) else (found,)
 
@@ -96,21 +102,22 @@ class SamModel(nn.Module):
         *extra_embeddings: Tensor,
         text_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Masks for N prompts on one image: what the exported decoder computes.
+        """Decode N prompts on one image, as the exported decoder does.
 
         Args:
             image_embeddings: (1, dim, h, w), or (N, dim, h, w) for one image per prompt.
-            point_coords: (N, K, 2) x, y in pixels of the padded input, or of the coordinate square.
+            point_coords: (N, K, 2) x, y in pixels of the padded input, or of the model's coordinate space.
             point_labels: (N, K): 1 foreground, 0 background, 2 and 3 box corners, -1 padding.
             mask_input: (N, 1, 4h, 4w) logits of earlier masks, or (1, 1, 4h, 4w) for all prompts; ignored
-                where not given.
-            has_mask_input: (N,) or (1,): 1 where `mask_input` is given, else 0.
-            extra_embeddings: what else the encoder made, each (1, C, h', w').
+                where `has_mask_input` is 0.
+            has_mask_input: (N,) or (1,): 1 where the prompt has a mask, else 0.
+            extra_embeddings: the encoder's other outputs, each (1, C, h', w').
             text_embeddings: (N, T, dim) further tokens of the prompts (Kirillov et al. 2023, section 3 and
                 appendix D.5: a text's embedding is a sparse prompt).
 
         Returns:
-            low_res_masks (N, 4, 4h, 4w) logits, iou_predictions (N, 4), and what else the mask decoder makes.
+            low_res_masks (N, 4, 4h, 4w) logits, iou_predictions (N, 4), and any further outputs of the mask
+            decoder.
         """
         sparse = self.prompt_encoder.embed_points(point_coords, point_labels)
         if text_embeddings is not None:
@@ -126,7 +133,7 @@ class SamModel(nn.Module):
 
 
 class SamHq(SamModel):
-    """SAM-HQ: see `sam_hq`."""
+    """SAM-HQ (Ke et al. 2023): see `sam_hq`."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -135,7 +142,10 @@ class SamHq(SamModel):
 
 
 class Sam2(SamModel):
-    """SAM 2, 2.1 and EdgeTAM on pictures: see `pyramid` and `sam2`. 2 and 2.1 differ in their memory only."""
+    """SAM 2, SAM 2.1 (Ravi et al. 2024) and EdgeTAM (Zhou et al. 2025) on images: see `pyramid` and `sam2`.
+
+    2 and 2.1 differ in their video memory only.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -143,7 +153,7 @@ class Sam2(SamModel):
 
 
 class EfficientSam(SamModel):
-    """EfficientSAM: see `efficient_sam`."""
+    """EfficientSAM (Xiong et al. 2023): see `efficient_sam`."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -155,7 +165,7 @@ class EfficientSam(SamModel):
 
 
 class PromptAndMaskDecoder(nn.Module):
-    """`SamModel.decode` as a module of its own, to be exported."""
+    """`SamModel.decode` as a module, for export."""
 
     def __init__(self, sam: SamModel) -> None:
         super().__init__()
@@ -176,7 +186,7 @@ class PromptAndMaskDecoder(nn.Module):
 
 
 class TextAndMaskDecoder(nn.Module):
-    """`PromptAndMaskDecoder` with one more input after the published ones: `text_embeddings`."""
+    """`PromptAndMaskDecoder` with the additional input `text_embeddings` after the published ones."""
 
     def __init__(self, sam: SamModel) -> None:
         super().__init__()
@@ -196,7 +206,7 @@ class TextAndMaskDecoder(nn.Module):
         return self.sam.decode(image_embeddings, *prompts, *extra_embeddings, text_embeddings=text_embeddings)
 
 
-# Families whose parts or whose state_dict differ from SAM's.
+# Families whose modules or state_dict differ from SAM's.
 FAMILIES: dict[str, type[SamModel]] = {
     "sam2": Sam2,
     "sam2.1": Sam2,
@@ -207,14 +217,24 @@ FAMILIES: dict[str, type[SamModel]] = {
 
 
 def build_model(model: Model) -> SamModel:
-    """The reference of a catalogue entry, with weights that mean nothing yet."""
+    """Build the reference model of a catalogue entry, without trained weights.
+
+    >>> sam = build_model(CATALOGUE["mobile_sam"])
+    >>> sam.load_state_dict(weights)
+    """
     return FAMILIES.get(model.family, SamModel)(model)
 
 
 def decoder_example(model: Model, prompts: int, points: int, texts: int | None = None) -> dict[str, Tensor]:
-    """Inputs of the decoder by name, in order, `text_embeddings` if asked for; the values mean nothing.
+    """Make example inputs of the decoder, by name and in order.
 
-    One mask is for all prompts: what is made of it, and of the image, is then made once.
+    One mask input is shared by all prompts, so that its embedding is computed once per call.
+
+    Args:
+        model: the catalogue entry.
+        prompts: N.
+        points: K.
+        texts: number of text embeddings per prompt; without it, `text_embeddings` is not an input.
     """
     side = model.embedding_side
     given = {} if texts is None else {"text_embeddings": torch.zeros(prompts, texts, model.decoder.dim)}

@@ -1,8 +1,8 @@
 """SAM's prompt encoder: points, boxes and masks to embeddings (Kirillov et al. 2023, appendix A).
 
-Written after the batched form of the published ONNX decoder: the prompt count N and the number of
-points K are array axes, boxes are two points with the labels 2 and 3, and the label -1 marks
-padding. Parameter names are those of the published checkpoints.
+Batched as the published ONNX decoder is: the number of prompts N and of points K are axes, boxes are two
+points with the labels 2 and 3, and the label -1 marks padding. Parameter names are those of the published
+checkpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .layers import LayerNorm2d
 
 
 class RandomFourierPositions(nn.Module):
-    """Positional encoding by random spatial frequencies (Tancik et al. 2020)."""
+    """Positional encoding with random Fourier features (Tancik et al. 2020)."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -25,12 +25,12 @@ class RandomFourierPositions(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
 
     def forward(self, coords: Tensor) -> Tensor:
-        """(..., 2) x, y in [0, 1] -> (..., 2 * features)."""
+        """Coordinates (..., 2) x, y in [0, 1] -> (..., 2 * features)."""
         angles = 2 * math.pi * ((2 * coords - 1) @ self.positional_encoding_gaussian_matrix)
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
     def grid(self, h: int, w: int) -> Tensor:
-        """Positional encoding of the tokens of a (h x w) image, (1, h * w, 2 * features)."""
+        """Positional encoding of a grid of (h x w) tokens, (1, h * w, 2 * features)."""
         matrix = self.positional_encoding_gaussian_matrix
         y = (torch.arange(h, dtype=matrix.dtype, device=matrix.device) + 0.5) / h
         x = (torch.arange(w, dtype=matrix.dtype, device=matrix.device) + 0.5) / w
@@ -45,7 +45,7 @@ class PromptEncoder(nn.Module):
         embed_dim: channels of the image embeddings.
         image_embedding_size: (h, w) of the image embeddings.
         input_image_size: (H, W) in pixels of the padded encoder input.
-        mask_in_chans: channels of the mask downscaling's widest layer.
+        mask_in_chans: channels of the widest hidden layer of the mask downscaling.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PromptEncoder(nn.Module):
         return self.pe_layer.grid(*self.image_embedding_size)
 
     def embed_points(self, point_coords: Tensor, point_labels: Tensor) -> Tensor:
-        """(N, K, 2) pixels of the padded input and (N, K) labels -> (N, K, embed_dim)."""
+        """Coordinates (N, K, 2) in pixels of the padded input, labels (N, K) -> (N, K, embed_dim)."""
         height, width = self.input_image_size
         size = torch.tensor([width, height], dtype=point_coords.dtype, device=point_coords.device)
         embedding = self.pe_layer((point_coords + 0.5) / size)
@@ -92,7 +92,7 @@ class PromptEncoder(nn.Module):
         return embedding
 
     def embed_masks(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """(N, 1, 4h, 4w) low-resolution logits and (N,) 0 or 1 -> (N, embed_dim, h, w)."""
+        """Low-resolution logits (N, 1, 4h, 4w), flags (N,) 0 or 1 -> (N, embed_dim, h, w)."""
         has_mask = has_mask_input[:, None, None, None]
         no_mask = self.no_mask_embed.weight[:, :, None, None]
         return has_mask * self.mask_downscaling(mask_input) + (1 - has_mask) * no_mask

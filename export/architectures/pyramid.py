@@ -1,8 +1,8 @@
-"""What SAM 2 and its descendants put behind their trunk: a feature pyramid (Ravi et al. 2024).
+"""Feature pyramid of SAM 2 and its descendants (Lin et al. 2017, Ravi et al. 2024).
 
-Two of its levels are features for the mask decoder. The published decoder narrows these once per image, by
-`conv_s0` and `conv_s1`, and adds `no_mem_embed` to the embeddings of a picture that no video leads up to;
-here all three are the neck's.
+Two of its levels are features for the mask decoder. The published code projects these to fewer channels once
+per image, by `conv_s0` and `conv_s1`, and adds `no_mem_embed` to the embeddings of an image without preceding
+video frames. All three belong to the decoder or the model there, and to the image encoder's neck in sam-edge.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Levels = tuple[Tensor, Tensor, Tensor]
 
 
 class Pyramid(nn.Module):
-    """Features of strides 4, 8, 16 and 32 -> embeddings of stride 16, features of stride 4 and of stride 8.
+    """Features with strides 4, 8, 16, 32 -> embeddings with stride 16, features with stride 4 and stride 8.
 
-    One convolution a level in `convs`, the coarsest first; it is added to the next.
+    `convs` has one convolution per level, the coarsest first. The coarsest level is added to the next.
     """
 
     def __init__(self, convs: Sequence[nn.Conv2d]) -> None:
@@ -28,7 +28,7 @@ class Pyramid(nn.Module):
         self.convs = nn.ModuleList(convs)
 
     def forward(self, features: Sequence[Tensor]) -> Levels:
-        """Four times (B, C, h, w), the finest first."""
+        """Four features (B, C, h, w), the finest first -> embeddings, stride 4, stride 8."""
         coarsest, embeddings, eighth, quarter = (
             conv(level) for conv, level in zip(self.convs, reversed(features), strict=True)
         )
@@ -36,11 +36,11 @@ class Pyramid(nn.Module):
 
 
 class PyramidNeck(Pyramid):
-    """`Pyramid` with the narrowing of the finer levels and `no_mem_embed`.
+    """`Pyramid` with the projections of the finer levels and `no_mem_embed`.
 
     Args:
-        channels: of the trunk's features, the finest first.
-        dim: of the embeddings; the others get dim / 8 and dim / 4.
+        channels: channels of the trunk's features, the finest first.
+        dim: channels of the embeddings; the finer levels have dim / 8 and dim / 4.
     """
 
     def __init__(self, channels: Sequence[int], dim: int) -> None:
@@ -55,36 +55,38 @@ class PyramidNeck(Pyramid):
         return embeddings, self.conv_s0(quarter), self.conv_s1(eighth)
 
     def fuse(self) -> Pyramid:
-        """One convolution for two in a row: the wide feature maps between them need not be made."""
+        """Merge consecutive 1 x 1 convolutions, to skip the wide feature maps between them."""
         convs: list[Any] = list(self.convs)
         coarsest, sixteenth, eighth, quarter = convs
-        eighth, quarter = in_a_row(eighth, self.conv_s1), in_a_row(quarter, self.conv_s0)
+        eighth, quarter = merge_pointwise(eighth, self.conv_s1), merge_pointwise(quarter, self.conv_s0)
         bias = sixteenth.bias + self.no_mem_embed.flatten()
         return Pyramid([coarsest, pointwise(sixteenth.weight, bias), eighth, quarter])
 
 
-def in_a_row(first: Any, second: Any) -> nn.Conv2d:
-    """The 1 x 1 convolution that does what these two do."""
+def merge_pointwise(first: Any, second: Any) -> nn.Conv2d:
+    """Merge two consecutive 1 x 1 convolutions into one."""
     a, b = first.weight.double().flatten(1), second.weight.double().flatten(1)
     bias = b @ first.bias.double() + second.bias.double()
     return pointwise((b @ a)[:, :, None, None].to(first.weight.dtype), bias.to(first.weight.dtype))
 
 
 def pointwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A 1 x 1 convolution of these parameters."""
+    """Make a 1 x 1 convolution from its parameters."""
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
     return conv
 
 
 class PyramidEncoder(nn.Module):
-    """(B, 3, S, S) normalised RGB -> image_embeddings (B, dim, S / 16, S / 16), high_res_feats_0 (B, dim / 8,
+    """An image encoder with a feature pyramid.
+
+    (B, 3, S, S) normalised RGB -> image_embeddings (B, dim, S / 16, S / 16), high_res_feats_0 (B, dim / 8,
     S / 4, S / 4) and high_res_feats_1 (B, dim / 4, S / 8, S / 8).
 
     Args:
-        trunk: makes the features of strides 4, 8, 16 and 32.
-        channels: of these features.
-        dim: of the embeddings.
+        trunk: returns features with strides 4, 8, 16 and 32.
+        channels: channels of these features.
+        dim: channels of the embeddings.
     """
 
     def __init__(self, trunk: nn.Module, channels: Sequence[int], dim: int) -> None:

@@ -1,9 +1,9 @@
-"""SAM-HQ: one more output token, and masks from early features of the encoder (Ke et al. 2023).
+"""SAM-HQ (Ke et al. 2023): one more output token, and masks from early features of the encoder.
 
-The published decoder fuses the embeddings with the encoder's early features anew for every prompt, though
-neither depends on one: with a ViT that is as much work as the rest of it. Here the encoder does, and gives
-the result beside its embeddings; so `embedding_encoder` and `compress_vit_feat` are the image encoder's.
-Other parameter names are the published ones, with SAM's own encoder as `image_encoder.trunk`.
+The published decoder fuses the embeddings with the encoder's early features for every prompt, although
+neither depends on the prompt: with a ViT that is half of the decoder's work. In sam-edge the encoder fuses
+them and returns the result beside its embeddings, so `embedding_encoder` and `compress_vit_feat` belong to
+the image encoder. Other parameter names are the published ones, with SAM's encoder as `image_encoder.trunk`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .mask_decoder import MaskDecoder
 
 
 def upscaling(channels: int, hidden: int, out: int) -> nn.Sequential:
-    """(N, channels, h, w) -> (N, out, 4h, 4w)."""
+    """Build two transposed convolutions: (N, channels, h, w) -> (N, out, 4h, 4w)."""
     return nn.Sequential(
         nn.ConvTranspose2d(channels, hidden, kernel_size=2, stride=2),
         LayerNorm2d(hidden),
@@ -33,8 +33,8 @@ class HqImageEncoder(nn.Module):
     """(B, 3, S, S) normalised RGB -> embeddings (B, dim, h, w) and HQ features (B, dim / 8, 4h, 4w).
 
     Args:
-        trunk: has `early_channels` and `with_early_features`.
-        dim: channels of its embeddings.
+        trunk: an encoder with `early_channels` and `with_early_features`.
+        dim: channels of the trunk's embeddings.
     """
 
     def __init__(self, trunk: Any, dim: int) -> None:
@@ -51,7 +51,7 @@ class HqImageEncoder(nn.Module):
 class HqMaskDecoder(MaskDecoder):
     """SAM's four masks, each with the HQ mask added; the predicted IoU are SAM's.
 
-    The published predictor keeps only the best-scored of the three ambiguity masks.
+    For ambiguous prompts the published predictor returns only the mask with the best score.
     """
 
     def __init__(self, config: Decoder) -> None:
@@ -77,7 +77,7 @@ class HqMaskDecoder(MaskDecoder):
         dense: Tensor,
         hq_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """As `MaskDecoder.forward`, with hq_features (1 or N, dim / 8, 4h, 4w)."""
+        """Decode as `MaskDecoder.forward` does, with `hq_features`, (1 or N, dim / 8, 4h, 4w)."""
         queries, upscaled = self.attend(image_embeddings, image_pe, sparse, dense)
         n, _, height, width = upscaled.shape
         details = self.embedding_maskfeature(upscaled) + hq_features

@@ -1,8 +1,8 @@
-"""An exact rewrite of the mask decoder: the same function with a fraction of the arithmetic.
+"""Building blocks of the reassociated mask decoder: the same function with a fraction of the arithmetic.
 
-In SAM's decoder a handful of tokens attends to thousands of image tokens, and these to the tokens. Most of
-its time goes into projecting the image tokens. Matrix products are associative, so each of these projections
-can be moved onto the few tokens; with X the image tokens, for each head:
+In SAM's decoder (Kirillov et al. 2023) a handful of tokens attends to thousands of image tokens, and these to
+the tokens. Most of its time goes into projecting the image tokens. Matmuls are associative, so each of these
+projections can be moved onto the few tokens. With X the image tokens, for each head:
 
 - tokens to image, scores: q (X Wk)^T = (q Wk^T) X^T; a bias of the keys adds the same to every key's score
   and cancels in the softmax;
@@ -11,31 +11,34 @@ can be moved onto the few tokens; with X the image tokens, for each head:
 - image to tokens, scores: (X Wq) k^T = X (Wq k^T);
 - image to tokens, outputs: (A v) Wo = A (v Wo).
 
-The upscaling's transposed convolutions, whose kernels are as wide as their strides, are matrix products with
-the pixels shuffled behind them. Here each is two products, for the upper pixels and for the lower: a line of
-pixels comes out as it stands in the mask, and only whole lines are put in order, at the end, when four masks
-are left of 32 channels. What stays between is one row per pixel, which norms and products like best. The
-hypernetworks of the four masks are computed at once.
-
-A mask prompt's last convolution, of kernel 1, is a product too; its bias and `no_mask_embed` are one more
-column of its weights, so that whether there is a mask is decided on the prompt's few channels.
+The upscaling's transposed convolutions, whose kernels are as wide as their strides, are matmuls followed by a
+pixel shuffle. Each is computed as two matmuls, one for the upper and one for the lower pixels, so that a line
+of pixels comes out in the order of the mask; only whole lines are shuffled, once, at the end, where 4 masks
+are left of 32 channels. Everything in between is one row per pixel, the best layout for LayerNorm and matmul.
+The hypernetworks of the four masks are computed in one batch.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..architectures.mask_decoder import Attention, MaskDecoder
-from ..architectures.model import SamModel
-from ..architectures.prompt_encoder import PromptEncoder
+# Image tokens upscaled at a time, rounded down to whole lines: 2 MB for the widest rows of one prompt.
+TILE_TOKENS = 1024
 
-# Image tokens upscaled at a time, in whole lines: 2 MB of the last, widest rows of a prompt.
-STEP = 1024
+
+class ProjectedAttention(Protocol):
+    """Multi-head attention with one linear layer each for queries, keys, values and output."""
+
+    num_heads: int
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    out_proj: nn.Linear
 
 
 def _by_head(weight: Tensor, heads: int) -> Tensor:
@@ -43,13 +46,13 @@ def _by_head(weight: Tensor, heads: int) -> Tensor:
     return weight.detach().reshape(heads, -1, weight.shape[1]).clone()
 
 
-class FewQueries(nn.Module):
-    """`Attention` of a few tokens to many."""
+class TokenToImageAttention(nn.Module):
+    """Attention of a few tokens to many image tokens, which are never projected."""
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: ProjectedAttention) -> None:
         super().__init__()
         self.num_heads = heads = attention.num_heads
         self.q_proj = attention.q_proj
@@ -60,30 +63,27 @@ class FewQueries(nn.Module):
         self.register_buffer("values", _by_head(attention.v_proj.weight, heads).transpose(1, 2).contiguous())
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(N, T, dim), (N or 1, P, dim) twice -> (N, T, dim)."""
+        """Tokens (N, T, dim), image tokens (N or 1, P, dim) twice -> (N, T, dim)."""
         n, tokens, dim = q.shape
         heads = self.q_proj(q).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
-        sought = (heads @ self.keys).reshape(n, self.num_heads * tokens, dim)
-        weights = torch.softmax(sought @ k.transpose(1, 2), dim=-1)
-        found = (weights @ v).reshape(n, self.num_heads, tokens, dim) @ self.values
-        return self.out_proj(found.transpose(1, 2).flatten(2))
+        queries = (heads @ self.keys).reshape(n, self.num_heads * tokens, dim)
+        weights = torch.softmax(queries @ k.transpose(1, 2), dim=-1)
+        attended = (weights @ v).reshape(n, self.num_heads, tokens, dim) @ self.values
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
-class FewKeys(nn.Module):
-    """`Attention` of many tokens to a few."""
+class ImageToTokenAttention(nn.Module):
+    """Attention of many image tokens, which are never projected, to a few tokens."""
 
     queries: Tensor
     query_bias: Tensor
     outputs: Tensor
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: ProjectedAttention) -> None:
         super().__init__()
         self.num_heads = heads = attention.num_heads
-        self.k_proj, self.v_proj, self.out_bias = (
-            attention.k_proj,
-            attention.v_proj,
-            attention.out_proj.bias,
-        )
+        self.k_proj, self.v_proj = attention.k_proj, attention.v_proj
+        self.out_bias = attention.out_proj.bias
         queries = _by_head(attention.q_proj.weight, heads)
         scale = queries.shape[1] ** -0.5
         self.register_buffer("queries", queries * scale)
@@ -93,44 +93,47 @@ class FewKeys(nn.Module):
         self.register_buffer("outputs", outputs)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(N or 1, P, dim), (N, T, dim) twice -> (N, P, dim)."""
+        """Image tokens (N or 1, P, dim), tokens (N, T, dim) twice -> (N, P, dim)."""
         n, tokens, dim = k.shape
         count = self.num_heads * tokens
         keys = self.k_proj(k).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
-        sought = (keys @ self.queries).reshape(n, count, dim)
+        projected_keys = (keys @ self.queries).reshape(n, count, dim)
         bias = (keys @ self.query_bias).reshape(n, 1, count)
-        scores = q @ sought.transpose(1, 2) + bias
+        scores = q @ projected_keys.transpose(1, 2) + bias
         weights = torch.softmax(scores.reshape(n, -1, self.num_heads, tokens), dim=-1)
         values = self.v_proj(v).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
-        # The weights of each head sum to 1.
-        given = (values @ self.outputs + self.out_bias / self.num_heads).reshape(n, count, dim)
-        return weights.reshape(n, -1, count) @ given
+        # The weights of each head sum to 1, so that each contributes its share of the bias.
+        outputs = (values @ self.outputs + self.out_bias / self.num_heads).reshape(n, count, dim)
+        return weights.reshape(n, -1, count) @ outputs
 
 
 class Upscaler(nn.Module):
-    """SAM's `output_upscaling` and its product with the masks' weights, of rows: one for each pixel.
+    """SAM's `output_upscaling` and its product with the mask weights, computed on one row per pixel.
 
-    `width` is that of the image's tokens. Of their lines it takes any number, the upper ones say. Of `step`
-    tokens at a time, whole lines of them, what is made stays in the processor's cache; all are taken at once
-    where it is None.
+    Takes any number of lines of image tokens, from the top. `tile_tokens` of them are upscaled at a time, so
+    that what is between the layers stays in the processor's cache; None upscales all of them at once.
+
+    Args:
+        upscaling: transposed convolution, LayerNorm2d, GELU, transposed convolution, GELU.
+        width: image tokens in a line.
     """
 
     def __init__(self, upscaling: nn.Sequential, width: int) -> None:
         super().__init__()
         self.width = width
-        self.step: int | None = max(STEP // width, 1) * width
+        self.tile_tokens: int | None = max(TILE_TOKENS // width, 1) * width
         layers: Any = upscaling
         first, self.norm, _, second, _ = layers
-        self.first, self.second = LineProducts(first), LineProducts(second)
+        self.first, self.second = LineMatmuls(first), LineMatmuls(second)
 
     def forward(self, image_tokens: Tensor, mask_weights: Tensor) -> Tensor:
         """(N, h * w, dim) after the transformer, (N, M, dim / 8) -> low_res_masks (N, M, 4h, 4w)."""
-        some = torch.split(image_tokens, self.step, 1) if self.step else (image_tokens,)
-        masks = [self._masks(tokens, mask_weights) for tokens in some]
+        tiles = torch.split(image_tokens, self.tile_tokens, 1) if self.tile_tokens else (image_tokens,)
+        masks = [self._masks(tokens, mask_weights) for tokens in tiles]
         return torch.cat(masks, 2) if len(masks) > 1 else masks[0]
 
     def _masks(self, image_tokens: Tensor, mask_weights: Tensor) -> Tensor:
-        """The same, of some lines."""
+        """Upscale one tile of image tokens."""
         n, tokens, _ = image_tokens.shape
         norm: Any = self.norm
         width = norm.weight.shape
@@ -142,8 +145,8 @@ class Upscaler(nn.Module):
         return lines.permute(0, 2, 3, 1, 4).reshape(n, mask_weights.shape[1], -1, 4 * self.width)
 
 
-class LineProducts(nn.Module):
-    """A transposed convolution of kernel 2 and stride 2, as a product for each of the two lines of pixels."""
+class LineMatmuls(nn.Module):
+    """A transposed convolution of kernel 2 and stride 2, as one matmul for each of the two output lines."""
 
     weight: Tensor
     bias: Tensor
@@ -156,12 +159,12 @@ class LineProducts(nn.Module):
         self.register_buffer("bias", bias.detach().repeat(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., 1, P, channels) -> (..., 2, P, 2 * channels made)."""
+        """(..., 1, P, in channels) -> (..., 2, P, 2 * out channels)."""
         return x @ self.weight + self.bias
 
 
 class Hypernetworks(nn.Module):
-    """SAM's `output_hypernetworks_mlps`, all at once: a layer is one product with a matrix for each mask."""
+    """SAM's `output_hypernetworks_mlps` in one batch: each layer is a matmul with one matrix per mask."""
 
     def __init__(self, networks: nn.ModuleList) -> None:
         super().__init__()
@@ -170,9 +173,8 @@ class Hypernetworks(nn.Module):
         for same in layers:
             weights = torch.stack([layer.weight.detach().t() for layer in same])
             self.register_buffer(f"weight_{self.count}", weights.contiguous())
-            self.register_buffer(
-                f"bias_{self.count}", torch.stack([layer.bias.detach()[None] for layer in same])
-            )
+            biases = torch.stack([layer.bias.detach()[None] for layer in same])
+            self.register_buffer(f"bias_{self.count}", biases)
             self.count += 1
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -182,62 +184,3 @@ class Hypernetworks(nn.Module):
             x = torch.relu(x) if index else x
             x = x @ getattr(self, f"weight_{index}") + getattr(self, f"bias_{index}")
         return x.transpose(0, 1)
-
-
-class ProductPromptEncoder(PromptEncoder):
-    """`PromptEncoder` whose masks are a product of two, with a column for all that is added."""
-
-    def embed_masks(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """As `PromptEncoder.embed_masks`."""
-        layers: Any = self.mask_downscaling
-        last, has_mask = layers[-1], has_mask_input[:, None, None]
-        downscaled = layers[:-1](mask_input)
-        values = downscaled.flatten(2) * has_mask
-        values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
-        added = has_mask * last.bias[:, None] + (1 - has_mask) * self.no_mask_embed.weight[:, :, None]
-        weights = torch.cat([last.weight.flatten(1).expand(added.shape[0], -1, -1), added], dim=2)
-        return (weights @ values).reshape(-1, last.out_channels, *downscaled.shape[2:])
-
-
-class RowMaskDecoder(MaskDecoder):
-    """`MaskDecoder` whose masks are made by an `Upscaler`; for SAM's own kind, without finer features."""
-
-    def forward(  # type: ignore[override]
-        self, image_embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """As `MaskDecoder.forward`, and then what masks are made of: `Upscaler`'s inputs."""
-        queries, image_tokens = self.transform(image_embeddings, image_pe, sparse, dense)
-        networks: Any = self.output_hypernetworks_mlps
-        mask_weights = networks(queries[:, 1 : 1 + self.num_mask_tokens])
-        masks = self.output_upscaling(image_tokens, mask_weights)
-        return masks, self.iou_prediction_head(queries[:, 0]), image_tokens, mask_weights
-
-
-def reassociate(sam: SamModel) -> SamModel:
-    """A copy of `sam` with the decoder as above; what it shares with `sam` is not to be trained.
-
-    Where `has_stages`, its `decode` also gives out `image_tokens` and `mask_weights`.
-    """
-    copied = copy.copy(sam)
-    copied._modules = dict(sam._modules)
-    decoder = copy.deepcopy(sam.mask_decoder)
-    transformer: Any = decoder.transformer
-    for layer in transformer.layers:
-        layer.cross_attn_token_to_image = FewQueries(layer.cross_attn_token_to_image)
-        layer.cross_attn_image_to_token = FewKeys(layer.cross_attn_image_to_token)
-    transformer.final_attn_token_to_image = FewQueries(transformer.final_attn_token_to_image)
-    if type(decoder) is MaskDecoder:
-        _, width = sam.prompt_encoder.image_embedding_size
-        decoder.output_upscaling = Upscaler(decoder.output_upscaling, width)  # type: ignore[assignment]
-        networks = Hypernetworks(decoder.output_hypernetworks_mlps)
-        decoder.output_hypernetworks_mlps = networks  # type: ignore[assignment]
-        decoder.__class__ = RowMaskDecoder
-        copied.prompt_encoder = copy.copy(sam.prompt_encoder)
-        copied.prompt_encoder.__class__ = ProductPromptEncoder
-    copied.mask_decoder = decoder
-    return copied.requires_grad_(False)
-
-
-def has_stages(sam: SamModel) -> bool:
-    """Whether scores come before masks in `sam`, as `reassociate` made it: masks can then be left out."""
-    return type(sam.mask_decoder) is RowMaskDecoder and sam.scores == "predicted_iou"

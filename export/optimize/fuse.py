@@ -1,6 +1,6 @@
-"""Fuse what inference can fuse, exactly: BatchNorm into convolutions, parallel branches into one.
+"""Fuse modules exactly for inference: BatchNorm into convolutions, parallel branches into one.
 
-A module that can become a simpler one says so by a method `fuse()`, which returns the simpler module.
+A module that can become a simpler one has a method `fuse()` that returns the simpler module.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from typing import TypeVar
 
 from torch import nn
 
-from ..architectures.model import SamModel
-
 M = TypeVar("M", bound=nn.Module)
 
 
-def copy_of(module: M) -> M:
-    """A copy that shares its tensors with `module`, for changes that replace tensors and write into none."""
+def copy_sharing_tensors(module: M) -> M:
+    """Copy a module but not its parameters and buffers: for changes that replace tensors and never write."""
     tensors = (*module.parameters(), *module.buffers())
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
-def fuse(sam: SamModel) -> SamModel:
-    """A copy of `sam`, in evaluation mode, with every module that has `fuse()` fused."""
-    fused = copy_of(sam)
+def fuse(module: M) -> M:
+    """Copy `module` in evaluation mode, with every submodule that has `fuse()` replaced by its result."""
+    fused = copy_sharing_tensors(module)
     _fuse_children(fused)
     return fused.requires_grad_(False).eval()
 

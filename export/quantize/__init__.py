@@ -1,1 +1,1 @@
-"""FP16 and INT8: calibration, ranges, exact equalization, and one file per recipe."""
+"""FP16 and INT8: calibration, exact equalization, sensitivity, and one file per recipe."""

@@ -1,4 +1,4 @@
-"""Pictures to calibrate INT8 with: a folder of the user's own, or the packaged photographs."""
+"""Images that INT8 is calibrated with: a folder of the user's, or the packaged photographs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sam_edge.imaging.preprocess import InputRules, preprocess
 from sam_edge.models.photos import PHOTOS, read_photo
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-# Ranges settle after a few dozen pictures; more of them cost time and memory only.
+# Ranges converge after a few dozen images; more cost time and memory only.
 MAX_IMAGES = 64
 PACKAGED = "packaged photographs"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Encoder inputs to calibrate with.
+    """Calibration inputs of the encoder.
 
     Attributes:
-        images: (1, 3, S, S) float32 each, as the encoder takes them.
-        sha256: over the images' bytes, in order.
-        source: what to call them: the folder, or `PACKAGED`.
-        skipped: files of the folder that are no pictures.
+        images: (1, 3, S, S) float32 each: RGB, resized, normalised and padded.
+        sha256: hash of the images' bytes, in order.
+        source: the folder's path, or `PACKAGED`.
+        skipped: number of files in the folder that could not be read as images.
     """
 
     images: Sequence[NDArray[np.float32]]
@@ -39,50 +39,60 @@ class Calibration:
 
 
 def packaged_calibration(rules: InputRules) -> Calibration:
-    """The photographs that travel with the package, whole, mirrored and their middle halves: enough to
-    try INT8 with, not to ship it."""
-    pictures = []
+    """Calibrate with the packaged photographs, each whole, mirrored and cropped to its middle.
+
+    Enough to try INT8, not to ship it.
+
+    Args:
+        rules: how the encoder's input is preprocessed.
+    """
+    images = []
     for photo in map(read_photo, PHOTOS):
         h, w = photo.shape[:2]
-        pictures += [photo, photo[:, ::-1], photo[h // 4 : h - h // 4, w // 4 : w - w // 4]]
-    return _calibration(pictures, rules, PACKAGED, 0)
+        images += [photo, photo[:, ::-1], photo[h // 4 : h - h // 4, w // 4 : w - w // 4]]
+    return _calibration(images, rules, PACKAGED, 0)
 
 
 def read_calibration(
     folder: Path, rules: InputRules, progress: Callable[[str], None] = lambda _: None
 ) -> Calibration:
-    """The first `MAX_IMAGES` pictures below `folder`, by name; files that cannot be read are counted.
+    """Calibrate with the first `MAX_IMAGES` images in `folder` and its subfolders, sorted by path.
+
+    Args:
+        folder: holds images; files that cannot be read are skipped and counted.
+        rules: how the encoder's input is preprocessed.
+        progress: called with each step.
 
     Raises:
-        CalibrationError: no such folder, or no picture in it.
+        CalibrationError: the folder does not exist or holds no readable image.
     """
     if not folder.is_dir():
-        raise CalibrationError(f"--calib {folder} is not a folder; give one that holds pictures")
+        raise CalibrationError(f"--calib {folder} is not a folder; give one that holds images")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    pictures: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.uint8]] = []
     skipped = 0
     for file in files:
-        if len(pictures) == MAX_IMAGES:
+        if len(images) == MAX_IMAGES:
             break
-        progress(f"calibration picture {len(pictures) + 1}")
+        progress(f"calibration image {len(images) + 1}")
         try:
-            pictures.append(read_image(file))
+            images.append(read_image(file))
         except ImageError:
             skipped += 1
-    if not pictures:
-        what = f"none of its {skipped} picture files can be read" if skipped else "it holds no pictures"
+    if not images:
+        what = f"none of its {skipped} image files can be read" if skipped else "it holds no images"
         raise CalibrationError(
-            f"--calib {folder}: {what}; expected {', '.join(sorted(SUFFIXES))} files, some dozens of "
-            "pictures like those the model will see"
+            f"--calib {folder}: {what}; expected {', '.join(sorted(SUFFIXES))} files, a few dozen images "
+            "like those the model will see"
         )
-    return _calibration(pictures, rules, str(folder), skipped)
+    return _calibration(images, rules, str(folder), skipped)
 
 
 def _calibration(
-    pictures: Sequence[NDArray[np.uint8]], rules: InputRules, source: str, skipped: int
+    images: Sequence[NDArray[np.uint8]], rules: InputRules, source: str, skipped: int
 ) -> Calibration:
-    images = [preprocess(picture, rules)[0] for picture in pictures]
+    inputs = [preprocess(image, rules)[0] for image in images]
     digest = hashlib.sha256()
-    for image in images:
-        digest.update(image.tobytes())
-    return Calibration(images, digest.hexdigest(), source, skipped)
+    for array in inputs:
+        digest.update(array.tobytes())
+    return Calibration(inputs, digest.hexdigest(), source, skipped)

@@ -1,4 +1,4 @@
-"""Which operators to keep in float so that INT8 still makes the reference's masks."""
+"""Search for the fewest operators to exclude from INT8 such that the masks still match the reference's."""
 
 from __future__ import annotations
 
@@ -8,42 +8,46 @@ from typing import Any
 Parity = dict[str, Any]
 
 
-def keep_few(
+def search_nodes_to_exclude(
     ranking: Sequence[str],
     start: int,
     measure: Callable[[Sequence[str]], Parity],
     enough: Callable[[Parity], bool],
 ) -> tuple[list[str], Parity, bool]:
-    """The shortest head of `ranking` that `measure` finds `enough` when kept in float.
+    """Find the shortest prefix of `ranking` that suffices when it is excluded from INT8.
 
-    The count doubles until it is enough, then is halved back: a handful of measurements. More in
-    float is nearly always more exact; where it is not, the result is still one that was measured.
+    The length doubles until it suffices and is then bisected, in a handful of measurements. Excluding more
+    operators is nearly always more accurate; where it is not, the result is still one that was measured.
+
+        >>> search_nodes_to_exclude(["a", "b", "c"], 1, measure, lambda parity: parity["mean_iou"] > 0.95)
+        (["a", "b"], {"mean_iou": 0.96}, True)
 
     Args:
         ranking: operator names, the most sensitive first.
-        start: how many to keep at first.
-        measure: kept names -> parity.
-        enough: parity -> whether to stop.
+        start: number of operators to exclude at first.
+        measure: measures parity with the given operators excluded.
+        enough: whether a parity suffices.
 
     Returns:
-        The names kept, their parity, and whether it was enough; if not, the best that was seen.
+        The names to exclude, the parity measured with them, and whether it suffices. If no prefix does, the
+        one with the best mean IoU of those measured.
     """
-    seen: dict[int, Parity] = {}
+    measured: dict[int, Parity] = {}
 
-    def reached(count: int) -> bool:
-        seen[count] = measure(ranking[:count])
-        return enough(seen[count])
+    def suffices(count: int) -> bool:
+        measured[count] = measure(ranking[:count])
+        return enough(measured[count])
 
     low, high = start - 1, start
-    while not reached(high):
+    while not suffices(high):
         if high == len(ranking):
-            best = max(seen, key=lambda count: (seen[count]["mean_iou"], -count))
-            return list(ranking[:best]), seen[best], False
+            best = max(measured, key=lambda count: (measured[count]["mean_iou"], -count))
+            return list(ranking[:best]), measured[best], False
         low, high = high, min(len(ranking), max(1, 2 * high))
     while high - low > 1:
         middle = (low + high) // 2
-        if reached(middle):
+        if suffices(middle):
             high = middle
         else:
             low = middle
-    return list(ranking[:high]), seen[high], True
+    return list(ranking[:high]), measured[high], True

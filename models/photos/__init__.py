@@ -1,4 +1,4 @@
-"""Sample photographs for first runs, golden data and calibration; sources in README.md here."""
+"""Sample photographs for first runs, golden data and calibration; README.md lists their sources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PHOTOS = ("cat.jpg", "coffee.jpg", "astronaut.jpg", "motorcycle.jpg", "rocket.jp
 
 
 def read_photo(name: str) -> NDArray[np.uint8]:
-    """One of `PHOTOS` as (H, W, 3) uint8 RGB; needs Pillow."""
+    """Read one of `PHOTOS` as (H, W, 3) uint8 RGB; requires Pillow."""
     from PIL import Image
 
     with Image.open(HERE / name) as picture:

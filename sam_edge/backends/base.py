@@ -1,11 +1,11 @@
-"""The seam: what a backend is. docs/backends.md has a complete one.
+"""The backend interface. docs/guides/write-a-backend.md has a complete example.
 
 class Abacus(Backend):
     name = "abacus"
     formats = ("onnx",)
 
     def open(self, path, device, threads):
-        self.pick(device)
+        self.select_device(device)
         graph = abacus.load(path)
         return Session(graph.run, "cpu")
 """
@@ -21,16 +21,23 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
 from ..types import Arrays
-from .compile_cache import Warm
+from .compile_cache import CompileCache
 
-# The words that every backend understands; besides them, each takes the names of its own devices.
+# Device names that every backend understands, besides the names of its own devices.
 DEVICES = ("auto", "cpu", "gpu", "npu")
 
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """A device as a backend sees it: `kind` is cpu, gpu or npu, or another word for one that is taken by its
-    name only; `reason` says why it is not there."""
+    """A device that a backend knows.
+
+    Attributes:
+        backend: the backend's name.
+        name: the device's own name, such as "GPU.1" or "CUDAExecutionProvider".
+        kind: "cpu", "gpu", "npu", or another word for a device that is used only when named.
+        available: whether it can be used on this machine.
+        reason: why it is not available; "" if it is.
+    """
 
     backend: str
     name: str
@@ -38,23 +45,22 @@ class DeviceInfo:
     available: bool
     reason: str
 
-    def is_meant_by(self, device: str) -> bool:
-        """Whether `device` ("auto", a kind, or this device's name in any case) may be this one.
+    def matches(self, device: str) -> bool:
+        """Whether `device` ("auto", a kind, or this device's name in any case) covers this device.
 
         The name of an ONNX Runtime execution provider may leave out "ExecutionProvider".
         """
-        asked, name = device.casefold(), self.name.casefold()
-        if asked in DEVICES:
-            return asked in ("auto", self.kind)
-        return asked in (name, name.removesuffix("executionprovider"))
+        requested, name = device.casefold(), self.name.casefold()
+        if requested in DEVICES:
+            return requested in ("auto", self.kind)
+        return requested in (name, name.removesuffix("executionprovider"))
 
 
 class Session:
-    """One loaded graph; `run` may be called from several threads.
+    """One loaded graph; `run` may be called from several threads at once.
 
     Attributes:
-        device: where it really runs: "cpu", "gpu", "npu", or a word of the backend's own such as
-            "npu-simulated".
+        device: where it really runs: "cpu", "gpu", "npu", or a more exact word such as "npu-simulated".
     """
 
     def __init__(
@@ -65,7 +71,15 @@ class Session:
         placement: dict[str, int] | None = None,
         compute_placement: dict[str, int] | None = None,
     ) -> None:
-        """`run` takes and returns named arrays; `close` frees what garbage collection would not."""
+        """Create a session.
+
+        Args:
+            run: computes the outputs from the inputs, both arrays by tensor name.
+            device: the attribute `device`.
+            close: frees what garbage collection would not.
+            placement: the property `placement`.
+            compute_placement: the property `compute_placement`.
+        """
         self._run: Callable[[Arrays], Arrays] | None = run
         self._close = close
         self.device = device
@@ -74,16 +88,18 @@ class Session:
 
     @property
     def placement(self) -> dict[str, int] | None:
-        """How many of the graph's nodes each part of the runtime took; None where it does not say."""
+        """Number of graph nodes by execution provider or device; None if the runtime does not report it."""
         return self._placement
 
     @property
     def compute_placement(self) -> dict[str, int] | None:
-        """`placement` of matrix products and convolutions only."""
+        """As `placement`, counting only matmuls and convolutions."""
         return self._compute_placement
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Named arrays in, named arrays out.
+        """Run the graph: arrays by input name -> arrays by output name.
+
+        Names, dtypes and shapes are those in the bundle's manifest.
 
         Raises:
             BackendError: the graph cannot be run, or was closed.
@@ -94,97 +110,103 @@ class Session:
         return run(dict(inputs))
 
     def close(self) -> None:
-        """Free the graph's memory, once the runs under way have ended; a second time, do nothing."""
+        """Free the graph's memory once calls in progress have ended; further calls do nothing."""
         close, self._run, self._close = self._close, None, None
         if close is not None:
             close()
 
 
 class Backend:
-    """An inference runtime: a `name`, the `formats` it reads ("onnx", "openvino", "coreml"), and `open`.
+    """An inference runtime. A subclass sets `name` and `formats` and defines `open`.
 
-    `has_stages`: whether it also opens a decoder's stages, for everything-mode; else the whole decoder does.
-    `opens_together`: whether `open` and `open_warm` may be called from several threads at once.
-    `checks_warm`: whether `open_warm` calls `warm.check()` where it reads the graph, and not where an entry
-    will do; else all files are compared before it is called.
+    Attributes:
+        name: how the user asks for it.
+        formats: the formats it reads: "onnx", "openvino", "coreml".
+        has_stages: whether it also opens a decoder's `scorer` and `upscaler` graphs, for everything-mode;
+            without them the whole decoder is used.
+        concurrent_open: whether `open` and `open_cached` may be called from several threads at once.
+        defers_file_check: whether `open_cached` calls `cache.check_files()` itself, only when it reads the
+            graph; otherwise the caller checks every file first.
     """
 
     name: str
     formats: tuple[str, ...]
     has_stages = True
-    opens_together = False
-    checks_warm = False
+    concurrent_open = False
+    defers_file_check = False
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
         """Load a graph.
 
         Args:
-            path: the graph: BUNDLE/VARIANT/encoder.onnx, .xml or .mlpackage, or decoder, scorer or upscaler.
-            device: "auto", "cpu", "gpu", "npu", or the name of one of `devices()`; never silently another.
+            path: BUNDLE/VARIANT/NAME, NAME being encoder, decoder, scorer or upscaler with the suffix .onnx,
+                .xml or .mlpackage.
+            device: "auto", "cpu", "gpu", "npu", or the name of one of `devices()`. The session runs there or
+                `open` fails; it never uses another device instead.
             threads: threads within one operator; None for the backend's own choice.
 
         Raises:
-            DeviceError: the device is not there, or takes nothing of the graph.
+            DeviceError: the device is not available, or can run no part of the graph.
             BackendError: the runtime is not installed, or refuses the graph.
         """
         raise NotImplementedError
 
-    def open_whole(self, path: Path, device: str, threads: int | None) -> Session:
-        """As `open`, of a graph that was made for the device and must run on it as a whole.
+    def open_without_fallback(self, path: Path, device: str, threads: int | None) -> Session:
+        """As `open`, but fail unless the device runs every node: for graphs exported for that device.
 
         Raises:
-            DeviceError, BackendError: as `open`; and where a part would run on another device.
+            DeviceError, BackendError: as `open`; also where a node would run on another device.
         """
         session = self.open(path, device, threads)
         if len([count for count in (session.placement or {}).values() if count]) > 1:
             session.close()
-            raise DeviceError(f"{device} does not take the whole of {path}, which was made for it")
+            raise DeviceError(f"{device} cannot run all of {path}, which was exported for it")
         return session
 
-    def devices(self) -> list[DeviceInfo]:
-        """Every device this backend knows, there or not, the preferred of a kind first."""
-        return [DeviceInfo(self.name, "CPU", "cpu", True, "")]
-
-    def has(self, device: str) -> bool:
-        """Whether the runtime is installed and has such a device."""
-        return any(one.available and one.is_meant_by(device) for one in self.devices())
-
-    def pick(self, device: str) -> DeviceInfo:
-        """The device that `device` means, for `open`.
-
-        Raises:
-            DeviceError: it is not there; lists what is.
-        """
-        return pick_device(self.devices(), device, self.name)
-
-    def open_warm(self, path: Path, device: str, threads: int | None, warm: Warm) -> Session:
-        """As `open`, keeping what was compiled in `warm`; where there is nothing to keep, just `open`."""
+    def open_cached(self, path: Path, device: str, threads: int | None, cache: CompileCache) -> Session:
+        """As `open`, storing what was compiled in `cache` and reusing it; just `open` unless overridden."""
         return self.open(path, device, threads)
 
+    def devices(self) -> list[DeviceInfo]:
+        """Every device this backend knows, available or not, the preferred of a kind first."""
+        return [DeviceInfo(self.name, "CPU", "cpu", True, "")]
 
-def pick_device(devices: Sequence[DeviceInfo], device: str, runtime: str, adds: str = "") -> DeviceInfo:
-    """The first of `devices` that is here and that `device` means; "auto" means a CPU.
+    def has_device(self, device: str) -> bool:
+        """Whether the runtime is installed and has such a device."""
+        return any(one.available and one.matches(device) for one in self.devices())
+
+    def select_device(self, device: str) -> DeviceInfo:
+        """Return the device to use for `device`, as `open` takes it.
+
+        Raises:
+            DeviceError: it is not available; lists those that are.
+        """
+        return select_device(self.devices(), device, self.name)
+
+
+def select_device(devices: Sequence[DeviceInfo], device: str, runtime: str, hint: str = "") -> DeviceInfo:
+    """Return the first available one of `devices` that matches `device`; "auto" means a CPU.
 
     Args:
-        devices: a backend's.
+        devices: the backend's devices.
         device: as `Backend.open` takes it.
-        runtime: the backend's name in messages.
-        adds: what would add a device of the kind asked for.
+        runtime: the runtime's name for messages.
+        hint: what would add a device of the kind asked for.
 
     Raises:
-        DeviceError: there is none; lists what is there and why the one asked for is not.
+        DeviceError: no such device is available; lists those that are and why the one asked for is not.
     """
-    asked = "cpu" if device.casefold() == "auto" else device
-    meant = [one for one in devices if one.is_meant_by(asked)]
-    for one in meant:
+    requested = "cpu" if device.casefold() == "auto" else device
+    matching = [one for one in devices if one.matches(requested)]
+    for one in matching:
         if one.available:
             return one
-    there = ", ".join(f"{one.kind} ({one.name})" for one in devices if one.available) or "nothing"
-    if not meant and asked.casefold() not in DEVICES:
+    available = ", ".join(f"{one.kind} ({one.name})" for one in devices if one.available) or "nothing"
+    if not matching and requested.casefold() not in DEVICES:
         names = ", ".join(dict.fromkeys(one.name for one in devices))
         raise DeviceError(
             f"unknown device {device!r} for {runtime}; expected one of {', '.join(DEVICES)}, {names}"
         )
-    if not adds:
-        adds = "; ".join(f"{one.name}: {one.reason}" for one in meant) or "nothing known would add one"
-    raise DeviceError(f"no {asked} for {runtime} here; there is: {there}; {adds}")
+    if not hint:
+        hint = "; ".join(f"{one.name}: {one.reason}" for one in matching) or "no package is known to add one"
+    raise DeviceError(f"{runtime} has no {requested} on this machine; available: {available}; {hint}")

@@ -1,11 +1,11 @@
-"""Warm start: what a runtime made of a graph, kept in a directory for the next process.
+"""A cache of compiled graphs on disk, so that the next process loads them sooner.
 
 An entry is a folder, named by a hash of the graph's bytes and of everything that its contents depend on: the
 runtime and its version, the device, the processor. Beside the runtime's own files it has `entry.json` with
-the checksum of each. It is written to a temporary sibling and renamed when whole, so that any number of
-processes may share a directory; it is checked before use, and one that was damaged, cut short or put there by
-something else is thrown away and made again. Whoever can write the directory can choose what is computed:
-give it the permissions of the program itself.
+the checksum of each. It is written to a temporary sibling and renamed when complete, so that any number of
+processes may share a directory. It is checked before use, and one that is damaged, cut short or foreign is
+discarded and made again. Whoever can write the directory can choose what is computed: give it the permissions
+of the program itself.
 """
 
 from __future__ import annotations
@@ -27,70 +27,76 @@ from ..bundle.variant import ClipVariant, Variant
 from ..errors import OutputError, SamEdgeWarning
 
 _SIDECAR = "entry.json"
-# Of what is not yet, or no longer, an entry.
-_PREFIX = ".sam-edge-"
-# What a killed process left half-written is removed after so many seconds.
-_STALE = 24 * 3600.0
+# Names of folders that are not yet, or no longer, an entry.
+_TEMPORARY_PREFIX = ".sam-edge-"
+# Seconds after which such a folder, left by a killed process, is removed.
+_STALE_SECONDS = 24 * 3600.0
 
 
-class Warm:
-    """The entries of one graph."""
+class CompileCache:
+    """The cache entries of one graph. A `key` is the strings that an entry depends on, the runtime first."""
 
-    def __init__(self, directory: Path, graph: str, check: Callable[[], None] = lambda: None) -> None:
-        """`graph` identifies the graph's bytes; `check` is for who reads them: whether they are as exported.
+    def __init__(self, directory: Path, graph: str, check_files: Callable[[], None] = lambda: None) -> None:
+        """Create the directory if it is missing.
+
+        Args:
+            directory: of all graphs' entries.
+            graph: identifies the graph's bytes: see `graph_id`.
+            check_files: raises `IntegrityError` unless the graph's files are as exported; to be called before
+                they are read.
 
         Raises:
-            OutputError: `directory` is not there and cannot be made.
+            OutputError: `directory` does not exist and cannot be created.
         """
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"cannot use {directory} as a cache ({error.strerror}); give a directory, or one to be made"
+                f"cannot use {directory} as a cache ({error.strerror}); give a directory, or a path where "
+                "one can be created"
             ) from error
         self._directory = directory
         self._graph = graph
-        self.check = check
+        self.check_files = check_files
 
-    def find(self, *facts: str) -> Path | None:
-        """The folder kept under these facts, its files as they were written; None where there is none."""
-        folder = self._folder(facts)
+    def find(self, *key: str) -> Path | None:
+        """Return the folder stored under this key, its files as they were written; None if there is none."""
+        folder = self._folder(key)
         if not os.path.lexists(folder):
             return None
-        if self._is_whole(folder, facts):
+        if self._is_intact(folder, key):
             return folder
-        self.discard(*facts)
+        self.discard(*key)
         return None
 
-    def keep(self, write: Callable[[Path], None], *facts: str) -> Path | None:
-        """Let `write` fill a folder, and keep it under these facts; its place, None where that failed.
+    def store(self, write: Callable[[Path], None], *key: str) -> Path | None:
+        """Let `write` fill a folder and store it under this key; returns its path, or None if that failed.
 
-        What `write` raises is taken as "there is nothing to keep" and, as a directory that cannot be written,
-        said in a `SamEdgeWarning`: the model runs without.
+        Any error, of `write` or of the file system, becomes a `SamEdgeWarning`: the model runs without cache.
         """
         import shutil
         import tempfile
 
-        folder = self._folder(facts)
+        folder = self._folder(key)
         partial = None
         try:
-            self._sweep()
-            partial = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}partial.", dir=self._directory))
+            self._remove_stale()
+            partial = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}partial.", dir=self._directory))
             write(partial)
-            files = {name: checksum(partial / name) for name in _files(partial)}
-            sidecar = {"graph": self._graph, "facts": list(facts), "files": files}
+            files = {name: checksum(partial / name) for name in _list_files(partial)}
+            sidecar = {"graph": self._graph, "facts": list(key), "files": files}
             (partial / _SIDECAR).write_text(json.dumps(sidecar, indent=1), "utf-8")
             try:
                 partial.rename(folder)
             except OSError:
-                # Another process was faster, or left something damaged there.
-                if self.find(*facts) is None:
+                # Another process was faster, or left a damaged entry.
+                if self.find(*key) is None:
                     partial.rename(folder)
             return folder
         except Exception as error:
             reason = " ".join(str(error).split())
             warnings.warn(
-                f"nothing was kept in the cache {self._directory} ({reason}); the model was loaded without",
+                f"nothing was stored in the cache {self._directory} ({reason}); the model was loaded without",
                 SamEdgeWarning,
                 stacklevel=2,
             )
@@ -99,99 +105,99 @@ class Warm:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
 
-    def discard(self, *facts: str) -> None:
-        """Throw away what is kept under these facts, as far as the directory lets us."""
+    def discard(self, *key: str) -> None:
+        """Remove what is stored under this key, as far as the directory's permissions allow."""
         import shutil
         import tempfile
 
-        # Renamed first: no other process should find half of it.
+        # Renamed first, so that no other process finds half of it.
         with suppress(OSError):
-            grave = tempfile.mkdtemp(prefix=f"{_PREFIX}discarded.", dir=self._directory)
+            discarded = tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}discarded.", dir=self._directory)
             with suppress(OSError):
-                self._folder(facts).rename(Path(grave) / "entry")
-            shutil.rmtree(grave, ignore_errors=True)
+                self._folder(key).rename(Path(discarded) / "entry")
+            shutil.rmtree(discarded, ignore_errors=True)
 
-    def _folder(self, facts: tuple[str, ...]) -> Path:
-        text = json.dumps([self._graph, *facts])
-        return self._directory / f"{facts[0]}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    def _folder(self, key: tuple[str, ...]) -> Path:
+        text = json.dumps([self._graph, *key])
+        return self._directory / f"{key[0]}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
-    def _is_whole(self, folder: Path, facts: tuple[str, ...]) -> bool:
+    def _is_intact(self, folder: Path, key: tuple[str, ...]) -> bool:
         try:
             sidecar = json.loads((folder / _SIDECAR).read_bytes())
             files = sidecar["files"]
             return bool(
                 sidecar["graph"] == self._graph
-                and sidecar["facts"] == list(facts)
-                and sorted(files) == _files(folder)
+                and sidecar["facts"] == list(key)
+                and sorted(files) == _list_files(folder)
                 and all(checksum(folder / name) == expected for name, expected in files.items())
             )
-        except Exception:  # whatever may be in a file that is not ours
+        except Exception:  # a foreign file may hold anything
             return False
 
-    def _sweep(self) -> None:
+    def _remove_stale(self) -> None:
         import shutil
         import time
 
-        for left in self._directory.glob(f"{_PREFIX}*"):
+        for folder in self._directory.glob(f"{_TEMPORARY_PREFIX}*"):
             with suppress(OSError):
-                if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
-                    shutil.rmtree(left, ignore_errors=True)
+                if folder.is_dir() and time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
-class WorkingFolder:
-    """A folder of this process alone, for runtimes that read and write their cache as they please.
+class WorkingCopy:
+    """A private copy of a cache entry, for runtimes that read and write their cache at any time.
 
-    It starts with what was kept; `save` keeps what is in it now.
+    It starts with the entry's files; `save` stores what it holds now.
     """
 
-    def __init__(self, warm: Warm, *facts: str) -> None:
+    def __init__(self, cache: CompileCache, *key: str) -> None:
         import shutil
         import tempfile
 
-        self._warm, self._facts = warm, facts
+        self._cache, self._key = cache, key
         self.path = Path(tempfile.mkdtemp(prefix="sam-edge-"))
-        kept = warm.find(*facts)
-        if kept is not None:
+        stored = cache.find(*key)
+        if stored is not None:
             with suppress(OSError):
-                shutil.copytree(kept, self.path, dirs_exist_ok=True)
+                shutil.copytree(stored, self.path, dirs_exist_ok=True)
         (self.path / _SIDECAR).unlink(missing_ok=True)
-        self._before = self._state()
+        self._saved = self._state()
 
     def save(self) -> None:
-        """Keep the folder's contents, if they have changed."""
+        """Store the folder's contents if they have changed."""
         state = self._state()
-        if state and state != self._before:
-            self._before = state
-            self._warm.discard(*self._facts)
-            self._warm.keep(lambda to: _copy(self.path, to), *self._facts)
+        if state and state != self._saved:
+            self._saved = state
+            self._cache.discard(*self._key)
+            self._cache.store(lambda to: _copy(self.path, to), *self._key)
 
     def close(self) -> None:
-        """`save`, then remove the folder."""
+        """Save, then remove the folder."""
         import shutil
 
         self.save()
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _state(self) -> list[tuple[str, int, int]]:
-        stats = [(name, (self.path / name).stat()) for name in _files(self.path)]
+        stats = [(name, (self.path / name).stat()) for name in _list_files(self.path)]
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def checksum(path: Path) -> str:
-    """Size and CRC-32 of a file: they find damage, in a third of SHA-256's time, which loading waits for."""
+    """Return a file's size and CRC-32, which detect damage in a third of SHA-256's time."""
     with path.open("rb", buffering=0) as file:
         if not os.fstat(file.fileno()).st_size:
             return "0-00000000"
         # In one call, so that other threads run meanwhile.
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            return f"{len(whole)}-{zlib.crc32(whole):08x}"
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+            return f"{len(contents)}-{zlib.crc32(contents):08x}"
 
 
 def graph_id(root: Path, variant: Variant | ClipVariant, graph: str, checked: bool) -> str:
-    """What identifies a graph's bytes: the SHA-256 of every file of its variant.
+    """Identify a graph's bytes: a hash of the SHA-256 of every file of its variant.
 
-    Where the files were not compared with the manifest (`checked`), also the time and size of each: a file
-    that was changed since is another.
+    Where the files were not compared with the manifest (`checked` is False), each file's time and size count
+    too: a file that was changed since makes another graph.
     """
     facts: list[Any] = [graph, *((file.path, file.sha256) for file in variant.files)]
     if not checked:
@@ -203,24 +209,24 @@ def graph_id(root: Path, variant: Variant | ClipVariant, graph: str, checked: bo
 
 
 @cache
-def processor() -> str:
-    """What identifies this processor's instructions: graphs are laid out for them."""
+def processor_id() -> str:
+    """Identify this processor's model and instruction set, which compiled graphs are laid out for."""
     import platform
 
     facts = [platform.system(), platform.machine()]
     if sys.platform != "linux":
         facts.append(platform.processor())
     else:
-        # There, `platform.processor` runs a program and says less.
+        # On Linux, `platform.processor` runs a program and says less.
         with suppress(OSError):
             lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-            wanted = ("flags", "features", "model name", "cpu part", "isa")
-            facts += sorted({line for line in lines if line.casefold().startswith(wanted)})
+            fields = ("flags", "features", "model name", "cpu part", "isa")
+            facts += sorted({line for line in lines if line.casefold().startswith(fields)})
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _files(folder: Path) -> list[str]:
-    """Every file below `folder` but the sidecar, by its relative name."""
+def _list_files(folder: Path) -> list[str]:
+    """List every file below `folder` except the sidecar, by its relative name."""
     found = [
         Path(root, name).relative_to(folder).as_posix()
         for root, _, names in os.walk(folder)

@@ -1,7 +1,7 @@
-"""Core ML: the real runtime on a Mac, and elsewhere its packages run in NumPy, to be checked.
+"""Core ML: its runtime on a Mac; elsewhere its packages run in NumPy, to verify them.
 
-Off a Mac the session's device is "mil-reference", never "cpu": it proves what a package computes, FP16
-rounding included, and says nothing of speed.
+Off a Mac the session's device is "mil-reference", never "cpu": it shows what a package computes, FP16
+rounding included, and nothing about speed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
-from ..system.quiet import quiet
+from ..system.output import suppress_output
 from ..types import Arrays
-from .base import Backend, DeviceInfo, Session, pick_device
-from .compile_cache import Warm, processor
+from .base import Backend, DeviceInfo, Session, select_device
+from .compile_cache import CompileCache, processor_id
 from .mil_reference import load
-from .mil_reference.package import EXTRA, import_coremltools, line, read_spec
+from .mil_reference.package import INSTALL_HINT, import_coremltools, one_line, read_spec
 
 MIL_REFERENCE = "mil-reference"
-NOT_HERE = "Core ML runs on a Mac, an iPhone or an iPad"
+_APPLE_ONLY = "Core ML runs on a Mac, an iPhone or an iPad"
 _COMPILED = "model.mlmodelc"
 
-# kind -> (Core ML's name for the compute units, the class of device that must take part)
+# kind -> (Core ML's compute units, the class of device that must run part of the graph)
 _UNITS = {
     "cpu": ("CPU_ONLY", "MLCPUComputeDevice"),
     "gpu": ("CPU_AND_GPU", "MLGPUComputeDevice"),
@@ -38,39 +38,41 @@ _UNITS = {
 
 
 def _session(model: Any, spec: Any, device: str, placement: dict[str, int]) -> Session:
-    """A package in Core ML; threads take turns. A picture is (1, S, S, 3) uint8 RGB."""
-    pictures = {
+    """Wrap a model as a `Session` that threads use in turn. Image inputs are (1, S, S, 3) uint8 RGB."""
+    image_names = {
         feature.name for feature in spec.description.input if feature.type.WhichOneof("Type") == "imageType"
     }
-    turn = threading.Lock()
+    lock = threading.Lock()
 
     def run(inputs: Arrays) -> Arrays:
         given = {
-            name: _picture(array) if name in pictures else _numbers(array) for name, array in inputs.items()
+            name: _to_image(array) if name in image_names else _to_numbers(array)
+            for name, array in inputs.items()
         }
-        with turn:
+        with lock:
             try:
                 outputs = model.predict(given)
             except Exception as error:
-                raise BackendError(f"Core ML cannot run the package: {line(error)}") from error
+                raise BackendError(f"Core ML cannot run the package: {one_line(error)}") from error
         return {name: np.array(array, np.float32) for name, array in outputs.items()}
 
     return Session(run, device, placement=placement)
 
 
-def _numbers(array: NDArray[Any]) -> NDArray[Any]:
-    """Token numbers stay whole."""
+def _to_numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """Convert to int32 (token ids) or float32."""
     return np.ascontiguousarray(array, np.int32 if array.dtype.kind in "iu" else np.float32)
 
 
-def _picture(array: NDArray[Any]) -> Any:
+def _to_image(array: NDArray[Any]) -> Any:
+    """Convert (1, S, S, 3) uint8 RGB to a Pillow image."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise BackendError(f"Core ML's picture input needs Pillow; {EXTRA}") from error
+        raise BackendError(f"Core ML's image input requires Pillow; {INSTALL_HINT}") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[0] != 1 or array.shape[3] != 3:
         raise BackendError(
-            f"the picture is {array.dtype} {array.shape}; expected uint8 (1, height, width, 3), RGB"
+            f"the image is {array.dtype} {array.shape}; expected uint8 (1, height, width, 3), RGB"
         )
     return Image.fromarray(array[0])
 
@@ -82,46 +84,48 @@ class CoreML(Backend):
     formats = ("coreml",)
 
     def devices(self) -> list[DeviceInfo]:
-        """The CPU, GPU and Neural Engine of a Mac; elsewhere the reference in NumPy in the CPU's place."""
-        missing = "" if importlib.util.find_spec("coremltools") else f"coremltools is not installed; {EXTRA}"
+        """The CPU, GPU and Neural Engine of a Mac; elsewhere the NumPy reference instead of the CPU."""
+        missing = (
+            "" if importlib.util.find_spec("coremltools") else f"coremltools is not installed; {INSTALL_HINT}"
+        )
         if sys.platform != "darwin":
             return [
                 DeviceInfo(self.name, MIL_REFERENCE, "cpu", not missing, missing),
-                DeviceInfo(self.name, "GPU", "gpu", False, NOT_HERE),
-                DeviceInfo(self.name, "Neural Engine", "npu", False, NOT_HERE),
+                DeviceInfo(self.name, "GPU", "gpu", False, _APPLE_ONLY),
+                DeviceInfo(self.name, "Neural Engine", "npu", False, _APPLE_ONLY),
             ]
         if missing:
             return [DeviceInfo(self.name, "CPU", "cpu", False, missing)]
-        there = _mac_devices()
+        found = _mac_devices()
         return [
-            DeviceInfo(self.name, name, kind, kind in there, "" if kind in there else "this Mac has none")
+            DeviceInfo(self.name, name, kind, kind in found, "" if kind in found else "this Mac has none")
             for kind, name in (("cpu", "CPU"), ("gpu", "GPU"), ("npu", "Neural Engine"))
         ]
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
-        """Load a package on a device; "auto" is the CPU. Core ML chooses its threads itself.
+        """Load a package on a device; "auto" is the CPU. `threads` has no effect: Core ML chooses.
 
         Raises:
-            DeviceError: the device is not there, or would run nothing of the package.
-            BackendError: coremltools is missing, or the package is damaged.
+            DeviceError: the device is not available, or would run no operation of the package.
+            BackendError: coremltools is not installed, or the package is damaged.
         """
         return self._open(path, device, None)
 
-    def open_warm(self, path: Path, device: str, threads: int | None, warm: Warm) -> Session:
-        """As `open`, with what Core ML compiled; the NumPy reference compiles nothing."""
-        return self._open(path, device, warm)
+    def open_cached(self, path: Path, device: str, threads: int | None, cache: CompileCache) -> Session:
+        """As `open`, with the model that Core ML compiled; the NumPy reference compiles nothing."""
+        return self._open(path, device, cache)
 
-    def _open(self, path: Path, device: str, warm: Warm | None) -> Session:
+    def _open(self, path: Path, device: str, cache: CompileCache | None) -> Session:
         import_coremltools()
-        adds = "" if sys.platform == "darwin" else f"{NOT_HERE}; --device cpu runs the package in NumPy"
-        chosen = pick_device(self.devices(), device, "Core ML", adds)
+        hint = "" if sys.platform == "darwin" else f"{_APPLE_ONLY}; --device cpu runs the package in NumPy"
+        chosen = select_device(self.devices(), device, "Core ML", hint)
         if chosen.name == MIL_REFERENCE:
             return Session(load(path).run, MIL_REFERENCE)
-        return _open_on_mac(path, chosen.kind, warm)
+        return _open_on_mac(path, chosen.kind, cache)
 
 
 def _mac_devices() -> set[str]:
-    """The kinds of device that Core ML finds."""
+    """Return the kinds of device that Core ML finds."""
     import_coremltools()
     from coremltools.models.compute_device import MLComputeDevice
 
@@ -129,38 +133,38 @@ def _mac_devices() -> set[str]:
     return {kind for kind, (_, name) in _UNITS.items() if name in found}
 
 
-def _open_on_mac(path: Path, kind: str, warm: Warm | None) -> Session:
+def _open_on_mac(path: Path, kind: str, cache: CompileCache | None) -> Session:
     ct = import_coremltools()
     spec = read_spec(path)
     units = getattr(ct.ComputeUnit, _UNITS[kind][0])
     try:
-        with quiet():
-            model, compiled = _compiled(ct, path, units, warm)
-            taken, all_of_them = _operations_on(compiled, units, _UNITS[kind][1])
+        with suppress_output():
+            model, compiled = _load_model(ct, path, units, cache)
+            on_device, total = _operations_on(compiled, units, _UNITS[kind][1])
     except Exception as error:
-        raise BackendError(f"Core ML cannot load {path}: {line(error)}") from error
-    if not taken:
-        raise DeviceError(f"the {kind} takes nothing of {path.name}; ask for --device cpu")
-    return _session(model, spec, kind, {kind: taken, "elsewhere": all_of_them - taken})
+        raise BackendError(f"Core ML cannot load {path}: {one_line(error)}") from error
+    if not on_device:
+        raise DeviceError(f"the {kind} runs no operation of {path.name}; ask for --device cpu")
+    return _session(model, spec, kind, {kind: on_device, "elsewhere": total - on_device})
 
 
-def _compiled(ct: Any, path: Path, units: Any, warm: Warm | None) -> tuple[Any, str]:
-    """The model and the place of what Core ML compiled it to."""
-    if warm is None:
+def _load_model(ct: Any, path: Path, units: Any, cache: CompileCache | None) -> tuple[Any, str]:
+    """Return the model and the path of what Core ML compiled it to."""
+    if cache is None:
         model = ct.models.MLModel(str(path), compute_units=units)
         return model, model.get_compiled_model_path()
-    facts = ("coreml", ct.__version__, platform.mac_ver()[0], str(units), processor())
-    folder = warm.find(*facts)
+    key = ("coreml", ct.__version__, platform.mac_ver()[0], str(units), processor_id())
+    folder = cache.find(*key)
     if folder is not None:
         try:
             compiled = str(folder / _COMPILED)
             return ct.models.CompiledMLModel(compiled, compute_units=units), compiled
         except Exception:
-            # As whole as it was written, and still of no use.
-            warm.discard(*facts)
+            # Undamaged, and still refused: another build of the same version, say.
+            cache.discard(*key)
     model = ct.models.MLModel(str(path), compute_units=units)
     compiled = model.get_compiled_model_path()
-    warm.keep(lambda to: _copy(compiled, to / _COMPILED), *facts)
+    cache.store(lambda to: _copy(compiled, to / _COMPILED), *key)
     return model, compiled
 
 
@@ -169,7 +173,7 @@ def _copy(source: str, target: Path) -> None:
 
 
 def _operations_on(compiled: str, units: Any, device: str) -> tuple[int, int]:
-    """How many operations Core ML plans to run on that class of device, and how many on any."""
+    """Count the operations that Core ML plans to run on that class of device, and all operations."""
     from coremltools.models.compute_plan import MLComputePlan
 
     plan = MLComputePlan.load_from_path(compiled, compute_units=units)

@@ -1,15 +1,15 @@
-"""A backend that runs any bundle without a runtime, for the tests of an app: load(bundle, backend="mock").
+"""A backend that loads any bundle without a runtime, for an app's tests: load(bundle, backend="mock").
 
 It computes no model. The embedding is the image in grey, and the masks are drawn from the prompt:
 
-- a positive point gives a disc, of a tenth of the image's longer side as its radius;
+- a positive point gives a disc whose radius is a tenth of the image's longer side;
 - a box gives the box; points and boxes together give both;
 - the mask input, where there is one, is part of the mask;
-- a negative point cuts a disc of half the radius out of all of these.
+- a negative point cuts a disc of half that radius out of all of these.
 
-The three masks of a prompt are nested: the middle one, of the best score, is as described; the first is that
-much smaller, and the last that much larger, as the radius of a disc halved and doubled. The same inputs give
-the same masks, whatever the image shows. It is never chosen by "auto".
+The three masks of a prompt are nested. The middle one is as described and has the best score; in the first
+and the last, discs have half and twice the radius, and boxes shrink and grow as much. The same inputs give
+the same masks, whatever the image shows. "auto" never chooses this backend.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .base import Backend, DeviceInfo, Session
 
 Floats = NDArray[np.float32]
 
-# Of a disc, as a part of the coordinate square's side.
+# Radius of a disc, as a fraction of the longer side of the coordinate space.
 RADIUS = 0.1
-# Of the masks for ambiguous prompts: how much larger, in radii, and how good.
+# Growth, in radii, and score of each mask of an ambiguous prompt.
 _GROWTH = (-0.5, 0.0, 1.0)
 _SCORES = (0.75, 0.95, 0.85)
-# Low-resolution logits end there, as a model's do somewhere.
+# Low-resolution logits are clipped to plus and minus this.
 _LIMIT = 32.0
 
 
@@ -46,25 +46,25 @@ class Mock(Backend):
     has_stages = False
 
     def devices(self) -> list[DeviceInfo]:
-        """One, which is always there."""
+        """One CPU, always available."""
         return [DeviceInfo(self.name, "NumPy", "cpu", True, "")]
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
-        """Read the graph's shapes from the manifest above it; the graph itself is not read.
+        """Read the graph's shapes from its bundle's manifest; the graph itself is not read.
 
         Raises:
-            DeviceError: another device than the CPU.
-            BackendError: not a graph of a bundle.
+            DeviceError: a device other than the CPU.
+            BackendError: the graph is not part of a bundle.
         """
-        self.pick(device)
+        self.select_device(device)
         for folder in path.parents:
             if (folder / MANIFEST).is_file():
                 return mock_session(*_graph(path, folder))
-        raise BackendError(f"{path} is in no bundle; the mock backend takes its shapes from the manifest")
+        raise BackendError(f"{path} is not in a bundle; the mock backend reads shapes from the manifest")
 
 
 def _graph(path: Path, bundle: Path) -> tuple[Manifest, Graph]:
-    """The manifest and its entry for that graph."""
+    """Return the manifest and its entry for that graph."""
     try:
         manifest = read_manifest(bundle)
     except BundleError as error:
@@ -73,18 +73,18 @@ def _graph(path: Path, bundle: Path) -> tuple[Manifest, Graph]:
         for graph in (variant.encoder, variant.decoder):
             if bundle / graph.path == path:
                 return manifest, graph
-    raise BackendError(f"{path} is not a graph that {bundle / MANIFEST} names")
+    raise BackendError(f"{path} is not a graph of the bundle: {bundle / MANIFEST} does not list it")
 
 
 def mock_session(manifest: Manifest, graph: Graph) -> Session:
-    """A session in the place of `graph`, an encoder or decoder of `manifest`."""
+    """Return a session that stands for `graph`, an encoder or decoder listed in `manifest`."""
     if graph.output("low_res_masks") is not None:
         return Session(lambda inputs: decode(inputs, manifest), "cpu")
     return Session(lambda inputs: _encode(inputs, graph.outputs), "cpu")
 
 
 def _encode(inputs: Arrays, outputs: Sequence[Tensor]) -> Arrays:
-    """The picture in grey, in every channel of every output: so that other pictures have other embeddings."""
+    """Put the image in grey into every channel of every output, so that embeddings differ between images."""
     # (1, 3, S, S) normalised, or (1, S, S, 3) uint8.
     name = "image" if "image" in inputs else "images"
     grey = inputs[name][0].astype(np.float32).mean(-1 if name == "image" else 0)
@@ -98,16 +98,16 @@ def _encode(inputs: Arrays, outputs: Sequence[Tensor]) -> Arrays:
 
 
 def decode(inputs: Mapping[str, NDArray[Any]], manifest: Manifest) -> Arrays:
-    """Masks drawn from prompts, as the module says.
+    """Draw masks from prompts, as the module's docstring says.
 
     Args:
-        inputs: a decoder's: point_coords (N, K, 2) and point_labels (N, K) in the coordinate square,
-            mask_input (1, 1, h, w), has_mask_input (1,).
-        manifest: the sizes and the threshold.
+        inputs: a decoder's inputs, float32: point_coords (N, K, 2) in the coordinate space, point_labels
+            (N, K), mask_input (1, 1, h, w), has_mask_input (1,).
+        manifest: sizes and threshold.
 
     Returns:
-        low_res_masks (N, M, h, w): the distance to the mask's edge in low-resolution pixels, above the
-        threshold inside; iou_predictions (N, M).
+        low_res_masks (N, M, h, w) float32: the threshold plus the signed distance to the mask's edge in
+        low-resolution pixels, positive inside; iou_predictions (N, M) float32.
     """
     (height, width), (h, w) = manifest.prompt.coordinate_size, manifest.mask_size
     radius = RADIUS * max(height, width)
@@ -115,7 +115,7 @@ def decode(inputs: Mapping[str, NDArray[Any]], manifest: Manifest) -> Arrays:
     x = ((np.arange(w, dtype=np.float32) + 0.5) * np.float32(width / w))[None]
     scale = max(height, width) / max(h, w)
     count, first = manifest.mask_count, manifest.first_multimask
-    # The mask for prompts that are not ambiguous is the middle one.
+    # The single mask of an unambiguous prompt is the middle one.
     growths = [0.0] * first + [_GROWTH[i % 3] for i in range(count - first)]
     scores = [_SCORES[1]] * first + [_SCORES[i % 3] for i in range(count - first)]
     prompts = zip(inputs["point_coords"], inputs["point_labels"], strict=True)
@@ -133,7 +133,7 @@ def decode(inputs: Mapping[str, NDArray[Any]], manifest: Manifest) -> Arrays:
 
 
 def _region(coords: Floats, labels: Floats, x: Floats, y: Floats, radius: float) -> tuple[Floats, float]:
-    """How far inside of the discs and the box each pixel is, and the size by which that may grow."""
+    """Return the distance of each pixel into the discs and the box, and the size that `_GROWTH` scales."""
     inside = np.full(np.broadcast_shapes(x.shape, y.shape), -np.inf, np.float32)
     size = radius
     for at in coords[labels == 1]:

@@ -1,7 +1,7 @@
 """Backends of other packages: entry points of the group `sam_edge.backends`.
 
-Nothing here is imported before a name is asked for that sam-edge has not, or all are to be listed: looking
-through the installed packages takes some tens of milliseconds.
+Imported only when a name is asked for that is none of sam-edge's own, or when all are listed: searching the
+installed packages takes some tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GROUP = "sam_edge.backends"
 
 
 class BrokenBackend(Backend):
-    """In the place of a backend that cannot be used; says why."""
+    """Stands for a backend that cannot be used, and says why."""
 
     formats = ("onnx", "openvino", "coreml")
 
@@ -25,7 +25,7 @@ class BrokenBackend(Backend):
         self.name, self.reason = name, reason
 
     def devices(self) -> list[DeviceInfo]:
-        """One, which is not there."""
+        """One unavailable device, with the reason."""
         return [DeviceInfo(self.name, "-", "-", False, self.reason)]
 
     def open(self, path: Path, device: str, threads: int | None) -> Session:
@@ -34,21 +34,22 @@ class BrokenBackend(Backend):
 
 
 @cache
-def installed(own: frozenset[str]) -> tuple[dict[str, Backend], tuple[BrokenBackend, ...]]:
-    """Backends of other packages by name, and those whose name is taken: by `own`, or by one before them."""
+def installed(reserved: frozenset[str]) -> tuple[dict[str, Backend], tuple[BrokenBackend, ...]]:
+    """Load the backends of other packages.
+
+    Returns:
+        backends by name; and one `BrokenBackend` for each whose name is in `reserved` or was used before.
+    """
     from importlib.metadata import entry_points
 
     found: dict[str, Backend] = {}
     refused = []
     points = sorted(entry_points(group=GROUP), key=lambda point: (point.name, _package(point)))
     for point in points:
-        if point.name in own or point.name in found:
-            other = "sam-edge" if point.name in own else "another package"
-            refused.append(
-                BrokenBackend(
-                    point.name, f"not used: {_package(point)} calls its backend as {other} calls one"
-                )
-            )
+        if point.name in reserved or point.name in found:
+            owner = "sam-edge" if point.name in reserved else "another package"
+            reason = f"the backend of {_package(point)} is not used: {owner} already has one of this name"
+            refused.append(BrokenBackend(point.name, reason))
         else:
             found[point.name] = _load(point)
     return found, tuple(refused)
@@ -59,17 +60,17 @@ def _package(point: Any) -> str:
 
 
 def _load(point: Any) -> Backend:
-    """The backend; a `BrokenBackend` where anything at all goes wrong."""
+    """Load a backend; a `BrokenBackend` if anything goes wrong."""
     try:
         loaded = point.load()
         backend = loaded() if isinstance(loaded, type) else loaded
         if not isinstance(backend, Backend):
-            raise TypeError(f"{point.value} is no subclass of sam_edge.backends.Backend")
+            raise TypeError(f"{point.value} is not a subclass of sam_edge.backends.Backend")
         if backend.name != point.name:
-            raise ValueError(f"its name is {backend.name!r}, its entry point's {point.name!r}")
+            raise ValueError(f"its name is {backend.name!r}, its entry point's name {point.name!r}")
         if not isinstance(backend.formats, tuple):
-            raise TypeError("its formats are no tuple of names")
+            raise TypeError("its formats are not a tuple of names")
         return backend
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return BrokenBackend(point.name, f"{reason} (of the package {_package(point)})")
+        return BrokenBackend(point.name, f"{reason} (in the package {_package(point)})")

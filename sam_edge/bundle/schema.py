@@ -1,4 +1,4 @@
-"""Validates JSON against the part of JSON Schema (draft 2020-12) that the manifest's schema uses.
+"""Validates JSON against the part of JSON Schema (draft 2020-12) that the schemas of manifests and reports use.
 
 The runtime depends on nothing but NumPy, so this stands in for a library; tests compare it with the
 `jsonschema` package.
@@ -60,8 +60,11 @@ def validate(
         for name in schema.get("required", []):
             if name not in value:
                 raise ValueError(f"{where} lacks {name!r}")
+        others = schema.get("additionalProperties", True)
         for name, item in value.items():
             if name in properties:
                 validate(item, properties[name], root, f"{where}.{name}")
-            elif schema.get("additionalProperties", True) is False:
+            elif isinstance(others, dict):
+                validate(item, others, root, f"{where}.{name:.60}")
+            elif others is False:
                 raise ValueError(f"{where} has an unknown key {name!r:.60}")

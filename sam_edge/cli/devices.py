@@ -1,4 +1,4 @@
-"""`sam-edge devices`: which backends and devices are here, and which of them a bundle would be run on."""
+"""`sam-edge devices`: list backends and devices, and which of them a bundle would run on."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 from ..backends import all_devices, get_backend
 from ..bundle.bundle import open_bundle
 from ..runtime.choice import Request, explain_choice
-from .options import add_choice, add_precision
+from .options import add_device, add_json, add_precision
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "bundle", type=Path, nargs="?", help="also say why each is chosen for this bundle, or is not"
+        "bundle", type=Path, nargs="?", help="explain for this bundle why each is chosen or not"
     )
-    add_choice(parser)
+    add_device(parser)
     add_precision(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every device of every backend; with a bundle, the choices that `load` makes."""
+    """Print every device of every backend; with a bundle, the choices that `load` would make."""
     if args.backend != "auto":
         get_backend(args.backend)
     choices = None
     if args.bundle is not None:
-        wanted = Request(args.backend, args.device, args.precision)
-        choices = explain_choice(open_bundle(args.bundle), wanted)
+        request = Request(args.backend, args.device, args.precision)
+        choices = explain_choice(open_bundle(args.bundle), request)
     if args.json:
-        answer = {"devices": [asdict(device) for device in all_devices()]}
+        result = {"devices": [asdict(device) for device in all_devices()]}
         if choices is not None:
-            answer["choices"] = [asdict(choice) for choice in choices]
-        print(json.dumps(answer, indent=2))
+            result["choices"] = [asdict(choice) for choice in choices]
+        print(json.dumps(result, indent=2))
         return 0
     if choices is not None:
         for choice in choices:

@@ -1,4 +1,4 @@
-"""`sam-edge download`: fetch a published checkpoint."""
+"""`sam-edge download`: download a published checkpoint."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import time
 from pathlib import Path
 
 from ..errors import CheckpointError
+from .options import add_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("model", help="a name from `sam-edge models`")
     parser.add_argument(
-        "--to", type=Path, default=Path(), metavar="DIR", help="an existing directory (default: .)"
+        "--to",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="an existing directory (default: the current one)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    add_json(parser)
 
 
-class _Line:
-    """A live line on a terminal's stderr; silent elsewhere."""
+class _ProgressLine:
+    """A progress line on stderr, if that is a terminal."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,14 +46,14 @@ class _Line:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch, or find what was fetched before; print where it is."""
+    """Download the checkpoint, unless it is there already, and print its path."""
     from sam_edge.models.catalogue import CATALOGUE
     from sam_edge.models.download import download
 
     if args.model not in CATALOGUE:
         raise CheckpointError(f"unknown model {args.model!r}; known: {', '.join(CATALOGUE)}")
     checkpoint = CATALOGUE[args.model].checkpoint
-    line = _Line(checkpoint.file)
+    line = _ProgressLine(checkpoint.file)
     try:
         path = download(checkpoint, args.to, line.show)
     finally:
@@ -58,6 +63,6 @@ def run(args: argparse.Namespace) -> int:
         result = {"model": args.model, "path": str(path), "bytes": path.stat().st_size, "checked": checked}
         print(json.dumps(result, indent=2))
         return 0
-    print(f"{path}  {'sha256 as expected' if checked else 'unchecked: no hash of this file is known'}")
+    print(f"{path}  {'sha256 is correct' if checked else 'not checked: no hash of this file is known'}")
     print(f"  sam-edge export {args.model} --checkpoint {path}")
     return 0

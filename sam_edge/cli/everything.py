@@ -1,4 +1,4 @@
-"""`sam-edge everything`: masks of everything in a picture, as COCO JSON and as a picture."""
+"""`sam-edge everything`: segment every object in an image, as COCO JSON and as an overlay."""
 
 from __future__ import annotations
 
@@ -18,52 +18,76 @@ from ..errors import OutputError
 from ..imaging import rle
 from ..system.files import write_atomically
 from ..types import MaskRecord
-from .options import add_bundle, add_load, load_sam
+from .options import add_bundle, add_image, add_load, load_sam
 
-ANNOTATIONS, PICTURE = "annotations.json", "masks.png"
+ANNOTATIONS, OVERLAY = "annotations.json", "masks.png"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_bundle(parser)
-    parser.add_argument("image", type=Path)
+    add_image(parser)
+    parser.add_argument("--out", type=Path, required=True, help=f"the folder for {ANNOTATIONS} and {OVERLAY}")
     parser.add_argument(
-        "--out", type=Path, required=True, help=f"the folder to write {ANNOTATIONS} and {PICTURE} into"
+        "--points-per-side", type=int, default=32, help="points per side of the grid (default: 32)"
     )
-    parser.add_argument("--points-per-side", type=int, default=32, help="points along one side (32)")
-    parser.add_argument("--points-per-batch", type=int, default=64, help="points at a time (64)")
     parser.add_argument(
-        "--pred-iou-thresh", type=float, help="drop masks with a predicted IoU below (default: the model's)"
+        "--points-per-batch", type=int, default=64, help="points decoded at the same time (default: 64)"
+    )
+    parser.add_argument(
+        "--pred-iou-thresh",
+        type=float,
+        help="drop masks whose predicted IoU is lower (default: the model's)",
     )
     parser.add_argument(
         "--stability-score-thresh",
         type=float,
-        help="drop masks that change more than this when the threshold moves (default: the model's)",
+        help="drop masks whose stability score is lower: the IoU of the masks at two shifted thresholds "
+        "(default: the model's)",
     )
-    parser.add_argument("--box-nms-thresh", type=float, default=0.7, help="box IoU of duplicates (0.7)")
-    parser.add_argument("--crop-n-layers", type=int, default=0, help="layers of crops to run as well (0)")
-    parser.add_argument("--crop-n-points-downscale-factor", type=int, default=1)
     parser.add_argument(
-        "--min-mask-region-area", type=int, default=0, help="fill holes and drop islands below, in pixels"
+        "--box-nms-thresh",
+        type=float,
+        default=0.7,
+        help="box IoU above which the lower-scored mask is dropped as a duplicate (default: 0.7)",
+    )
+    parser.add_argument(
+        "--crop-n-layers",
+        type=int,
+        default=0,
+        help="also run on crops: layer i has 2**i crops per side (default: 0)",
+    )
+    parser.add_argument(
+        "--crop-n-points-downscale-factor",
+        type=int,
+        default=1,
+        help="points per side are divided by this to the power of the layer (default: 1)",
+    )
+    parser.add_argument(
+        "--min-mask-region-area",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="fill holes and remove islands of fewer pixels (default: 0)",
     )
     add_load(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment; writes both files, prints a summary or JSON."""
+    """Segment, write both files, print a summary or JSON."""
     from ..imaging.io import read_image, write_overlay
 
     manifest = open_bundle(args.bundle).manifest
     image = read_image(args.image)
-    if args.image.resolve() == (args.out / PICTURE).resolve():
+    if args.image.resolve() == (args.out / OVERLAY).resolve():
         raise OutputError(f"cannot write {args.image}: it is read by this command; give another --out")
     with load_sam(args) as sam:
         generator = SamAutomaticMaskGenerator(
             sam,
             points_per_side=args.points_per_side,
             points_per_batch=args.points_per_batch,
-            pred_iou_thresh=_or(args.pred_iou_thresh, manifest.pred_iou_thresh),
-            stability_score_thresh=_or(args.stability_score_thresh, manifest.stability_score_thresh),
+            pred_iou_thresh=_given_or(args.pred_iou_thresh, manifest.pred_iou_thresh),
+            stability_score_thresh=_given_or(args.stability_score_thresh, manifest.stability_score_thresh),
             box_nms_thresh=args.box_nms_thresh,
             crop_n_layers=args.crop_n_layers,
             crop_n_points_downscale_factor=args.crop_n_points_downscale_factor,
@@ -73,9 +97,10 @@ def run(args: argparse.Namespace) -> int:
         _make_folder(args.out)
         found = generator.generate(image, _progress if sys.stderr.isatty() else None)
         backend, device = sam.backend, sam.device
+    # Large ones first, so that small ones are drawn over them.
     found.sort(key=lambda record: record["area"], reverse=True)
     write_atomically(args.out / ANNOTATIONS, json.dumps(coco(found, image, args.image.name)).encode())
-    write_overlay(args.out / PICTURE, image, _masks(found))
+    write_overlay(args.out / OVERLAY, image, _decode_masks(found))
     if args.json:
         result = {
             "image": str(args.image),
@@ -83,19 +108,25 @@ def run(args: argparse.Namespace) -> int:
             "device": device,
             "count": len(found),
             "annotations": str(args.out / ANNOTATIONS),
-            "picture": str(args.out / PICTURE),
+            "picture": str(args.out / OVERLAY),
         }
         print(json.dumps(result))
         return 0
     print(f"{len(found)} masks ({backend}, {device})")
     if not found:
-        print("  none passed: lower --pred-iou-thresh and --stability-score-thresh")
-    print(f"  {args.out / ANNOTATIONS}\n  {args.out / PICTURE}")
+        print("  every mask was dropped: lower --pred-iou-thresh and --stability-score-thresh")
+    print(f"  {args.out / ANNOTATIONS}\n  {args.out / OVERLAY}")
     return 0
 
 
 def coco(found: list[MaskRecord], image: NDArray[np.uint8], name: str) -> dict[str, Any]:
-    """Records with uncompressed RLEs as a COCO data set of one image and one category."""
+    """Convert records of the mask generator to a COCO data set of one image and one category.
+
+    Args:
+        found: records with uncompressed RLEs.
+        image: (H, W, 3).
+        name: the image's file name.
+    """
     annotations = [
         {
             "id": i,
@@ -117,8 +148,8 @@ def coco(found: list[MaskRecord], image: NDArray[np.uint8], name: str) -> dict[s
     }
 
 
-def _masks(found: list[MaskRecord]) -> Iterator[NDArray[np.bool_]]:
-    """One at a time: all of them may not fit in memory. Large ones first, so that small ones stay visible."""
+def _decode_masks(found: list[MaskRecord]) -> Iterator[NDArray[np.bool_]]:
+    """Yield the masks (H, W) one at a time: all of them may not fit in memory."""
     for record in found:
         yield rle.decode(record["segmentation"])
 
@@ -127,10 +158,12 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"--out {folder} cannot be made ({error.strerror}); give another folder") from error
+        raise OutputError(
+            f"--out {folder} cannot be created ({error.strerror}); give another folder"
+        ) from error
 
 
-def _or(given: float | None, default: float) -> float:
+def _given_or(given: float | None, default: float) -> float:
     return default if given is None else given
 
 

@@ -1,4 +1,4 @@
-"""`sam-edge info`: what a bundle holds."""
+"""`sam-edge info`: describe a bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest, whole or in short."""
+    """Print a summary of the manifest, or with --json all of it."""
     manifest = open_bundle(args.bundle).manifest
     if args.json:
         print(json.dumps(manifest.data, indent=2))
@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     model, rules, resized = manifest.model, manifest.input, manifest.resized_from
     print(f"{model.name} ({model.family}), {model.parameters / 1e6:.2f} M parameters")
     print(f"checkpoint {model.checkpoint.file} sha256 {model.checkpoint.sha256}")
-    own = "" if resized is None else f" of {resized.size[1]} x {resized.size[0]}"
-    print(f"input {rules.size[1]} x {rules.size[0]}{own}, {rules.resize}, RGB")
+    published = "" if resized is None else f" (published: {resized.size[1]} x {resized.size[0]})"
+    print(f"input {rules.size[1]} x {rules.size[0]}{published}, {rules.resize}, RGB")
     if resized is not None:
         print(f"masks {describe_resize_accuracy(resized)}")
     width = max(14, *(len(variant.id) for variant in manifest.variants))
@@ -50,5 +50,6 @@ def _print_clip(clip: ClipEntry) -> None:
     for variant in clip.variants:
         line, parity = f"{variant.id:14} {variant.bytes / 1e6:8.1f} MB", variant.parity
         if parity is not None:
-            line += f"  least cosine {min(parity.min_text_cosine, parity.min_image_cosine):.5f}"
+            lowest = min(parity.min_text_cosine, parity.min_image_cosine)
+            line += f"  minimum cosine similarity {lowest:.5f}"
         print(line)

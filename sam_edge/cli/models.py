@@ -1,14 +1,16 @@
-"""`sam-edge models`: the models that can be exported."""
+"""`sam-edge models`: list the models that can be exported."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
+from .options import add_json
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What `sam-edge predict` writes and reports, with points or with a text."""
+"""Files and JSON rows of `sam-edge predict`, with points as with a text."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from ..system.files import check_writable
 
 
 def check_png(*paths: Path | None) -> None:
-    """Raise `OutputError` unless each path given could be written, as PNG."""
+    """Raise `OutputError` unless each path that is not None can be written and ends in .png."""
     for path in paths:
         if path is not None:
             if path.suffix.lower() != ".png":
-                raise OutputError(f"cannot write {path}: pictures are written as PNG; name it .png")
+                raise OutputError(
+                    f"cannot write {path}: images are written as PNG; use a name that ends in .png"
+                )
             check_writable(path)
 
 
-def numbered(out: Path | None, count: int) -> list[Path]:
-    """Where `count` masks go: nowhere, to `out` itself for one, to numbered siblings for several."""
+def mask_paths(out: Path | None, count: int) -> list[Path]:
+    """Return the paths of `count` masks: none without `out`, `out` for one, numbered siblings for several."""
     if out is None:
         return []
     return [out] if count == 1 else [out.with_name(f"{out.stem}-{i}.png") for i in range(count)]
 
 
 def check_outputs(masks: list[Path], overlay: Path | None, inputs: list[Path | None]) -> None:
-    """Raise `OutputError` unless each can be written, and is neither another output nor an input."""
-    taken = {path.resolve(): "read by this command" for path in inputs if path is not None}
+    """Raise `OutputError` unless each file can be written and is neither another output nor an input."""
+    used = {path.resolve(): "read by this command" for path in inputs if path is not None}
     for path in [*masks, *([] if overlay is None else [overlay])]:
         check_writable(path)
-        if path.resolve() in taken:
-            raise OutputError(f"cannot write {path}: it is {taken[path.resolve()]}; give another name")
-        taken[path.resolve()] = "written by --out too"
+        if path.resolve() in used:
+            raise OutputError(f"cannot write {path}: it is {used[path.resolve()]}; give another name")
+        used[path.resolve()] = "also written by --out"
 
 
 def mask_row(prompt: int, score: float, mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """One mask (H, W) in the answer of `--json`."""
+    """Return the entry of `--json` for one mask (H, W) bool; `bbox` is x, y, width, height in pixels."""
     return {
         "prompt": prompt,
         "score": float(score),

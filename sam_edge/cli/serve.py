@@ -1,4 +1,4 @@
-"""`sam-edge serve`: a page to try a bundle in a browser, from here or as files for any host."""
+"""`sam-edge serve`: serve a page to try a bundle in a browser, or write it as static files."""
 
 from __future__ import annotations
 
@@ -32,80 +32,83 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="the address to listen on (127.0.0.1: this machine only; 0.0.0.0: whoever reaches it)",
+        help="the address to listen on; 0.0.0.0 to be reachable from other machines (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"0 takes a free one ({PORT})")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"the port; 0 for any free one (default: {PORT})"
+    )
     parser.add_argument(
         "--encode",
         choices=site.ENCODE,
         default="both",
-        help="where pictures are encoded: here, in the page, or as one chooses there (both)",
+        help="where images are encoded: on the server, in the page, or as chosen in the page (default: both)",
     )
     parser.add_argument(
         "--page",
         type=Path,
         metavar="DIR",
-        default=site.find_page(),
-        help="a page built elsewhere: web/dist, say",
+        help="the built page, such as web/dist (default: the installed one)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
-        "--export", type=Path, metavar="DIR", help="write the page as static files instead, for any host"
+        "--export", type=Path, metavar="DIR", help="write static files for any host, and serve nothing"
     )
     add_load(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until interrupted, or write the static files; prints the page's URL, or what was written."""
+    """Serve until interrupted and print the page's URL; or write static files and print what was written."""
+    page = args.page or site.find_page()
     bundle = open_bundle(args.bundle)
     variants = site.page_variants(bundle, args.precision)
     if args.export is not None:
-        return _export(args, bundle, variants)
-    return _serve(args, bundle, variants)
+        return _export(args, bundle, variants, page)
+    return _serve(args, bundle, variants, page)
 
 
-def _export(args: argparse.Namespace, bundle: Bundle, variants: list[Variant]) -> int:
+def _export(args: argparse.Namespace, bundle: Bundle, variants: list[Variant], page: Path) -> int:
     from ..serve.static import HEADERS_FILE, export_site
 
     if args.encode == "server":
-        raise ServeError("static files encode nothing on a server; leave --encode server or --export out")
-    size = export_site(bundle, variants, args.export, args.page)
+        raise ServeError(
+            "static files have no server to encode images; leave out --encode server or --export"
+        )
+    size = export_site(bundle, variants, args.export, page)
     names = ", ".join(variant.id for variant in variants)
     print(f"{args.export}: the page with {names}, {size / 1e6:.1f} MB")
     print(
-        f"  give it the headers of {HEADERS_FILE}, which some hosts read by themselves: without its "
-        "Cross-Origin-Opener-Policy and\n  Cross-Origin-Embedder-Policy, or without HTTPS, the page works on "
-        "one thread"
+        f"  serve it over HTTPS with the headers in {HEADERS_FILE}, which some hosts read by themselves; "
+        "without\n  Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy the page runs on one thread"
     )
     return 0
 
 
-def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[Variant]) -> int:
-    import uvicorn  # noqa: F401 before anything is begun
+def _serve(args: argparse.Namespace, bundle: Bundle, variants: list[Variant], page: Path) -> int:
+    import uvicorn  # noqa: F401 fails early if it is not installed
 
     from ..serve.app import make_app
-    from ..serve.guard import Guard, hosts_of
+    from ..serve.guard import Guard, allowed_hosts
 
-    site.page_files(args.page)
-    # Pillow's remarks on odd metadata are no business of the user's.
+    site.page_files(page)
+    # Pillow warns of odd metadata, which does not affect the pixels.
     warnings.filterwarnings("ignore", module="PIL")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(args.host, args.port))
         sam = None if args.encode == "page" else stack.enter_context(load_sam(args))
-        app = make_app(bundle, sam, args.encode, variants, args.page)
+        app = make_app(bundle, sam, args.encode, variants, page)
         url = url_of(listener)
         print(url, flush=True)
         if sam is not None:
             print(f"encodes with {sam.variant.id} ({sam.backend}, {sam.device})", file=sys.stderr)
         if not _is_loopback(listener):
-            print("whoever reaches this machine can use the page; Ctrl-C ends it", file=sys.stderr)
+            print("other machines can reach this page; Ctrl-C stops the server", file=sys.stderr)
         if args.open:
             webbrowser.open(url)
-        _run_until_interrupted(Guard(app, *hosts_of(args.host)), listener)
+        _run_until_interrupted(Guard(app, *allowed_hosts(args.host)), listener)
         try:
-            app.state.server.encodes.close()
+            app.state.server.queue.close()
         except KeyboardInterrupt:
-            os._exit(130)  # again: the encode that runs cannot be stopped otherwise
+            os._exit(130)  # a second Ctrl-C: an encode in progress cannot be stopped otherwise
     return 0
 
 
@@ -114,7 +117,7 @@ def _run_until_interrupted(app: ASGIApp, listener: socket.socket) -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # What it would say of requests that it ends is no news to whoever ended it.
+            # Its errors about requests that it cuts off are expected.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             super().handle_exit(sig, frame)
 
@@ -135,10 +138,10 @@ def _run_until_interrupted(app: ASGIApp, listener: socket.socket) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """Return a socket that listens on that address.
 
     Raises:
-        ServeError: it cannot be had; says why.
+        ServeError: the address or the port cannot be used.
     """
     if not 0 <= port <= 65535:
         raise ServeError(f"--port is {port}; expected 0 to 65535")
@@ -147,10 +150,10 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (socket.gaierror, UnicodeError) as error:
-        raise ServeError(f"--host {host} is no address of this machine ({error})") from error
+        raise ServeError(f"--host {host} is not an address of this machine ({error})") from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # elsewhere it would take a port that is in use
+        if os.name == "posix":  # on Windows this would share a port that is in use
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen()
@@ -164,7 +167,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The page's URL on this machine."""
+    """Return the page's URL on this machine."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

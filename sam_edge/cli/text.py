@@ -1,4 +1,4 @@
-"""`sam-edge predict --text`: the masks of a picture that fit a text best."""
+"""`sam-edge predict --text`: the masks of an image that match a text best."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ import json
 from ..bundle.bundle import open_bundle
 from ..errors import PromptError
 from .options import load_sam
-from .outputs import check_outputs, check_png, mask_row, numbered
+from .outputs import check_outputs, check_png, mask_paths, mask_row
 
 
 def run_text(args: argparse.Namespace) -> int:
-    """Find the masks; prints a table, or JSON, and writes what was asked for."""
+    """Find the masks, write the files, print a table or JSON."""
     from ..imaging.io import read_image, write_mask, write_overlay
 
     if args.point or args.box or args.mask is not None or args.multimask:
-        raise PromptError("--text goes without points, boxes, masks and --multimask; give one or the other")
+        raise PromptError(
+            "--text cannot be combined with points, boxes, a mask or --multimask; give one or the other"
+        )
     if args.refine or args.min_region_area:
-        raise PromptError("--refine and --min-region-area go with points, boxes and masks; leave them out")
+        raise PromptError("--refine and --min-region-area do not apply to --text; leave them out")
     count = 1 if args.top_k is None else args.top_k
     if count < 1:
         raise PromptError(f"--top-k is {count}; expected 1 or more")
     check_png(args.out, args.overlay)
-    outputs = numbered(args.out, count)
+    outputs = mask_paths(args.out, count)
     check_outputs(outputs, args.overlay, [args.image])
-    # Before the encoder runs.
+    # Fails before the encoder runs if the bundle has no CLIP.
     open_bundle(args.bundle).clip()
     image = read_image(args.image)
     with load_sam(args) as sam:

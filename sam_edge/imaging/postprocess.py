@@ -1,8 +1,8 @@
-"""From low-resolution logits to masks at the original image's size, in NumPy only.
+"""Upscale low-resolution logits to masks at the original image's size. NumPy only.
 
-The published predictor interpolates twice: to the encoder's input, then, without its padding, to the
-original image. Both are linear along each axis, so they are one matrix for the rows and one for the
-columns, and a band of output pixels depends on a few low-resolution pixels only.
+The published predictor interpolates twice: to the encoder's input, then, its padding cropped, to the original
+image. Both are linear along each axis, so together they are one matrix for the rows and one for the columns,
+and a band of output pixels depends on a few low-resolution pixels only.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Size = tuple[int, int]
 
-# Output rows and columns in a band: its logits stay in the processor's cache.
+# Output rows and columns per band, so that its logits stay in the processor's cache.
 _ROWS, _COLUMNS = 32, 64
-# Multiplications in one matrix product. OpenBLAS shares larger ones among threads, which gains nothing at
-# these sizes, and waits where something else has the other cores.
+# Multiplications per matmul. OpenBLAS splits larger ones across threads, which gains nothing at these sizes
+# and waits where other work has the other cores.
 ONE_THREAD = 262_144
 
 
 def bilinear(old: int, new: int) -> NDArray[np.float64]:
-    """Bilinear interpolation with half-pixel centres (align_corners=False) of one axis, as a matrix
-    (new, old)."""
+    """Return the matrix (new, old) of bilinear interpolation along one axis, with half-pixel centres.
+
+    As PyTorch's `interpolate` with align_corners=False and without antialiasing.
+    """
     sources, weights = _taps(old, new)
     matrix = np.zeros((new, old))
     np.add.at(matrix, (np.arange(new), sources), weights)
@@ -34,7 +36,7 @@ def bilinear(old: int, new: int) -> NDArray[np.float64]:
 
 
 def _taps(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The two inputs that each output is made of, and their weights: (2, new) each."""
+    """Return the two source indices of each output and their weights, (2, new) each."""
     at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0)
     low = np.minimum(at.astype(np.intp), old - 1)
     return np.stack([low, np.minimum(low + 1, old - 1)]), np.stack([1 - (at - low), at - low])
@@ -42,7 +44,7 @@ def _taps(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
 
 @dataclass(frozen=True)
 class _Band:
-    """Outputs [start, stop) are `weights` (outputs, inputs) times the inputs [first, last)."""
+    """Outputs [start, stop) are `weights` (outputs, inputs) @ inputs [first, last)."""
 
     start: int
     stop: int
@@ -53,9 +55,9 @@ class _Band:
 
 @lru_cache(maxsize=64)
 def _bands(low_res: int, padded: int, resized: int, original: int, width: int) -> list[_Band]:
-    """Up to the padded input, crop the padding, on to the original: one axis, in bands of `width`."""
+    """Return one axis in bands of `width`: upscale to the input, crop its padding, resize to the original."""
     (inner, inner_weights), (outer, outer_weights) = _taps(low_res, padded), _taps(resized, original)
-    # Of each output, two pixels of the input, two logits each.
+    # Each output depends on two pixels of the input, each of which depends on two logits.
     sources = inner[:, outer].reshape(4, original)
     weights = (inner_weights[:, outer] * outer_weights).reshape(4, original)
     sources = np.where(weights > 0, sources, sources[0])
@@ -72,12 +74,14 @@ def _bands(low_res: int, padded: int, resized: int, original: int, width: int) -
 
 @dataclass(frozen=True)
 class Upscaling:
-    """How masks of one image are brought to its size; every size is (height, width) in pixels.
+    """Upscales masks to the size of one image. All sizes are (height, width) in pixels.
+
+        upscaling.masks(low_res_logits, threshold=0.0)  # (N, M, H, W) bool
 
     Attributes:
         low_res_size: of the low-resolution logits.
-        input_size: of the encoder's input with its padding.
-        resized_size: of the image inside it.
+        input_size: of the encoder's input, padding included.
+        resized_size: of the image inside the encoder's input.
         original_size: of the image.
     """
 
@@ -93,15 +97,15 @@ class Upscaling:
         return _bands(*rows, _ROWS), _bands(*columns, _COLUMNS)
 
     def logits(self, low_res_logits: Floats) -> Floats:
-        """(N, M, h, w) -> (N, M, H, W) float32."""
+        """Upscale logits: (N, M, h, w) -> (N, M, H, W) float32."""
         return self._map(low_res_logits, None)
 
     def masks(self, low_res_logits: Floats, threshold: float) -> NDArray[np.bool_]:
-        """(N, M, h, w) -> (N, M, H, W) bool: where the logits at the original size are above `threshold`."""
+        """Upscale and threshold: (N, M, h, w) float32 -> (N, M, H, W) bool, True above `threshold`."""
         return self._map(low_res_logits, threshold)
 
     def downscale(self, logits: Floats) -> Floats:
-        """(H, W) -> (h, w): a mask's logits as the decoder takes them; the padding is not in the mask."""
+        """Downscale a mask's logits to a mask prompt: (H, W) -> (h, w) float32; padding is background."""
         background = np.float32(min(-10.0, logits.min()))
         inside = Upscaling(self.original_size, self.original_size, self.original_size, self.resized_size)
         padded = np.full((1, 1, *self.input_size), background, np.float32)
@@ -131,14 +135,19 @@ class Upscaling:
         return found
 
     def window(self, low_res_logits: Floats, threshold: float, offset: float) -> Window:
-        """One mask (h, w), computed only where it can be: bands with a logit above `threshold - offset`.
+        """Upscale and threshold one mask, only in bands that may be above `threshold - offset`.
 
-        Interpolation never goes above its largest input, so nothing is left out.
+        Interpolation never exceeds its largest input, so nothing is missed.
+
+        Args:
+            low_res_logits: (h, w) float32.
+            threshold: of the mask.
+            offset: moves the threshold both ways for the stability score.
         """
         rows, columns = self._axes()
         above = low_res_logits > threshold - offset
-        rows = _touching(rows, np.flatnonzero(above.any(axis=1)))
-        columns = _touching(columns, np.flatnonzero(above.any(axis=0)))
+        rows = _bands_touching(rows, np.flatnonzero(above.any(axis=1)))
+        columns = _bands_touching(columns, np.flatnonzero(above.any(axis=0)))
         if not rows or not columns:
             return Window(0, 0, np.zeros((0, 0), bool), 0, 0)
         top, left = rows[0].start, columns[0].start
@@ -162,12 +171,12 @@ class Upscaling:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a mask at the original size outside which it is empty.
+    """A part of a mask at the original size; the mask is empty elsewhere.
 
     Attributes:
-        top, left: where the part begins, in pixels.
+        top, left: of the part, in pixels.
         mask: (h, w) bool.
-        inner, outer: pixels above the threshold raised, and lowered, by the offset.
+        inner, outer: number of pixels above the threshold raised, and lowered, by the offset.
     """
 
     top: int
@@ -183,15 +192,15 @@ class Window:
 
 
 def _product(a: Floats, b: Floats, out: Floats) -> Floats:
-    """a @ b, written to `out`, a few columns of `b` at a time."""
+    """Compute a @ b into `out`, in blocks of columns small enough for one thread."""
     step = max(1, ONE_THREAD // a.size)
     for start in range(0, b.shape[1], step):
         np.matmul(a, b[:, start : start + step], out=out[:, start : start + step])
     return out
 
 
-def _touching(bands: list[_Band], inputs: NDArray[np.intp]) -> list[_Band]:
-    """The bands from the first to the last that depend on any of `inputs`, which are sorted."""
+def _bands_touching(bands: list[_Band], inputs: NDArray[np.intp]) -> list[_Band]:
+    """Return the bands from the first to the last that depend on any of `inputs`, which are sorted."""
     if not inputs.size:
         return []
     return [band for band in bands if band.first <= inputs[-1] and band.last > inputs[0]]

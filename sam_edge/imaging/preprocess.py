@@ -1,4 +1,4 @@
-"""From an image to the encoder's input, in NumPy only."""
+"""Prepare an image for the encoder: check, resize, normalise, pad. NumPy only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from .resample import resize_bilinear
 
 @dataclass(frozen=True)
 class InputRules:
-    """How an image becomes the encoder's input.
+    """How an image is prepared for the encoder.
 
-    `size` is (height, width) in pixels; `resize` is "longest_side" or "stretch", with `antialias` as
-    Pillow's bilinear on uint8, without as PyTorch's `interpolate` on floats; `mean` and `std` are on the 0
-    to 255 scale, RGB; `pad_value` is added after normalisation, on the right and at the bottom.
+    Attributes:
+        size: (height, width) of the encoder's input in pixels.
+        resize: "longest_side" keeps the aspect ratio and pads right and bottom; "stretch" does not.
+        antialias: resize with Pillow's bilinear filter on uint8; otherwise with PyTorch's `interpolate` on
+            floats.
+        mean: of the channels R, G, B, on the scale 0 to 255.
+        std: of the channels R, G, B, on the scale 0 to 255.
+        pad_value: of the padding, after normalisation.
     """
 
     size: tuple[int, int]
@@ -31,29 +36,31 @@ class InputRules:
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
-    """Return `image` if it is (H, W, 3) uint8 RGB with at least one pixel.
+    """Return `image` if it is an array (H, W, 3), uint8, with at least one pixel. Channels are RGB.
 
     Raises:
-        ImageError: says what it is instead.
+        ImageError: it is not; says what it is and how to convert it.
     """
     expected = "expected an array (height, width, 3), uint8, RGB from 0 to 255"
     if not isinstance(image, np.ndarray):
         raise ImageError(f"the image is a {type(image).__name__}; {expected}")
     if 0 in image.shape:
-        raise ImageError(f"the image has shape {image.shape}, no pixel; {expected}")
+        raise ImageError(f"the image has shape {image.shape}, which has no pixels; {expected}")
     if image.ndim == 2:
         raise ImageError(
-            f"the image has shape {image.shape}; {expected}; of a grayscale image, "
+            f"the image has shape {image.shape}; {expected}; convert grayscale with "
             "np.repeat(image[..., None], 3, axis=2)"
         )
     if image.ndim == 3 and image.shape[2] == 4:
-        raise ImageError(f"the image has shape {image.shape}; {expected}; of RGBA, image[..., :3] or a blend")
+        raise ImageError(
+            f"the image has shape {image.shape}; {expected}; convert RGBA with image[..., :3] or by blending"
+        )
     if image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(f"the image has shape {image.shape}; {expected}")
     if image.dtype != np.uint8:
         how = {
-            "u": "of 16 bits, (image >> 8).astype(np.uint8)",
-            "f": "of floats from 0 to 1, np.rint(255 * image).astype(np.uint8)",
+            "u": "convert 16 bits with (image >> 8).astype(np.uint8)",
+            "f": "convert floats from 0 to 1 with np.rint(255 * image).astype(np.uint8)",
         }
         hint = f"; {how[image.dtype.kind]}" if image.dtype.kind in how else ""
         raise ImageError(f"the image has dtype {image.dtype}; {expected}{hint}")
@@ -61,9 +68,16 @@ def check_image(image: Any) -> NDArray[np.uint8]:
 
 
 def resized_size(original: tuple[int, int], rules: InputRules) -> tuple[int, int]:
-    """(H, W) of the image inside the encoder's input, before padding.
+    """Return the size to which an image is resized, before padding.
 
-    `longest_side` follows `ResizeLongestSide` of segment-anything; `stretch` fills the input.
+    "longest_side" rounds as `ResizeLongestSide` of segment-anything; "stretch" fills the input.
+
+    Args:
+        original: (height, width) of the image in pixels.
+        rules: the encoder's.
+
+    Returns:
+        (height, width) in pixels.
     """
     if rules.resize == "stretch":
         return rules.size
@@ -75,9 +89,17 @@ def resized_size(original: tuple[int, int], rules: InputRules) -> tuple[int, int
 def preprocess(
     image: NDArray[np.uint8], rules: InputRules, threads: int = 1
 ) -> tuple[NDArray[np.float32], tuple[int, int]]:
-    """(H, W, 3) uint8 RGB -> images (1, 3, S, S) float32, and the (h, w) it was resized to.
+    """Resize, normalise and pad an image.
 
-    `threads` share the resizing.
+        images, resized = preprocess(image, manifest.input)
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        rules: the encoder's.
+        threads: for resizing.
+
+    Returns:
+        images (1, 3, S, S) float32, the encoder's input; and the (height, width) of the image inside it.
 
     Raises:
         ImageError: not such an image.
@@ -87,7 +109,15 @@ def preprocess(
 
 
 def normalize(resized: NDArray[Any], rules: InputRules) -> NDArray[np.float32]:
-    """(h, w, 3) RGB from 0 to 255, no larger than the encoder's input -> images (1, 3, S, S) float32."""
+    """Normalise and pad a resized image.
+
+    Args:
+        resized: (h, w, 3) RGB from 0 to 255, no larger than the encoder's input.
+        rules: the encoder's.
+
+    Returns:
+        (1, 3, S, S) float32.
+    """
     height, width = resized.shape[:2]
     images = np.full((1, 3, *rules.size), rules.pad_value, np.float32)
     for channel, (mean, std) in enumerate(zip(rules.mean, rules.std, strict=True)):
@@ -99,7 +129,15 @@ def normalize(resized: NDArray[Any], rules: InputRules) -> NDArray[np.float32]:
 
 
 def letterbox(resized: NDArray[Any], rules: InputRules) -> NDArray[np.uint8]:
-    """(h, w, 3) RGB from 0 to 255 -> (1, S, S, 3) uint8, for encoders that normalise themselves."""
+    """Pad a resized image with zeros, for encoders that normalise in the graph.
+
+    Args:
+        resized: (h, w, 3) RGB from 0 to 255, no larger than the encoder's input.
+        rules: the encoder's.
+
+    Returns:
+        (1, S, S, 3) uint8 RGB.
+    """
     height, width = resized.shape[:2]
     boxed = np.zeros((1, *rules.size, 3), np.uint8)
     boxed[0, :height, :width] = np.rint(resized)
@@ -107,8 +145,15 @@ def letterbox(resized: NDArray[Any], rules: InputRules) -> NDArray[np.uint8]:
 
 
 def resize(image: NDArray[np.uint8], rules: InputRules, threads: int = 1) -> NDArray[Any]:
-    """(H, W, 3) uint8 RGB as it will be inside the encoder's input; uint8 where that is antialiased, else
-    float32. `threads` share the work where it is antialiased.
+    """Resize an image to the size that it has inside the encoder's input.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        rules: the encoder's.
+        threads: used if `rules.antialias`.
+
+    Returns:
+        (h, w, 3) RGB from 0 to 255: uint8 if `rules.antialias`, else float32.
 
     Raises:
         ImageError: not such an image.

@@ -1,7 +1,7 @@
-"""Connected regions of masks: label them, and drop stray components and holes. NumPy only.
+"""Connected regions of masks: label them, fill small holes, remove small islands. NumPy only.
 
-A mask is taken as the runs of its rows. Runs of neighbouring rows that touch are joined, all at once, until
-each region has one name: that of its first run (hooking and pointer jumping, Shiloach and Vishkin 1982).
+Works on the runs of each row. Runs of adjacent rows that touch are joined, all at once, until every region is
+named by its first run (hooking and pointer jumping, Shiloach and Vishkin 1982).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Indices = NDArray[np.intp]
 
 
 def _runs(mask: Mask) -> tuple[Indices, Indices]:
-    """Start and end of every run of True, as indices into the rows, each followed by one False."""
+    """Return start and end of every run of True, as flat indices into rows that are padded with one False."""
     flat = np.zeros((mask.shape[0], mask.shape[1] + 1), np.bool_)
     flat[:, :-1] = mask
     changes = np.flatnonzero(flat.ravel()[1:] != flat.ravel()[:-1]) + 1
@@ -28,8 +28,8 @@ def _runs(mask: Mask) -> tuple[Indices, Indices]:
 
 
 def _components(starts: Indices, ends: Indices, stride: int, connectivity: int) -> tuple[Indices, Indices]:
-    """The region of every run, from 0 in order of its first pixel, and the area of every region."""
-    # The runs of the next row that touch a run are neighbours of one another in the list.
+    """Return the region of every run, from 0 in the order of first pixels, and the area of every region."""
+    # The runs of the next row that touch a run are consecutive.
     reach = 1 if connectivity == 8 else 0
     first = np.searchsorted(ends, starts + (stride - reach), "right")
     last = np.searchsorted(starts, ends + (stride + reach), "left")
@@ -57,7 +57,7 @@ def _components(starts: Indices, ends: Indices, stride: int, connectivity: int) 
 def _paint(
     starts: Indices, ends: Indices, values: NDArray[Any], shape: tuple[int, int], nothing: Any
 ) -> NDArray[Any]:
-    """(H, W) with each run in its value and `nothing` elsewhere."""
+    """Return (H, W) with each run filled with its value, and `nothing` elsewhere."""
     height, width = shape
     edges = np.concatenate(([0], np.stack([starts, ends], 1).ravel(), [height * (width + 1)]))
     every = np.full(2 * len(values) + 1, nothing, values.dtype)
@@ -66,18 +66,21 @@ def _paint(
 
 
 def label(mask: Mask, connectivity: int = 8) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Number the connected regions of a mask.
+    """Label the connected regions of a mask.
+
+        labels, areas = label(mask)
+        labels == 1 + areas[1:].argmax()  # the largest region
 
     Args:
         mask: (H, W) bool.
-        connectivity: 8, where pixels touch at corners too, or 4.
+        connectivity: 8 (pixels that share an edge or a corner) or 4 (an edge).
 
     Returns:
         labels (H, W) int32: 0 outside the mask, then 1, 2, ... in the order of each region's first pixel;
-        areas (regions + 1,): the pixels of each label, 0 included.
+        areas (regions + 1,) int: the number of pixels of each label, 0 included.
 
     Raises:
-        PromptError: the mask has other than two axes, or the connectivity is neither.
+        PromptError: the mask is not (H, W), or the connectivity is neither 4 nor 8.
     """
     mask = _checked(mask)
     if connectivity not in (4, 8):
@@ -94,15 +97,15 @@ def remove_small_regions(mask: Mask, area_thresh: float, mode: str) -> tuple[Mas
     Args:
         mask: (H, W) bool.
         area_thresh: regions of fewer pixels are small.
-        mode: "holes" fills the small regions outside the mask, at the image's border too; "islands" removes
-            the small regions of the mask, but keeps the largest, the first of equals, if all are small.
-            Regions are 8-connected in both.
+        mode: "holes" fills small regions outside the mask, also at the image's border; "islands" removes
+            small regions of the mask, but keeps the largest (the first of equals) if all are small. Regions
+            are 8-connected in both.
 
     Returns:
-        the mask and whether it was changed.
+        the mask (H, W) bool, and whether it was changed.
 
     Raises:
-        PromptError: the mask has other than two axes, or the mode is neither.
+        PromptError: the mask is not (H, W), or the mode is unknown.
     """
     mask = _checked(mask)
     if mode not in ("holes", "islands"):
@@ -120,17 +123,19 @@ def remove_small_regions(mask: Mask, area_thresh: float, mode: str) -> tuple[Mas
 
 
 def clean(masks: Mask, min_area: float) -> Mask:
-    """Fill the holes, then remove the islands, of fewer than `min_area` pixels.
+    """Fill holes, then remove islands, of fewer than `min_area` pixels.
+
+        clean(masks, 100)
 
     Args:
-        masks: (..., H, W) bool; each is cleaned on its own and none is left empty that was not.
+        masks: (..., H, W) bool; each is cleaned on its own, and its largest island always stays.
         min_area: in pixels.
 
     Returns:
         (..., H, W) bool, a new array.
 
     Raises:
-        PromptError: fewer than two axes, or `min_area` is negative or no number.
+        PromptError: fewer than two axes, or `min_area` is negative or NaN.
     """
     masks = np.asarray(masks, bool)
     if masks.ndim < 2:

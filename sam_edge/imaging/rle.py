@@ -1,8 +1,8 @@
 """COCO run-length encoding of masks, areas and boxes, in NumPy only.
 
-Runs are column-major and begin with the zeros. An uncompressed RLE has them as a list, {"size": [H, W],
-"counts": [int, ...]}; a compressed one as text, as `pycocotools` (maskApi.c) writes it: each run but the
-first two as a difference to the one two before, in 5-bit groups as printable characters.
+Runs are column-major and alternate between 0 and 1, beginning with 0. An uncompressed RLE holds them as a
+list, {"size": [H, W], "counts": [int, ...]}; a compressed one as text, as `pycocotools` (maskApi.c) writes
+it: from the fourth run on the difference to the run two before, in 5-bit groups as printable characters.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ from numpy.typing import NDArray
 
 
 def encode(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """(H, W) bool -> {"size": [H, W], "counts": str}."""
+    """Encode a mask (H, W) bool as a compressed RLE, {"size": [H, W], "counts": str}."""
     return compress(encode_uncompressed(mask))
 
 
 def encode_uncompressed(
     mask: NDArray[np.bool_], top: int = 0, left: int = 0, size: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """(h, w) bool -> {"size": [H, W], "counts": [int, ...]}.
+    """Encode a mask as an uncompressed RLE, {"size": [H, W], "counts": [int, ...]}.
 
-    `mask` is all that is set in an image of `size` (H, W); its upper left pixel is at row `top` and column
-    `left` there; it is the whole image if these are not given.
+    Args:
+        mask: (h, w) bool, the whole mask or the only part of it that is not empty.
+        top: row of the part's first pixel.
+        left: column of the part's first pixel.
+        size: (H, W) of the whole mask; None if `mask` is the whole.
     """
     height, width = mask.shape if size is None else size
     columns = np.ascontiguousarray(mask.T, np.int8)
     edges = np.diff(columns, axis=1, prepend=np.int8(0), append=np.int8(0))
     column, row = np.nonzero(edges)
     at = (left + column) * height + top + row
-    # Starts and ends alternate; where a run ends at one column's foot and the next begins at the next one's
-    # head, it goes on.
+    # Starts and ends alternate. A run that ends at the bottom of a column continues if the next column begins
+    # with a run.
     starts, ends = at[::2], at[1::2]
-    goes_on = starts[1:] == ends[:-1]
+    continues = starts[1:] == ends[:-1]
     kept = np.empty((2, len(starts)), bool)
-    kept[0, :1], kept[0, 1:] = True, ~goes_on
-    kept[1, -1:], kept[1, :-1] = True, ~goes_on
+    kept[0, :1], kept[0, 1:] = True, ~continues
+    kept[1, -1:], kept[1, :-1] = True, ~continues
     changes = np.stack([starts[kept[0]], ends[kept[1]]], axis=1).ravel()
     counts = np.diff(changes, prepend=0, append=height * width).tolist()
     if len(counts) > 1 and counts[-1] == 0:
@@ -46,7 +49,7 @@ def encode_uncompressed(
 
 
 def compress(rle: dict[str, Any]) -> dict[str, Any]:
-    """An uncompressed RLE as a compressed one."""
+    """Convert an uncompressed RLE to a compressed one."""
     runs = rle["counts"]
     text = []
     for i, run in enumerate(runs):
@@ -78,7 +81,7 @@ def _runs(text: str) -> list[int]:
 
 
 def decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    """(H, W) bool of an RLE, compressed or not."""
+    """Decode an RLE, compressed or not, to a mask (H, W) bool."""
     counts = rle["counts"]
     runs = _runs(counts) if isinstance(counts, str) else counts
     height, width = rle["size"]
@@ -87,12 +90,12 @@ def decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
 
 
 def area(rle: dict[str, Any]) -> int:
-    """Pixels of the mask of an uncompressed RLE."""
+    """Return the area in pixels of an uncompressed RLE."""
     return sum(rle["counts"][1::2])
 
 
 def bbox(mask: NDArray[np.bool_]) -> list[int]:
-    """(H, W) bool -> [x, y, width, height] of the smallest box around it; zeros if empty."""
+    """Return [x, y, width, height] in pixels of the box around a mask (H, W) bool; zeros if empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return [0, 0, 0, 0]

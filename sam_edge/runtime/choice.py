@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..backends import Backend, DeviceInfo, devices_of, find_backends, is_here
-from ..bundle.bundle import PRECISIONS, Bundle
+from ..axes import PRECISIONS
+from ..backends import Backend, DeviceInfo, devices_of, find_backends, is_available
+from ..bundle.bundle import Bundle
 from ..bundle.variant import Variant
 from ..errors import BundleError
 from ..types import Choice
-from .targets import meant_for
+from .targets import meant_for, suited, unmet_requirement
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ def choose(bundle: Bundle, request: Request) -> Chosen:
     backends = []
     for backend in find_backends(request.backend):
         backends.append(backend)
-        best = _best_variant(bundle, backend, request) if is_here(backend, request.device) else None
-        if best is not None:
+        best = _best_variant(bundle, backend, request) if is_available(backend, request.device) else None
+        if best is not None and _unmet(Chosen(backend, best), request.device) is None:
             return Chosen(backend, best)
-    usable = [b for b in backends if is_here(b, request.device)] or [b for b in backends if is_here(b)]
-    usable = usable or backends[:1]
+    usable = [b for b in backends if is_available(b, request.device)]
+    usable = usable or [b for b in backends if is_available(b)] or backends[:1]
     for backend in usable:
         best = _best_variant(bundle, backend, request)
         if best is not None:
@@ -66,18 +67,35 @@ def explain_choice(bundle: Bundle, request: Request, chosen: Chosen | None = Non
     Raises:
         BackendError: no such backend.
     """
+    refused = None
     if chosen is None:
         try:
             chosen = choose(bundle, request)
+            refused = _unmet(chosen, request.device)
         except BundleError:
             chosen = None
     backends = find_backends(request.backend)
-    return [row for backend in backends for row in _explain_backend(bundle, request, backend, chosen)]
+    return [
+        row for backend in backends for row in _explain_backend(bundle, request, backend, chosen, refused)
+    ]
+
+
+def used_device(backend: Backend, device: str) -> DeviceInfo | None:
+    """Return the device that the backend's `open` uses; "auto" is a CPU where there is one."""
+    return _used_device(devices_of(backend), device)
+
+
+def _unmet(chosen: Chosen, device: str) -> str | None:
+    """Say what the variant requires and the device, if it is a CPU, does not have; else None."""
+    variant = chosen.variant
+    return unmet_requirement(variant, used_device(chosen.backend, device)) if variant.requires else None
 
 
 def _explain_backend(
-    bundle: Bundle, request: Request, backend: Backend, chosen: Chosen | None
+    bundle: Bundle, request: Request, backend: Backend, chosen: Chosen | None, refused: str | None
 ) -> Iterator[Choice]:
+    """Yield the devices of one backend and the variants that it does not load; `refused` says why none is
+    loaded."""
     devices = devices_of(backend)
     best = _best_variant(bundle, backend, request)
     is_chosen = chosen is not None and chosen.backend.name == backend.name
@@ -93,6 +111,8 @@ def _explain_backend(
             reason = _why_not_device(one, used, request.device)
         elif chosen is not None and not is_chosen:
             reason = f"{chosen.backend.name} comes first"
+        elif chosen is not None and refused is not None:
+            reason = f"{chosen.variant.id} {refused}"
         if not reason and chosen is not None:
             yield Choice(backend.name, one.kind, one.name, chosen.variant.id, True, "chosen")
         else:
@@ -100,39 +120,42 @@ def _explain_backend(
     if is_chosen and chosen is not None and used is not None:
         for variant in bundle.manifest.variants:
             if variant.format in backend.formats and variant.id != chosen.variant.id:
-                reason = _why_not_variant(variant, chosen.variant, request.precision)
+                unmet = unmet_requirement(variant, used)
+                reason = _why_not_variant(variant, chosen.variant, request.precision, unmet)
                 yield Choice(backend.name, used.kind, used.name, variant.id, False, reason)
 
 
 def _used_device(devices: list[DeviceInfo], device: str) -> DeviceInfo | None:
-    """Return the device that `open` uses; "auto" is a CPU where there is one."""
-    matching = [one for one in devices if one.available and one.is_meant_by(device)]
+    matching = [one for one in devices if one.available and one.matches(device)]
     if device.casefold() == "auto":
         matching.sort(key=lambda one: one.kind != "cpu")
     return matching[0] if matching else None
 
 
 def _why_not_device(one: DeviceInfo, used: DeviceInfo | None, device: str) -> str:
-    if used is None or not one.is_meant_by(device):
+    if used is None or not one.matches(device):
         return f"{device} was asked for"
     if device.casefold() == "auto" and one.kind != used.kind:
         return f"auto is the {used.kind}; ask for --device {one.kind}"
     return f"{used.name} comes first; ask for --device {one.name}"
 
 
-def _why_not_variant(variant: Variant, chosen: Variant, precision: str) -> str:
+def _why_not_variant(variant: Variant, chosen: Variant, precision: str, unmet: str | None) -> str:
     if precision != "auto" and variant.precision != precision:
         return f"{precision} was asked for"
+    if unmet is not None:
+        return unmet
     if variant.target != chosen.target:
         return f"{chosen.id} is made for this device" if chosen.target else f"made for {variant.target}"
-    if PRECISIONS.index(variant.precision) > PRECISIONS.index(chosen.precision):
+    if PRECISIONS.get(variant.precision).rank > PRECISIONS.get(chosen.precision).rank:
         return f"less exact than {chosen.id}"
     return f"{chosen.id} was asked for"
 
 
 def _best_variant(bundle: Bundle, backend: Backend, request: Request) -> Variant | None:
-    precisions = PRECISIONS if request.precision == "auto" else (request.precision,)
+    precisions = PRECISIONS.names() if request.precision == "auto" else (request.precision,)
     found = [v for v in bundle.manifest.variants if v.format in backend.formats and v.precision in precisions]
-    if any(variant.target for variant in found):
-        found = meant_for(found, _used_device(devices_of(backend), request.device))
+    if any(variant.target or variant.requires for variant in found):
+        device = used_device(backend, request.device)
+        found = meant_for(suited(found, device), device)
     return next((v for p in precisions for v in found if v.precision == p), None)

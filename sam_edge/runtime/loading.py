@@ -11,9 +11,10 @@ from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.variant import Variant
 from ..errors import BackendError
 from ..types import Device, Precision
-from .choice import Chosen, Request, choose, explain_choice
+from .choice import Chosen, Request, choose, explain_choice, used_device
 from .opener import BundleOpener
 from .sam import Sam
+from .targets import check_machine
 
 CACHE_VARIABLE = "SAM_EDGE_CACHE"
 
@@ -36,7 +37,8 @@ def load(
         backend: "auto" or a name from `sam-edge devices`.
         device: "cpu", "gpu", "npu", "auto" (a CPU), or a device's name from `sam-edge devices`, for type
             checkers `DeviceName("GPU.0")`; never another device than asked for.
-        precision: "fp32", "fp16", "bf16", "int8", or "auto" for the most exact one in the bundle.
+        precision: "fp32", "fp16", "bf16", "int8", or "auto" for the most exact one in the bundle; variants
+            whose requirements this CPU does not meet are passed over where there are others.
         threads: threads within one operator; None leaves it to the backend.
         check_integrity: compare every file with its SHA-256 before it is read. ONNX Runtime does not read
             graphs that it has in `cache_dir`, in an entry of that SHA-256.
@@ -48,7 +50,8 @@ def load(
     Raises:
         BundleError, IntegrityError: not a bundle, or not as exported; with a cache, everything-mode may raise
             it, too.
-        BackendError, DeviceError: the runtime is not installed, or the device is not available.
+        BackendError, DeviceError: the runtime is not installed, or the device is not available, or the CPU
+            lacks what the variant requires to give the masks that it was exported with.
         OutputError: `cache_dir` is not a directory and cannot be made one.
 
     Example:
@@ -78,6 +81,8 @@ def find_opener(
         for choice in explain_choice(bundle, request):
             print(choice, file=sys.stderr)
     chosen = choose(bundle, request)
+    if chosen.variant.requires:
+        check_machine(bundle, chosen.variant, used_device(chosen.backend, request.device))
     if cache_dir is None:
         cache_dir = os.environ.get(CACHE_VARIABLE) or None
     return BundleOpener(

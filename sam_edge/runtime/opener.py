@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Protocol
 
 from ..backends import Backend, Session
-from ..backends.compile_cache import Warm, graph_id
+from ..backends.compile_cache import CompileCache, graph_id
 from ..bundle.bundle import Bundle
 from ..bundle.variant import ClipVariant, Variant
 from ..errors import BackendError, BundleError, DeviceError
-from ..system.threads import together
+from ..system.threads import run_concurrently
 from ..tasks.clip import Clip, open_clip
 from ..types import Choice
-from .choice import Chosen, Request, explain_choice
-from .targets import HEXAGON
+from .choice import Chosen, Request, explain_choice, used_device
+from .targets import check_machine, forbids_fallback
 
 
 class GraphOpener(Protocol):
@@ -113,7 +113,7 @@ class BundleOpener:
     def open(self, *graphs: str) -> tuple[Session, ...]:
         """Open graphs by their names, at once where the backend allows it; see `GraphOpener.open`."""
         calls = [partial(self._open, self.variant, graph, self.check_integrity) for graph in graphs]
-        return _open_all(calls, self.chosen.backend.opens_together)
+        return _open_all(calls, self.chosen.backend.concurrent_open)
 
     def clip(self) -> Clip:
         """Open the bundle's CLIP; its files are always compared with the manifest."""
@@ -124,18 +124,25 @@ class BundleOpener:
         return explain_choice(self.bundle, self.request, self.chosen)
 
     def on(self, device: str) -> BundleOpener:
-        """Return an opener for the same graphs on another device, with the same backend and settings."""
+        """Return an opener for the same graphs on another device, with the same backend and settings.
+
+        Raises:
+            DeviceError: the device is a CPU without what the variant requires.
+        """
+        if self.variant.requires:
+            check_machine(self.bundle, self.variant, used_device(self.chosen.backend, device))
         return replace(self, request=replace(self.request, device=device))
 
     def _open(self, entry: Variant | ClipVariant, graph: str, checked: bool) -> Session:
         backend, device, path = self.chosen.backend, self.request.device, entry.graphs[graph].path
         cached = self.cache_dir is not None and not runs_without_fallback(self.variant, device)
-        if not (cached and backend.checks_warm):
+        if not (cached and backend.defers_file_check):
             self._check_files()
         if self.cache_dir is None or not cached:
             return open_graph(self.bundle, self.variant, path, backend, device, self.threads)
-        warm = Warm(self.cache_dir, graph_id(self.bundle.path, entry, graph, checked), self._check_files)
-        return backend.open_warm(self.bundle.path / path, device, self.threads, warm)
+        identity = graph_id(self.bundle.path, entry, graph, checked)
+        cache = CompileCache(self.cache_dir, identity, self._check_files)
+        return backend.open_cached(self.bundle.path / path, device, self.threads, cache)
 
     def _check_files(self) -> None:
         with self._lock:
@@ -178,14 +185,14 @@ class OpenedGraphs:
 
 def runs_without_fallback(variant: Variant, device: str) -> bool:
     """Tell whether the variant is made for an accelerator, and `device` must run it without fallback."""
-    return variant.target == HEXAGON and device.casefold() not in ("auto", "cpu")
+    return forbids_fallback(variant) and device.casefold() not in ("auto", "cpu")
 
 
 def open_graph(
     bundle: Bundle, variant: Variant, graph: str, backend: Backend, device: str, threads: int | None
 ) -> Session:
     """Open one of the variant's graphs by its path in the bundle; raises as `Backend.open`."""
-    start = backend.open_whole if runs_without_fallback(variant, device) else backend.open
+    start = backend.open_without_fallback if runs_without_fallback(variant, device) else backend.open
     return start(bundle.path / graph, device, threads)
 
 
@@ -200,7 +207,7 @@ def _open_all(calls: list[partial[Session]], at_once: bool) -> tuple[Session, ..
 
     kept = [partial(keep, call) for call in calls]
     try:
-        return tuple(together(kept) if at_once else [call() for call in kept])
+        return tuple(run_concurrently(kept) if at_once else [call() for call in kept])
     except BaseException:
         for session in opened:
             session.close()

@@ -1,8 +1,8 @@
-"""A page to try a bundle in a browser, and its server: what `sam-edge serve` runs (the `serve` extra).
+"""The page to try a bundle in a browser, and its server: `sam-edge serve` (the extra `serve`).
 
-site      which files there are, by their URLs: the page's, the bundle's, sample photographs
-app       the ASGI application: those files, and embeddings of pictures
-encodes   one picture at a time is encoded, and only so many wait
-guard     who may ask, and the headers of every response
-static    the same files in a folder, for any host
+site          the files by URL: the page's, the bundle's, sample photographs
+app           the ASGI application: these files, and embeddings of uploaded images
+encode_queue  a bounded queue that encodes one image at a time
+guard         refuses foreign hosts and origins; security headers
+static        the same files written to a folder, for any host
 """

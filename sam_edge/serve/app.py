@@ -1,4 +1,4 @@
-"""The ASGI application: the site's files, and embeddings of pictures."""
+"""The ASGI application: the site's files, and embeddings of uploaded images."""
 
 from __future__ import annotations
 
@@ -22,50 +22,62 @@ from starlette.routing import Route
 from ..bundle.bundle import Bundle
 from ..bundle.variant import Variant
 from ..errors import ImageError, IntegrityError, SamEdgeError
-from ..imaging.io import PixelsError, check_header, decode_image
+from ..imaging.io import ImageTooLargeError, check_header, decode_image
 from ..runtime.embedding_cache import EmbeddingCache
 from ..runtime.sam import Sam
-from .encodes import Encodes, FullError, GoneError
+from .encode_queue import ClientGoneError, EncodeQueue, QueueFullError
 from .site import Limits, SiteFile, bundle_files, config, page_files, sample_files
 
-# One picture is encoded and the others wait.
-PLACES = 9
-BODY_SECONDS = 60.0
+# Requests at a time: one image is encoded and the others wait.
+QUEUE_CAPACITY = 9
+UPLOAD_SECONDS = 60.0
 
 
 @dataclass
 class Server:
-    """What the routes share. Without `sam` no picture is encoded here."""
+    """State that the routes share.
+
+    Attributes:
+        bundle: the bundle.
+        files: every file that may be sent, by URL.
+        config: the content of config.json.
+        sam: encodes images; None where the server encodes none.
+        limits: on images.
+        queue: of images to encode.
+        upload_seconds: how long an upload may take.
+        cache: of embeddings.
+        verified: files whose hash is right, with what shows that they have not changed since.
+        verify_lock: held while `verified` is used.
+    """
 
     bundle: Bundle
     files: dict[str, SiteFile]
     config: dict[str, Any]
     sam: Sam | None
     limits: Limits
-    encodes: Encodes
-    body_seconds: float = BODY_SECONDS
+    queue: EncodeQueue
+    upload_seconds: float = UPLOAD_SECONDS
     cache: EmbeddingCache = field(default_factory=EmbeddingCache)
-    # Files whose hash is right, by what tells that they were not changed since.
-    checked: dict[Path, tuple[int, ...]] = field(default_factory=dict)
-    checking: threading.Lock = field(default_factory=threading.Lock)
+    verified: dict[Path, tuple[int, ...]] = field(default_factory=dict)
+    verify_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self, file: SiteFile) -> None:
-        """Raise `IntegrityError` unless a file of the bundle is the one exported; it is read once."""
+        """Raise `IntegrityError` unless a bundle's file is as exported; hashed again only if changed."""
         if file.listed is None:
             return
         if not file.path.resolve().is_relative_to(self.bundle.path.resolve()):
             raise IntegrityError(f"{file.path} is a link to a file outside the bundle; copy the file itself")
-        with self.checking:
+        with self.verify_lock:
             try:
-                known = _identity(file.path)
+                identity = _identity(file.path)
             except OSError:
-                known = ()
-            if not known or self.checked.get(file.path) != known:
+                identity = ()
+            if not identity or self.verified.get(file.path) != identity:
                 self.bundle.check_file(file.listed)
-                self.checked[file.path] = known
+                self.verified[file.path] = identity
 
     def encode(self, sam: Sam, body: bytes) -> bytes:
-        """A picture's bytes -> its embedding as safetensors; errors as those of `decode_image`."""
+        """Encode an image file: its bytes -> the embedding as safetensors. Raises as `decode_image`."""
         found = self.cache.encode(sam, decode_image(body, self.limits.max_image_pixels))
         height, width = found.original_size
         facts = {"original_height": str(height), "original_width": str(width), "model_id": found.model}
@@ -78,28 +90,28 @@ def make_app(
     encode: str,
     variants: list[Variant],
     page: Path,
+    *,
     limits: Limits | None = None,
-    places: int = PLACES,
-    body_seconds: float = BODY_SECONDS,
+    queue_capacity: int = QUEUE_CAPACITY,
+    upload_seconds: float = UPLOAD_SECONDS,
 ) -> Starlette:
-    """The application, without its `Guard`; its `state.server` is a `Server`.
+    """Create the application, without its `Guard`; its `state.server` is a `Server`.
 
     Args:
         bundle: what is served.
-        sam: encodes pictures; None where `encode` is "page".
-        encode: "both", "server" or "page": what the page is told.
-        variants: those that the page may run.
+        sam: encodes images; None if `encode` is "page".
+        encode: where the page lets images be encoded: "both", "server" or "page".
+        variants: the manifest's entries of the variants that the page may run.
         page: the folder of the built page.
-        limits: of pictures.
-        places: how many pictures are sent, wait or are encoded at a time.
-        body_seconds: how long a picture may take to arrive.
+        limits: on images; None for the defaults.
+        queue_capacity: images that are uploaded, wait or are encoded at a time.
+        upload_seconds: how long an upload may take.
 
     Raises:
         ServeError: the page is not built.
     """
     limits = limits or Limits()
     files = page_files(page) | sample_files() | bundle_files(bundle)
-    told = config(bundle, encode, variants, limits)
     app = Starlette(
         routes=[
             Route("/config.json", _config),
@@ -114,7 +126,15 @@ def make_app(
             Exception: _unknown_error,
         },
     )
-    app.state.server = Server(bundle, files, told, sam, limits, Encodes(places), body_seconds)
+    app.state.server = Server(
+        bundle=bundle,
+        files=files,
+        config=config(bundle, encode, variants, limits),
+        sam=sam,
+        limits=limits,
+        queue=EncodeQueue(queue_capacity),
+        upload_seconds=upload_seconds,
+    )
     return app
 
 
@@ -123,30 +143,32 @@ async def _config(request: Request) -> Response:
 
 
 async def _manifest(request: Request) -> Response:
-    """As it was when the bundle was opened: files that were exported again since do not fit it."""
+    """The manifest as it was when the bundle was opened; files exported since then do not match it."""
     data = _server(request).bundle.manifest.data
     return JSONResponse(data, headers={"Cache-Control": "no-cache"})
 
 
 def _file(request: Request) -> Response:
-    """One of the site's files. There are no others, whatever a path looks like: it is looked up whole."""
+    """One of the site's files. Paths are looked up in a table, so that none leads to another file."""
     server = _server(request)
     name = request.path_params["path"] or "index.html"
     file = server.files.get(name)
     if file is None:
-        raise HTTPException(404, f"there is no {name} here")
+        raise HTTPException(404, f"{name} is not a file of this site")
     server.check(file)
     caching = "no-cache"
     if file.listed is None:
         try:
             tag = "-".join(f"{number:x}" for number in _identity(file.path))
         except OSError:
-            raise HTTPException(404, f"{name} is no longer there") from None
+            raise HTTPException(404, f"{name} was removed") from None
     else:
         tag = file.listed.sha256
         asked = request.query_params.get("sha256")
         if asked not in (None, tag):
-            raise HTTPException(404, f"{name} has another sha256 than the one asked for; load the page again")
+            raise HTTPException(
+                404, f"{name} does not have the sha256 that was requested; load the page again"
+            )
         if asked is not None:
             caching = "max-age=31536000, immutable"
     headers = {"ETag": f'"{tag}"', "Cache-Control": caching}
@@ -158,56 +180,57 @@ def _file(request: Request) -> Response:
 
 class _Embeddings(HTTPEndpoint):
     async def post(self, request: Request) -> Response:
-        """A picture's bytes in, its embedding as safetensors out."""
+        """An image file's bytes in, its embedding as safetensors out."""
         server = _server(request)
         if server.sam is None:
-            raise HTTPException(404, "this server encodes no pictures; it was started with --encode page")
+            raise HTTPException(404, "this server encodes no images; it was started with --encode page")
         kind = request.headers.get("content-type", _BYTES).partition(";")[0].strip().lower()
         if kind != _BYTES and not kind.startswith("image/"):
             raise HTTPException(
-                415, f"the file is {kind or 'of no type'}; expected a picture, image/jpeg say"
+                415, f"the file's type is {kind or 'missing'}; expected an image, such as image/jpeg"
             )
         try:
-            with server.encodes.place():
-                body = await _body(request, server.limits.max_body_bytes, server.body_seconds)
+            with server.queue.slot():
+                body = await _read_body(request, server.limits.max_body_bytes, server.upload_seconds)
                 await run_in_threadpool(check_header, body, server.limits.max_image_pixels)
                 work = partial(server.encode, server.sam, body)
-                found = await server.encodes.run(work, _until_gone(request))
-        except FullError as full:
+                embedding = await server.queue.run(work, _wait_for_disconnect(request))
+        except QueueFullError as full:
             raise HTTPException(
-                503, "too many pictures wait to be encoded", {"Retry-After": str(full.retry_after)}
+                503, "too many images are waiting to be encoded", {"Retry-After": str(full.retry_after)}
             ) from None
         except asyncio.CancelledError:
             raise HTTPException(503, "the server was stopped") from None
-        except (ClientDisconnect, GoneError):
+        except (ClientDisconnect, ClientGoneError):
             return Response(status_code=499)  # nobody reads it
-        return Response(found, media_type=_BYTES, headers={"Cache-Control": "no-store"})
+        return Response(embedding, media_type=_BYTES, headers={"Cache-Control": "no-store"})
 
 
 _BYTES = "application/octet-stream"
 
 
-async def _body(request: Request, most: int, seconds: float) -> bytes:
-    too_large = HTTPException(413, f"the file has more than the {most} bytes that are taken; make it smaller")
+async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """Read the body, up to `limit` bytes; raises `HTTPException`, or `ImageError` if it is empty."""
+    too_large = HTTPException(413, f"the file is larger than the limit of {limit} bytes; make it smaller")
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
+    if length.isdecimal() and int(length) > limit:
         raise too_large
     chunks, size = [], 0
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 size += len(chunk)
-                if size > most:
+                if size > limit:
                     raise too_large
                 chunks.append(chunk)
     except TimeoutError:
-        raise HTTPException(408, f"the file did not arrive within {seconds:g} seconds") from None
+        raise HTTPException(408, f"the upload took more than {seconds:g} seconds") from None
     if size == 0:
-        raise ImageError("the file is empty; expected a picture")
+        raise ImageError("the file is empty; expected an image")
     return b"".join(chunks)
 
 
-async def _until_gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -218,8 +241,9 @@ def _server(request: Request) -> Server:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    facts = os.stat(path)
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+    """Return what changes when a file is changed or replaced."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -229,7 +253,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _image_error(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 413 if isinstance(error, PixelsError) else 400)
+    return JSONResponse({"error": str(error)}, 413 if isinstance(error, ImageTooLargeError) else 400)
 
 
 async def _other_error(_: Request, error: Exception) -> Response:
@@ -237,5 +261,5 @@ async def _other_error(_: Request, error: Exception) -> Response:
 
 
 async def _unknown_error(_: Request, error: Exception) -> Response:
-    """The error itself goes on to the server's log."""
-    return JSONResponse({"error": "the server failed; its terminal says why"}, 500)
+    """Answer an unexpected error; Starlette raises it again, to be printed by the server."""
+    return JSONResponse({"error": "internal error; see the server's terminal"}, 500)

@@ -1,4 +1,4 @@
-"""Who may ask, and what every response says to the browser."""
+"""Refuses requests for foreign hosts and from foreign origins, and adds security headers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Guard:
-    """ASGI middleware: refuses other hosts' names and other origins' posts, and adds `HEADERS` to all.
+    """ASGI middleware: refuses foreign hosts and cross-origin posts, and adds `HEADERS` to all responses.
 
-    A page of another site may have its name resolved to this machine (DNS rebinding), and is then of the same
-    origin; its name gives it away. An address is no name: it cannot be resolved to something else.
+    Another site may have its own name resolved to this machine (DNS rebinding); its page is then same-origin,
+    but the Host header still has that name. An IP address cannot be rebound.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], addresses: bool = False) -> None:
-        """`hosts`: names and addresses that a request may be for, beside those of loopback; `addresses`: any
-        address is allowed."""
+        """Wrap `app`.
+
+        Args:
+            app: the application.
+            hosts: names and addresses that are allowed as Host besides those of loopback.
+            addresses: allow any IP address as Host.
+        """
         self._app = app
         self._hosts = _LOOPBACK | {host.casefold() for host in hosts}
         self._addresses = addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI says; anything but HTTP is ignored."""
+        """Handle one ASGI connection; anything but HTTP is ignored."""
         if scope["type"] != "http":
             return
         app = self._refusal(scope) or self._app
@@ -49,12 +54,12 @@ class Guard:
         host = headers.get("host", "")
         if not self._is_ours(host):
             error = (
-                f"this server is not {host}; open it by the address that `sam-edge serve` printed, or start "
-                "it with that name as --host"
+                f"this server does not answer for {host}; open the address that `sam-edge serve` printed, or "
+                "start it with that name as --host"
             )
             return JSONResponse({"error": error}, 421)
         if scope["method"] not in _SAFE and not _is_same_origin(headers, host):
-            return JSONResponse({"error": "pages of other origins may not post here"}, 403)
+            return JSONResponse({"error": "posts from pages of other origins are refused"}, 403)
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -62,19 +67,19 @@ class Guard:
         return name is not None and (name in self._hosts or (self._addresses and _is_address(name)))
 
 
-def hosts_of(host: str) -> tuple[list[str], bool]:
-    """What `Guard` allows beside loopback where the server is bound to `host`: names, and whether addresses.
+def allowed_hosts(host: str) -> tuple[list[str], bool]:
+    """Return `hosts` and `addresses` of `Guard` for a server bound to `host`.
 
-    Bound to every address of the machine (0.0.0.0 or ::), it goes by each of them, and by the machine's name.
+    A server bound to every address (0.0.0.0 or ::) answers for any address and for the machine's names.
     """
     if not (_is_address(host) and ipaddress.ip_address(host).is_unspecified):
         return [host], False
-    own = socket.gethostname()
-    return [own, f"{own}.local", socket.getfqdn()], True
+    name = socket.gethostname()
+    return [name, f"{name}.local", socket.getfqdn()], True
 
 
 def _name_of(host: str) -> str | None:
-    """The name or address in a Host header, without its port; None where it is malformed."""
+    """Return the name or address in a Host header, without its port; None if it is malformed."""
     try:
         parts = urlsplit(f"//{host}")
         parts.port  # noqa: B018 raises where it is no number
@@ -92,7 +97,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_same_origin(headers: Headers, host: str) -> bool:
-    """Browsers send one of these headers with a post, or both; programs send none."""
+    """Whether a post is from the same origin or a program: browsers send at least one of these headers."""
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
     origin = headers.get("origin")

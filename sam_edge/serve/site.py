@@ -1,4 +1,4 @@
-"""Which files a page needs, by their URLs: the page's own, the bundle's, the sample photographs."""
+"""The site's files by URL: the page's own, the bundle's, the sample photographs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 from sam_edge.models.photos import HERE as PHOTO_FOLDER
 from sam_edge.models.photos import PHOTOS
 
-from ..bundle.bundle import PRECISIONS, Bundle
+from ..axes import PRECISIONS
+from ..bundle.bundle import Bundle
 from ..bundle.variant import File, Variant
 from ..errors import BundleError, ServeError
-from ..runtime.targets import WEB
 
-# What `make web` builds in a source tree; else the package of it.
+# `make web` builds the page here in a source tree; otherwise it is a package of its own.
 _BUILT, _PACKAGE = Path(__file__).with_name("page"), "sam_edge_page"
+# Where images may be encoded.
 ENCODE = ("both", "server", "page")
 
-# Cross-origin isolation, without which wasm has one thread, and no scripts but the page's own.
+# Cross-origin isolation, without which WebAssembly has one thread; only the page's own scripts may run.
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -33,8 +34,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-# By the last part of a file's name; the system's own tables may lack some, or be wrong.
-_TYPES = {
+# By suffix; the system's tables may lack some, or be wrong.
+_MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".ico": "image/vnd.microsoft.icon",
@@ -53,11 +54,11 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """How large a picture may be that is sent to be encoded.
+    """Limits on an uploaded image.
 
     Attributes:
-        max_body_bytes: of its file.
-        max_image_pixels: height times width; decoded, 80 million and their copies take about 1 GB.
+        max_body_bytes: size of the file.
+        max_image_pixels: height times width; 80 million pixels need about 1 GB while they are encoded.
     """
 
     max_body_bytes: int = 64 * 2**20
@@ -66,35 +67,37 @@ class Limits:
 
 @dataclass(frozen=True)
 class SiteFile:
-    """A file that may be sent; `listed` is its entry in the bundle's manifest, if it has one."""
+    """A file of the site; `listed` is its entry in the bundle's manifest, if it has one."""
 
     path: Path
     listed: File | None = None
 
     @property
     def media_type(self) -> str:
-        """Its MIME type."""
-        return _TYPES.get(self.path.suffix.lower(), "application/octet-stream")
+        """The file's MIME type."""
+        return _MEDIA_TYPES.get(self.path.suffix.lower(), "application/octet-stream")
 
 
 def find_page() -> Path:
-    """The folder of the built page: of this source tree, or of the package sam-edge-page; the first where
-    there is neither."""
+    """Return the folder of the built page: in this source tree, else of the package sam-edge-page.
+
+    If neither exists, the folder where `make web` would build it.
+    """
     package = find_spec(_PACKAGE)
     folders = [] if package is None else list(package.submodule_search_locations or [])
     return _BUILT if (_BUILT / "index.html").is_file() or not folders else Path(folders[0])
 
 
 def page_files(page: Path) -> dict[str, SiteFile]:
-    """The built page's files by URL; symbolic links that leave its folder are left out.
+    """Return the built page's files by URL, without symbolic links that leave its folder.
 
     Raises:
-        ServeError: there is no page.
+        ServeError: the page is not built.
     """
     if not (page / "index.html").is_file():
         raise ServeError(
-            f"the page is not built: {page} has no index.html; run `make web` in a source tree (which takes "
-            "Node.js 20.19), or install sam-edge-page, which is made of web/"
+            f"the page is not built: {page} has no index.html; run `make web` in a source tree (requires "
+            "Node.js 20.19), or install sam-edge-page, which is built from web/"
         )
     root = page.resolve()
     return {
@@ -105,41 +108,42 @@ def page_files(page: Path) -> dict[str, SiteFile]:
 
 
 def bundle_files(bundle: Bundle) -> dict[str, SiteFile]:
-    """Every file that the manifest lists, by URL."""
+    """Return every file that the manifest lists, by URL."""
     return {f"bundle/{file.path}": SiteFile(bundle.path / file.path, file) for file in _listed(bundle)}
 
 
 def sample_files() -> dict[str, SiteFile]:
-    """The packaged photographs by URL."""
+    """Return the packaged photographs by URL."""
     return {f"samples/{name}": SiteFile(PHOTO_FOLDER / name) for name in PHOTOS}
 
 
 def page_variants(bundle: Bundle, precision: str = "auto") -> list[Variant]:
-    """The variants that the page may run, the most exact first, and of these one made for browsers.
+    """Return the ONNX variants that the page may run, the most exact first, those for browsers preferred.
 
     Raises:
-        BundleError: there is none.
+        BundleError: the bundle has none.
     """
-    precisions = PRECISIONS if precision == "auto" else (precision,)
+    precisions = PRECISIONS.names() if precision == "auto" else (precision,)
     found = [
         variant
         for one in precisions
-        for target in (WEB, None)
+        for for_browsers in (True, False)
         for variant in bundle.manifest.variants
-        if (variant.format, variant.precision, variant.target) == ("onnx", one, target)
+        if (variant.format, variant.precision, variant.accelerator) == ("onnx", one, None)
+        and (variant.browser is not None) == for_browsers
     ]
     if not found:
         there = ", ".join(variant.id for variant in bundle.manifest.variants)
         of = "" if precision == "auto" else f" of precision {precision}"
         raise BundleError(
-            f"{bundle.path} has no ONNX variant{of}, which is what the page runs; it has {there}: export it "
+            f"{bundle.path} has no ONNX variant{of}, which the page requires; it has {there}: export it "
             "again with --format onnx"
         )
     return found
 
 
 def files_to_run(variant: Variant) -> list[File]:
-    """The manifest's entries of the files that make up a variant's graphs."""
+    """Return the manifest's entries of the files of a variant's graphs."""
     graphs = {graph.path for graph in variant.graphs.values()}
     return [file for file in variant.files if file.path in graphs]
 
@@ -147,7 +151,7 @@ def files_to_run(variant: Variant) -> list[File]:
 def config(
     bundle: Bundle, encode: str, variants: list[Variant], limits: Limits | None = None
 ) -> dict[str, Any]:
-    """What the page asks for first: `config.json`. `encode` is of `ENCODE`."""
+    """Return the content of config.json, which the page reads first; `encode` is one of `ENCODE`."""
     return {
         "encode": encode,
         "variants": [variant.id for variant in variants],

@@ -1,4 +1,4 @@
-"""The page and a bundle as static files, for any host; pictures are then encoded in the page."""
+"""Write the page and a bundle as static files for any host; images are then encoded in the page."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from ..bundle.publish import staged
 from ..bundle.variant import Variant
 from .site import HEADERS, config, files_to_run, page_files, sample_files
 
-# What Netlify, Cloudflare Pages and others read; other hosts take the same headers elsewhere.
+# Read by Netlify, Cloudflare Pages and others; other hosts configure the same headers elsewhere.
 HEADERS_FILE = "_headers"
 
 
 def export_site(bundle: Bundle, variants: list[Variant], out: Path, page: Path) -> int:
-    """Write the page, what it needs of the bundle, the samples, config.json and `_headers` into a folder.
+    """Write the page, the graphs it runs, the samples, config.json and `_headers` into a folder.
 
     Args:
-        bundle: what the page runs.
-        variants: those of its variants that the page may run; the others' files are left out.
-        out: a folder to create, or an earlier one of this kind; written whole or not at all.
+        bundle: the bundle.
+        variants: the manifest's entries of the variants that the page may run; others are left out.
+        out: a folder to create, or to replace if it is an earlier site; written completely or not at all.
         page: the folder of the built page.
 
-    Returns: how many bytes were written.
+    Returns:
+        the number of bytes written.
 
     Raises:
         ServeError: the page is not built.
         IntegrityError: a file of the bundle is not as exported.
-        OutputError: the place cannot be written, or holds something else.
+        OutputError: the folder cannot be written, or holds something else.
     """
     needed = [file for variant in variants for file in files_to_run(variant)]
     files = {url: file.path for url, file in (page_files(page) | sample_files()).items()}

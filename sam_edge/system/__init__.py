@@ -1,1 +1,1 @@
-"""What the operating system is asked for: files, threads, quiet converters."""
+"""The operating system: files, threads, child processes, other libraries' output."""

@@ -1,4 +1,4 @@
-"""Hashes of files, and files written whole or not at all."""
+"""Hash files, and write files atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import OutputError
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -33,7 +33,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a temporary sibling, then rename it to `path`.
 
     Raises:
-        OutputError: the place cannot be written; nothing is left behind.
+        OutputError: the file cannot be written; no partial file is left.
     """
     check_writable(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}-{threading.get_ident()}")

@@ -1,4 +1,4 @@
-"""Several calls at once, in threads: of use where they leave the interpreter to each other."""
+"""Work in several threads, for code that releases the interpreter lock: NumPy, inference runtimes, files."""
 
 from __future__ import annotations
 
@@ -8,44 +8,46 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-Made = TypeVar("Made")
-Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def together(calls: Sequence[Callable[[], Made]]) -> list[Made]:
-    """What each of `calls` returns: the first runs in this thread, each other in one of its own.
+def run_concurrently(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run `calls` at the same time and return their results in order.
+
+    The first runs in this thread, each other in a thread of its own.
 
     Raises:
-        What the first that failed of them raised, when all have ended.
+        The error of the first call that failed, after all have ended.
     """
-    made: dict[int, Made] = {}
-    failed: dict[int, BaseException] = {}
+    results: dict[int, Result] = {}
+    errors: dict[int, BaseException] = {}
 
-    def run(number: int) -> None:
+    def run(index: int) -> None:
         try:
-            made[number] = calls[number]()
+            results[index] = calls[index]()
         except BaseException as error:
-            failed[number] = error
+            errors[index] = error
 
-    others = [threading.Thread(target=run, args=(number,)) for number in range(1, len(calls))]
+    others = [threading.Thread(target=run, args=(index,)) for index in range(1, len(calls))]
     for other in others:
         other.start()
     run(0)
     for other in others:
         other.join()
-    if failed:
-        raise failed[min(failed)]
-    return [made[number] for number in range(len(calls))]
+    if errors:
+        raise errors[min(errors)]
+    return [results[index] for index in range(len(calls))]
 
 
-def share(work: Callable[[Sequence[Piece]], None], pieces: Sequence[Piece], threads: int) -> None:
-    """Let `threads` threads do some of the pieces each; raises as `together`."""
-    count = max(1, min(threads, len(pieces)))
-    together([partial(work, pieces[number::count]) for number in range(count)])
+def split_across_threads(work: Callable[[Sequence[Item]], None], items: Sequence[Item], threads: int) -> None:
+    """Call `work` in up to `threads` threads, each with its part of `items`; raises as `run_concurrently`."""
+    count = max(1, min(threads, len(items)))
+    run_concurrently([partial(work, items[index::count]) for index in range(count)])

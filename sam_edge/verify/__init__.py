@@ -1,1 +1,5 @@
-"""Whether the masks of a variant are those of the reference."""
+"""Compares exported variants with the PyTorch reference, from a bundle's golden data.
+
+parity        masks, predicted IoU and embeddings
+clip_parity   a bundle's CLIP: text and image features
+"""

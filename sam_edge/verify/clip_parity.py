@@ -1,6 +1,6 @@
-"""Parity of a bundle's CLIP: are its features those of the PyTorch reference?
+"""CLIP parity: compares the text and image features of a bundle's CLIP with the PyTorch reference's.
 
-Golden data: the texts as token numbers with their features, and the features of the bundle's golden images.
+The golden data are texts as token ids with their features, and the features of the bundle's golden images.
 """
 
 from __future__ import annotations
@@ -13,24 +13,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..axes import PRECISIONS
 from ..bundle.variant import ClipParityReport
 from ..errors import IntegrityError
 from ..system.files import write_atomically
 from ..tasks.clip import Clip, normalise
-from .parity import OVERFLOWN
-
-# The least cosine similarity that each feature must have with the reference's.
-GATES = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.995, "int8": 0.98}
+from .parity import NON_FINITE
 
 
 @dataclass(frozen=True)
 class ClipGolden:
-    """What the reference makes of some texts, and of the images of the bundle's golden data.
+    """The reference's features of some texts and of the bundle's golden images.
 
     Attributes:
-        input_ids: (T, context_length) int32.
-        text_features: (T, embed_dim) float32, of any length.
-        image_features: (N, embed_dim) float32, of any length, in the order of the images.
+        input_ids: (T, context_length) int32 token ids.
+        text_features: (T, embed_dim) float32, not normalised.
+        image_features: (N, embed_dim) float32, not normalised, in the order of the images.
     """
 
     input_ids: NDArray[np.int32]
@@ -39,7 +37,7 @@ class ClipGolden:
 
 
 def write_clip_golden(path: Path, golden: ClipGolden) -> None:
-    """Write `golden` as a compressed npz."""
+    """Write `golden` as a compressed npz; raises `OutputError` if the file cannot be written."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -51,12 +49,12 @@ def write_clip_golden(path: Path, golden: ClipGolden) -> None:
 
 
 def read_clip_golden(path: Path) -> ClipGolden:
-    """Read what `write_clip_golden` wrote; raises `IntegrityError` if it is something else."""
+    """Read a file of `write_clip_golden`; raises `IntegrityError` if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             golden = ClipGolden(file["input_ids"], file["text_features"], file["image_features"])
         if not 0 < len(golden.input_ids) == len(golden.text_features) or not len(golden.image_features):
-            raise ValueError("it is for no texts or images")
+            raise ValueError("it has no texts or no images")
         return golden
     except Exception as error:  # damaged zip and npy data raise nearly anything
         raise IntegrityError(f"{path} is damaged ({error}); export the bundle again") from error
@@ -69,17 +67,17 @@ def run_clip_parity(
     precision: str,
     gate: float | None = None,
 ) -> ClipParityReport:
-    """Encode the golden texts and images, and compare; the result is the manifest's `parity`.
+    """Encode the golden texts and images and compare with the reference.
 
     Args:
         clip: the loaded variant.
-        golden: the reference's answers.
+        golden: the reference's features.
         images: the bundle's golden images, (H, W, 3) uint8 RGB each.
-        precision: whose gate applies, a key of `GATES`.
-        gate: replaces it.
+        precision: whose gate applies, of `sam_edge.axes.PRECISIONS`.
+        gate: replaces the gate of that precision.
 
     Raises:
-        IntegrityError: the golden data are for other images, or another model's.
+        IntegrityError: the golden data belong to other images or another model.
     """
     sizes = golden.text_features.shape[1:], golden.image_features.shape
     width = clip.rules.embed_dim
@@ -87,24 +85,24 @@ def run_clip_parity(
         clip.rules.context_length,
     ):
         raise IntegrityError("CLIP's golden data do not fit the bundle; export it again")
-    texts, pictures = clip.encode_tokens(golden.input_ids), clip.encode_images(images)
-    right_texts, right_pictures = normalise(golden.text_features), normalise(golden.image_features)
-    cosines = [_least(texts, right_texts), _least(pictures, right_pictures)]
-    differences = np.abs(pictures @ texts.T - right_pictures @ right_texts.T)
-    worst = float(differences.max()) if np.isfinite(differences).all() else OVERFLOWN
-    gate = GATES[precision] if gate is None else gate
+    text, image = clip.encode_tokens(golden.input_ids), clip.encode_images(images)
+    expected_text, expected_image = normalise(golden.text_features), normalise(golden.image_features)
+    cosines = [_min_cosine(text, expected_text), _min_cosine(image, expected_image)]
+    differences = np.abs(image @ text.T - expected_image @ expected_text.T)
+    max_difference = float(differences.max()) if np.isfinite(differences).all() else NON_FINITE
+    gate = PRECISIONS.get(precision).clip_gate if gate is None else gate
     return ClipParityReport(
         min_text_cosine=cosines[0],
         min_image_cosine=cosines[1],
-        max_score_difference=worst,
-        num_texts=len(texts),
-        num_images=len(pictures),
+        max_score_difference=max_difference,
+        num_texts=len(text),
+        num_images=len(image),
         gate=gate,
         passed=min(cosines) >= gate,
     )
 
 
-def _least(ours: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    """The least cosine similarity of rows; -1 where there are infinities or NaN."""
-    cosines = (ours.astype(np.float64) * right).sum(1)
+def _min_cosine(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the minimum cosine similarity of corresponding rows of unit length; -1 if any is not finite."""
+    cosines = (actual.astype(np.float64) * expected).sum(1)
     return float(cosines.min()) if np.isfinite(cosines).all() else -1.0

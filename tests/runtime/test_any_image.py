@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import toy
 from PIL import Image
 
 from sam_edge import ImageError, SamAutomaticMaskGenerator, SamPredictor
 from sam_edge.cli import main
+from tests.support import toy
 
 SIZES = [(1, 1), (1, 20000), (20000, 1), (2, 3), (8000, 8000), (63, 4097)]
 

@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import toy
 
 import sam_edge
 from sam_edge import BackendError, DeviceError, ImageEmbedding, IntegrityError, PromptError, load
 from sam_edge.backends import backend_names, get_backend
+from tests.support import toy
 
 POINT = [[40, 24]]
 
@@ -167,7 +167,7 @@ def test_a_device_that_is_not_there_is_an_error(toy_bundle, device, monkeypatch)
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match=r"there is: cpu .* comes with: onnxruntime"):
+    with pytest.raises(DeviceError, match=r"available: cpu .* provider: onnxruntime"):
         load(toy_bundle, device=device)
 
 

@@ -1,10 +1,10 @@
-"""A model that takes its images stretched: its masks are resized once, and its logits may have a limit."""
+"""A model whose input is stretched to a square: masks are resized once, and logits may be clamped."""
 
 import numpy as np
 import torch
-import toy
 
 from sam_edge import load
+from tests.support import toy
 
 POINT = {"point_coords": [[40, 24]], "point_labels": [1]}
 

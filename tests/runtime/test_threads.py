@@ -1,4 +1,4 @@
-"""One `Sam`, many threads, many calls: the same answers, and no memory that is not given back."""
+"""One `Sam`, many threads, many calls: the same answers, and no memory leaks."""
 
 import subprocess
 import sys
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
 from sam_edge import BackendError, load
 from sam_edge.backends import Backend, Session
 from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
 from sam_edge.runtime import choice
-from sam_edge.system.threads import share
+from sam_edge.system.threads import split_across_threads
+from tests.support import PATIENCE, toy
 
 THREADS, CALLS = 8, 1000
 
@@ -58,7 +58,7 @@ def test_eight_threads_give_the_answers_of_one(sam):
 @pytest.mark.parametrize("threads", [1, 2, 3, 50])
 def test_what_threads_share_is_done_once_and_its_errors_are_raised(threads):
     done, there = [], set(threading.enumerate())
-    share(done.extend, range(20), threads)
+    split_across_threads(done.extend, range(20), threads)
     assert sorted(done) == list(range(20))
 
     def fail(numbers):
@@ -66,7 +66,7 @@ def test_what_threads_share_is_done_once_and_its_errors_are_raised(threads):
             raise MemoryError("13")
 
     with pytest.raises(MemoryError, match="13"):
-        share(fail, range(20), threads)
+        split_across_threads(fail, range(20), threads)
     assert set(threading.enumerate()) <= there
 
 
@@ -123,7 +123,7 @@ def test_closing_while_others_run(toy_bundle, backend):
             running = [pool.submit(work, i) for i in range(4)]
             sam.predict(embedding, [[9, 9]])
             sam.close()
-            assert all(one.result(timeout=30) >= 0 for one in running)
+            assert all(one.result(PATIENCE) >= 0 for one in running)
 
 
 def test_a_context_manager_closes(toy_bundle):
@@ -138,14 +138,13 @@ def test_a_context_manager_closes(toy_bundle):
 def resident(code, bundle):
     """Run `code`; return what it prints, in MB."""
     head = f"""
-import gc, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+import gc, os, sys
 import numpy as np, sam_edge
 
 def megabytes():
     gc.collect()
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096 / 1e6
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 bundle = {str(bundle)!r}
 picture = np.zeros((48, 80, 3), np.uint8)
@@ -199,14 +198,14 @@ class Doors(Backend):
     name, formats = "doors", ("onnx",)
 
     def __init__(self, together, fails_at):
-        self.opens_together, self.fails_at = together, fails_at
+        self.concurrent_open, self.fails_at = together, fails_at
         self.opened, self.closed = [], []
         # Passed by two threads at once only.
-        self.barrier = threading.Barrier(2, timeout=30)
+        self.barrier = threading.Barrier(2, timeout=PATIENCE)
 
     def open(self, path, device, threads):
         """A graph."""
-        if self.opens_together:
+        if self.concurrent_open:
             self.barrier.wait()
         self.opened.append(path.stem)
         if path.stem == self.fails_at:

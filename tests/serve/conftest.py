@@ -4,7 +4,7 @@ import pytest
 
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.serve.app import make_app
-from sam_edge.serve.guard import Guard, hosts_of
+from sam_edge.serve.guard import Guard, allowed_hosts
 from sam_edge.serve.site import page_variants
 
 
@@ -25,6 +25,6 @@ def serve(page, exported):
     def make(path=exported, sam=None, encode="both", host="127.0.0.1", **more):
         bundle = open_bundle(path)
         app = make_app(bundle, sam, encode, page_variants(bundle), page, **more)
-        return Guard(app, *hosts_of(host))
+        return Guard(app, *allowed_hosts(host))
 
     return make

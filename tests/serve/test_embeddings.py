@@ -16,7 +16,7 @@ from sam_edge.errors import BackendError
 from sam_edge.imaging.io import read_image
 from sam_edge.serve.site import Limits
 from sam_edge.testing import mock_sam
-from tests.serve.asking import HeldSam, ask, asked, post
+from tests.support.asgi import HeldSam, ask, asked, post
 
 SMALL = ("content-type", "image/png")
 
@@ -99,13 +99,13 @@ def test_several_embeddings_of_one_model(serve):
     ("body", "kind", "status", "words"),
     [
         (b"", "image/jpeg", 400, "empty"),
-        (b"This is a text.\n" * 50, "image/jpeg", 400, "it is none"),
+        (b"This is a text.\n" * 50, "image/jpeg", 400, "unknown format"),
         (picture(200, form="JPEG")[:3000], "image/jpeg", 400, "truncated"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/x-eps", 400, "JPEG, PNG"),
         (b"hello", "text/plain", 415, "text/plain"),
         (b"hello", "multipart/form-data; boundary=x", 415, "multipart"),
         (png_of(20_000, 10_000), "image/png", 413, "megapixels"),
-        (png_of(10_000, 9_000), "image/png", 413, "10000 x 9000 pixels, 90 megapixels; at most 80"),
+        (png_of(10_000, 9_000), "image/png", 413, "10000 x 9000 pixels, 90 megapixels; the limit is 80"),
         (picture() + bytes(200_000), "image/png", 413, "100000 bytes"),
     ],
     ids=["empty", "text", "cut", "eps", "named text", "form", "200 MP", "90 MP", "long"],
@@ -125,13 +125,13 @@ def test_a_body_that_says_it_is_too_large_is_not_waited_for(serve):
 
 
 def test_a_body_that_does_not_come(serve):
-    app = serve(sam=mock_sam(64), body_seconds=0.05, places=1)
+    app = serve(sam=mock_sam(64), upload_seconds=0.05, queue_capacity=1)
     assert post(app, None).status == 408
     assert post(app, picture()).status == 200
 
 
 def test_a_client_that_leaves_while_it_sends(serve):
-    app = serve(sam=mock_sam(64), places=1)
+    app = serve(sam=mock_sam(64), queue_capacity=1)
 
     async def leaves():
         gone = asyncio.Event()
@@ -185,14 +185,14 @@ def send(app, width, gone=None):
 
 def test_past_its_bound_the_queue_refuses(serve):
     sam = HeldSam()
-    app = serve(sam=sam, places=3)
+    app = serve(sam=sam, queue_capacity=3)
 
     async def scenario():
         waiting = [send(app, 10 + i) for i in range(3)]
         await until(lambda: sam.began)
         refused = await send(app, 20)
         assert refused.status == 503 and int(refused.headers["retry-after"]) >= 1
-        assert "wait" in refused.json["error"]
+        assert "waiting" in refused.json["error"]
         # The files are sent meanwhile.
         assert (await asked(app, "GET", "/")).status == 200
         sam.go.set()
@@ -204,14 +204,14 @@ def test_past_its_bound_the_queue_refuses(serve):
 
 def test_who_leaves_the_queue_makes_room_and_costs_nothing(serve):
     sam = HeldSam()
-    app = serve(sam=sam, places=3)
+    app = serve(sam=sam, queue_capacity=3)
 
     async def scenario():
         gone = asyncio.Event()
         first = send(app, 10)
         await until(lambda: sam.began)
         leaver, other = send(app, 11, gone), send(app, 12)
-        await until(lambda: app._app.state.server.encodes._taken == 3)
+        await until(lambda: app._app.state.server.queue._taken == 3)
         gone.set()
         await leaver
         last = send(app, 13)
@@ -224,7 +224,7 @@ def test_who_leaves_the_queue_makes_room_and_costs_nothing(serve):
 
 def test_the_worker_goes_on_when_the_one_it_works_for_leaves(serve):
     sam = HeldSam()
-    app = serve(sam=sam, places=2)
+    app = serve(sam=sam, queue_capacity=2)
 
     async def scenario():
         gone = asyncio.Event()

@@ -1,1 +1,1 @@
-"""Measures what single techniques are worth."""
+"""Measures the effect of single techniques."""

@@ -1,10 +1,11 @@
-"""The hostile twin: the same function in FP32, with what breaks the quantisation of real SAM checkpoints.
+"""Makes the hostile twin of a model: the same function in FP32, as hard to quantise as real SAM checkpoints.
 
-Small models lack it, so it is put in, exactly, from the literature: channels of LayerNorm outputs that
-are many times larger than the others (SmoothQuant, Xiao et al. 2023; PQ-SAM, Liu et al. 2024, which also
-finds them far from zero), keys with two modes far from zero (PTQ4SAM, Lv et al. 2024), uneven channels
-in the projections of attention (AHCPTQ, Zhang et al. 2025) and in convolutional trunks (Nagel et al. 2019).
-The inverse goes into the columns of the next weight, where one scale per output channel cannot absorb it.
+Small models do not have the distributions that break quantisation, so they are added, exactly, after the
+literature: channels of LayerNorm outputs that are many times larger than the others (SmoothQuant, Xiao et al.
+2023; PQ-SAM, Liu et al. 2024, which also finds them far from zero), keys with two modes far from zero
+(PTQ4SAM, Lv et al. 2024), uneven channels in the projections of attention (AHCPTQ, Zhang et al. 2025) and in
+convolutional trunks (Nagel et al. 2019). The inverse goes into the columns of the next weight, where one
+scale per output channel cannot absorb it.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ OUTLIERS = 1 / 16
 
 
 def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0) -> SamModel:
-    """A copy of `sam` whose FP32 outputs are the same, up to rounding, and whose channels are not.
+    """Copy a model, with the same FP32 outputs up to rounding and with outlier channels inside.
 
     Args:
-        sam: left as it is.
+        sam: the model; it is not changed.
         strength: how many times larger an outlier channel becomes.
         seed: chooses the channels.
     """
@@ -45,7 +46,7 @@ def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0) -> Sa
     random = torch.Generator().manual_seed(seed)
 
     def outliers(channels: int) -> Tensor:
-        """1 for most channels, `strength` for a few."""
+        """A scale for each channel: 1 for most, `strength` for a few."""
         scale = torch.ones(channels, dtype=torch.float64)
         scale[torch.randperm(channels, generator=random)[: max(1, round(channels * OUTLIERS))]] = strength
         return scale

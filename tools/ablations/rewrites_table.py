@@ -1,9 +1,11 @@
-"""What each exact rewrite does for INT8: `python -m tools.ablations.rewrites_table [--twin] [--json]`.
+"""Measures the effect of each exact rewrite on INT8.
 
-Each row is one quantised encoder of the embedded default (or of its hostile twin) with the same FP32
-decoder, compared with the reference on the golden data. Three recipes: `plain` is
-`onnxruntime.quantization.quantize_static` as it comes (QDQ, MinMax, one scale per activation tensor)
-with per-channel weights; `onnx` and `openvino` are the package's own, with nothing kept in float.
+    python -m tools.ablations.rewrites_table [--twin] [--json]
+
+Each row is a quantised encoder of the embedded model (or of its hostile twin) with the same FP32 decoder,
+compared with the reference on the golden data. There are three recipes: `plain` is the default of
+`onnxruntime.quantization.quantize_static` (QDQ, MinMax, one scale per activation tensor) with per-channel
+weights; `onnx` and `openvino` are the package's own, without nodes excluded from quantisation.
 """
 
 from __future__ import annotations
@@ -25,18 +27,18 @@ from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.errors import BundleError
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.formats.onnx import write_encoder
-from sam_edge.export.formats.openvino import write_encoder_int8
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.pipeline import export_bundle, find_checkpoint
 from sam_edge.export.quantize.calibration import packaged_calibration
 from sam_edge.export.quantize.equalization import REWRITES, rewrite
-from sam_edge.export.quantize.onnx_int8 import observe_products, quantize_encoder
-from sam_edge.export.quantize.ranges import Reader
+from sam_edge.export.quantize.onnx_int8 import encoder_stats, quantize_encoder
+from sam_edge.export.quantize.openvino_int8 import write_encoder_int8
+from sam_edge.export.quantize.ranges import CalibrationReader
 from sam_edge.models.catalogue import DEFAULT_MODEL
 from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 from sam_edge.system.files import sha256_file
-from sam_edge.system.quiet import quiet
+from sam_edge.system.output import suppress_output
 from sam_edge.verify.parity import run_parity
 from tools.ablations.hostile_twin import hostile_twin
 
@@ -45,12 +47,12 @@ Images = Sequence[NDArray[np.float32]]
 
 
 def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
-    """What one reaches for first: static QDQ, MinMax, per-channel weights, all else by default."""
-    with quiet():
+    """Quantise by the defaults of ONNX Runtime: static QDQ, MinMax, per-channel weights."""
+    with suppress_output():
         quantize_static(
             source,
             target,
-            Reader({"images": image} for image in calibration),
+            CalibrationReader({"images": image} for image in calibration),
             quant_format=QuantFormat.QDQ,
             calibrate_method=CalibrationMethod.MinMax,
             per_channel=True,
@@ -58,16 +60,16 @@ def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
 
 
 def quantize_for_onnx_runtime(source: Path, target: Path, calibration: Images) -> None:
-    """The package's own ONNX INT8."""
-    quantize_encoder(source, target, observe_products(source, calibration))
+    """Quantise by the package's recipe for ONNX."""
+    quantize_encoder(source, target, encoder_stats(source, calibration))
 
 
 def quantize_for_openvino(source: Path, target: Path, calibration: Images) -> None:
-    """The package's own OpenVINO INT8, to `target` (.xml)."""
-    write_encoder_int8(source, target, {}, observe_products(source, calibration))
+    """Quantise by the package's recipe for OpenVINO, to `target` (.xml)."""
+    write_encoder_int8(source, target, {}, encoder_stats(source, calibration))
 
 
-# What quantises, the file's suffix and the backend that runs it.
+# By recipe: what quantises, the suffix of its file, and the backend that runs it.
 RECIPES: dict[str, tuple[Callable[[Path, Path, Images], None], str, str]] = {
     "plain": (quantize_plainly, ".onnx", "onnxruntime"),
     "onnx": (quantize_for_onnx_runtime, ".onnx", "onnxruntime"),
@@ -76,8 +78,8 @@ RECIPES: dict[str, tuple[Callable[[Path, Path, Images], None], str, str]] = {
 
 
 def combinations() -> Iterator[tuple[str, list[str]]]:
-    """Rows: no rewrite, each alone, each left out, all."""
-    # No model so far has a BatchNorm left.
+    """Labels and rewrites of the rows: none, each alone, all but each, all."""
+    # No model has a BatchNorm left.
     names = [name for name in REWRITES if name != "fold_batch_norm"]
     yield "none", []
     for name in names:
@@ -94,17 +96,17 @@ def measure(
     recipes: Sequence[str] = tuple(RECIPES),
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """One dict for each row.
+    """Measure each row.
 
     Args:
-        exported: an ONNX FP32 bundle of the embedded default; its decoder and golden data are used.
-        twin: quantise the encoder of the hostile twin instead, which is the same function.
-        rows: labels and the rewrites to make.
+        exported: an ONNX FP32 bundle of the embedded model, whose decoder and golden data are used.
+        twin: quantise the encoder of the hostile twin instead.
+        rows: labels, and the rewrites to apply.
         recipes: keys of `RECIPES`.
         progress: told of each row.
 
     Raises:
-        BundleError: `exported` is of other weights.
+        BundleError: `exported` was made from other weights.
     """
     bundle = open_bundle(exported)
     golden = read_golden(bundle.check_golden())
@@ -142,8 +144,10 @@ def measure(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tools.ablations.rewrites_table", description=__doc__)
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.ablations.rewrites_table", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--twin", action="store_true", help="measure on the hostile twin")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)

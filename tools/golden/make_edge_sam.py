@@ -1,8 +1,8 @@
-"""What EdgeSAM's own code makes of seeded weights: `golden/edge_sam.npz`.
+"""Writes golden outputs of EdgeSAM's published code with seeded weights: `golden/edge_sam.npz`.
 
-The code is github.com/chongzhou96/EdgeSAM (S-Lab License, not in this repository), and timm's squeeze and
-excitation. Both require packages that cannot be installed beside every torch, and that the modules used here
-do not need, so they are read and not installed:
+The code is github.com/chongzhou96/EdgeSAM (S-Lab License, not in this repository), with timm's squeeze and
+excitation. Both require packages that cannot be installed beside every torch and that the modules used here
+do not need, so their sources are read and not installed:
 
     git clone https://github.com/chongzhou96/EdgeSAM
     pip download --no-deps timm==1.0.31 && unzip -d TIMM timm-1.0.31-py3-none-any.whl
@@ -22,20 +22,20 @@ import torch
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "edge_sam.npz"
-# Every tensor is as published: convolutions do not ask for a size.
+# Every tensor has its published shape: convolutions do not depend on the size.
 SIZE = 256
 GAIN = 0.7
 
 
 def _package(name, folder):
-    """Its modules can be imported, and its `__init__` is not run."""
+    """Make the modules of a package importable without running its `__init__`."""
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = [str(Path(folder, *name.split(".")))]
     return module
 
 
 def published_model(size, edge_sam, timm):
-    """As `build_edge_sam` does, for images of `size`; and the published stability score."""
+    """The model as `build_edge_sam` makes it, for images of `size`; and the published stability score."""
     _package("timm", timm)
     _package("timm.layers", timm)
     excite = importlib.import_module("timm.layers.squeeze_excite").SqueezeExcite
@@ -71,7 +71,7 @@ def shapes(model):
 
 @torch.inference_mode()
 def published_outputs(model, stability_score, size):
-    """By name: the embeddings, and of each kind of prompt masks, predicted IoU and stability."""
+    """Embeddings, and masks, predicted IoU and stability for each kind of prompt, by name."""
     model.load_state_dict(seeded_weights(shapes(model), GAIN))
     embeddings = model.image_encoder(seeded_image(size))
     found = {"embeddings": embeddings}

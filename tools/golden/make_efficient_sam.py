@@ -1,6 +1,6 @@
-"""What EfficientSAM's own code makes of seeded weights: `golden/efficient_sam.npz`.
+"""Writes golden outputs of EfficientSAM's published code with seeded weights: `golden/efficient_sam.npz`.
 
-The code is github.com/yformer/EfficientSAM (Apache-2.0), which is on no package registry:
+The code is github.com/yformer/EfficientSAM (Apache-2.0), which is not published as a package:
 
     git clone https://github.com/yformer/EfficientSAM
     python -m tools.golden.make_efficient_sam EfficientSAM
@@ -17,7 +17,7 @@ import torch
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "efficient_sam.npz"
-# Every tensor is as published: the stored positions are of a smaller grid than either.
+# Every tensor has its published shape: the stored positions belong to a smaller grid than either size.
 SIZE = 320
 # Width and heads, as in `build_efficient_sam_vitt` and `build_efficient_sam_vits`.
 VARIANTS = {"vitt": (192, 3), "vits": (384, 6)}
@@ -25,7 +25,7 @@ KINDS = ("points", "box", "points and box")
 
 
 def published_model(folder, name, size=1024):
-    """`build_efficient_sam`, for images of `size`."""
+    """The model as `build_efficient_sam` makes it, for images of `size`."""
     sys.path.insert(0, str(folder))
     module = importlib.import_module("efficient_sam.efficient_sam")
     encoder_class = importlib.import_module("efficient_sam.efficient_sam_encoder").ImageEncoderViT
@@ -49,12 +49,12 @@ def shapes(model):
 
 
 def picture(size):
-    """(H, W, 3) uint8, twice as wide as high and larger than `size`: the model resizes it."""
+    """A random image (H, W, 3) uint8, twice as wide as high and larger than `size`: the model resizes it."""
     return np.random.default_rng(11).integers(0, 256, (size, 2 * size, 3), np.uint8)
 
 
 def points_of(prompt):
-    """A prompt of `seeded_prompts` as points with labels, box corners among them."""
+    """A prompt of `seeded_prompts` as points and labels; boxes become labelled corners."""
     points, boxes, _ = prompt
     coords, labels = [], []
     if points is not None:
@@ -67,7 +67,7 @@ def points_of(prompt):
 
 @torch.inference_mode()
 def published_outputs(model, size):
-    """By name: the embeddings of a normalised image, masks and predicted IoU, and a whole prediction."""
+    """Embeddings of a normalised image, masks and predicted IoU, and a whole prediction, by name."""
     model.load_state_dict(seeded_weights(shapes(model)))
     embeddings = model.image_encoder(seeded_image(size))
     found = {"embeddings": embeddings}

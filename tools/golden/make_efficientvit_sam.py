@@ -1,4 +1,4 @@
-"""What EfficientViT-SAM's own code makes of seeded weights: `golden/efficientvit_sam.npz`.
+"""Writes golden outputs of EfficientViT-SAM's published code: `golden/efficientvit_sam.npz`.
 
 The code is the package `efficientsam` 1.0.0 (Apache-2.0), a copy of github.com/mit-han-lab/efficientvit. It
 requires torchvision, which cannot be installed beside every torch and which the modules used here do not
@@ -54,7 +54,7 @@ def _shapes(model):
 
 
 def epsilons(model):
-    """Of every norm, by name: the published ones are not the defaults, and outputs hardly show it."""
+    """The epsilon of every norm, by name: they are not the defaults, and outputs hardly depend on them."""
     return {name: m.eps for name, m in model.named_modules() if hasattr(m, "eps") and hasattr(m, "weight")}
 
 

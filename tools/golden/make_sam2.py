@@ -1,4 +1,6 @@
-"""What the published code of SAM 2 and EdgeTAM makes of seeded weights: `golden/sam2.npz` and `edgetam.npz`.
+"""Writes golden outputs of the published code of SAM 2 and EdgeTAM with seeded weights.
+
+The files are `golden/sam2.npz` and `golden/edgetam.npz`:
 
     pip download --no-deps --no-binary :all: sam2==1.1.0 && tar xf sam2-1.1.0.tar.gz
     python -m tools.golden.make_sam2 sam2 sam2-1.1.0
@@ -7,10 +9,10 @@
     pip download --no-deps timm==1.0.31 && unzip -d TIMM timm-1.0.31-py3-none-any.whl
     python -m tools.golden.make_sam2 edgetam EdgeTAM TIMM
 
-Neither can be installed beside this project's PyTorch: they require torchvision, which the parts used here
-do not need. Models are built from the published configurations, with what `build_sam2` adds to these, and run
-by the published image predictor. Weights are not stored: they come again from a seed. What is stored is
-samples of the outputs, and the names and shapes that the published checkpoints have.
+Neither can be installed beside this project's PyTorch: they require torchvision, which the parts used here do
+not need. Models are built from the published configurations, with the options that `build_sam2` adds, and run
+by the published image predictor. Weights are made from a seed and not stored. The files have samples of the
+outputs, and the names and shapes of the published checkpoints.
 """
 
 import importlib
@@ -27,7 +29,7 @@ import torch
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden"
 SAMPLES = 1024
-# Catalogue's name -> published configuration. The outputs are those of the first.
+# Name in the catalogue -> published configuration. The outputs are those of the first.
 CONFIGS = {
     "sam2": {
         "sam2.1_hiera_tiny": "sam2.1/sam2.1_hiera_t",
@@ -49,7 +51,7 @@ STAND_INS = (
 
 
 def seeded_weights(shapes):
-    """Weights by name that keep signals alive, the same with every version of everything."""
+    """Weights by name that keep signals alive, the same with every version of every package."""
     random, weights = np.random.default_rng(31), {}
     for name, shape in sorted(shapes.items()):
         noise = random.standard_normal(shape).astype(np.float32)
@@ -78,13 +80,13 @@ def seeded_weights(shapes):
 
 
 def image():
-    """(1, 3, 1024, 1024), normalised."""
+    """A random normalised image, (1, 3, 1024, 1024)."""
     noise = np.random.default_rng(32).standard_normal((1, 3, 1024, 1024))
     return torch.from_numpy(noise.astype(np.float32))
 
 
 def prompts():
-    """By kind: point coordinates, their labels, boxes, low-resolution masks, of two prompts each."""
+    """Points, labels, boxes and low-resolution masks of two prompts, by kind."""
     points = torch.tensor([[[130.0, 41.0], [900.0, 399.0]], [[5.0, 707.0], [520.0, 1000.0]]])
     labels = torch.tensor([[1, 0], [1, 1]])
     boxes = torch.tensor([[100.0, 20.0, 700.0, 530.0], [50.0, 600.0, 950.0, 1023.0]])
@@ -98,7 +100,7 @@ def prompts():
 
 
 def sample(tensor):
-    """At most `SAMPLES` values, evenly spread."""
+    """At most `SAMPLES` values of a tensor, evenly spread."""
     flat = tensor.detach().numpy().ravel()
     return flat[np.linspace(0, flat.size - 1, min(SAMPLES, flat.size)).astype(np.int64)]
 
@@ -112,7 +114,7 @@ def unpacked(stored):
 
 
 class _NoTransforms:
-    """In place of the predictor's resizing, which needs torchvision: all is in the encoder's pixels."""
+    """Replaces the predictor's resizing, which needs torchvision; coordinates are the encoder's pixels."""
 
     def __call__(self, _):
         return image()[0]
@@ -128,7 +130,7 @@ class _NoTransforms:
 
 
 def _build(config):
-    """An object of a published configuration, as hydra's `instantiate`."""
+    """Build an object from a published configuration, like `instantiate` of hydra."""
     if isinstance(config, list):
         return [_build(value) for value in config]
     if not isinstance(config, dict):
@@ -155,7 +157,7 @@ def _shapes(model):
 
 @torch.no_grad()
 def _outputs(model):
-    """Samples of what the published predictor makes."""
+    """Samples of the outputs of the published predictor."""
     module = importlib.import_module("sam2.sam2_image_predictor")
     module.SAM2Transforms = lambda **_: _NoTransforms()
     model.load_state_dict(seeded_weights(_shapes(model)))
@@ -177,7 +179,7 @@ def _outputs(model):
 
 @torch.no_grad()
 def _hugging_face_edgetam():
-    """Names and shapes of a file of Hugging Face's whole EdgeTAM, and samples of its outputs for pictures."""
+    """Names and shapes of Hugging Face's whole EdgeTAM, and samples of its outputs for images."""
     from transformers import (
         EdgeTamConfig,
         EdgeTamModel,

@@ -1,9 +1,11 @@
-"""Golden outputs of the published SAM-HQ code: `python -m tools.golden.make_sam_hq FOLDER`.
+"""Writes golden outputs of SAM-HQ's published code with seeded weights: `golden/sam_hq.npz`.
 
-FOLDER holds the unpacked package, which cannot be installed beside this project's PyTorch:
-`pip download --no-deps segment-anything-hq==0.3`, then unzip the wheel there. Weights are not stored: they
-come again from a seed. What is stored, in `golden/sam_hq.npz`, is samples of what the published predictor
-makes, and the names and shapes that the published checkpoints have.
+    python -m tools.golden.make_sam_hq FOLDER
+
+FOLDER has the unpacked package, which cannot be installed beside this project's PyTorch: `pip download
+--no-deps segment-anything-hq==0.3`, then unzip the wheel there. Weights are made from a seed and not stored.
+The file has samples of the outputs of the published predictor, and the names and shapes of the published
+checkpoints.
 """
 
 import importlib
@@ -19,12 +21,12 @@ import torch
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "sam_hq.npz"
-# A ViT of the published code, smaller: image size, width, depth, heads and global blocks.
+# A smaller ViT of the published code: image size, width, depth, heads and global blocks.
 SMALL = (320, 48, 4, 3, (1, 3))
 
 
 def published_package(folder):
-    """segment_anything_hq from `folder`; of torchvision and timm it needs next to nothing here."""
+    """Import segment_anything_hq from `folder`, with stand-ins for torchvision and timm."""
 
     def stand_in(name, **attributes):
         module = sys.modules[name] = types.ModuleType(name)
@@ -81,7 +83,7 @@ def published_shapes(sam):
 
 
 def published_outputs(package, sam, image):
-    """What the published predictor makes of each kind of prompt, sampled."""
+    """Samples of the outputs of the published predictor for each kind of prompt."""
     sam.load_state_dict(seeded_weights(published_shapes(sam)))
     sam.pixel_mean, sam.pixel_std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     predictor = package.SamPredictor(sam.eval())

@@ -1,5 +1,7 @@
-"""Weights and inputs that come again from a seed, with every version of everything: what golden outputs of
-other people's code are made with, and compared against."""
+"""Weights and inputs made from a seed, the same with every version of every package.
+
+Golden outputs of published code are made with them, and compared with ours on them.
+"""
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ _EMBEDDINGS = ("embeddings", "embed.", "token.", "points")
 
 
 def seeded_weights(shapes, gain=1.0):
-    """Weights by name that keep signals alive; `gain` is that of the image encoder's layers."""
+    """Weights by name that keep signals alive; `gain` scales the layers of the image encoder."""
     random, weights = np.random.default_rng(7), {}
     for name, shape in sorted(shapes.items()):
         noise = random.standard_normal(shape).astype(np.float32)
@@ -33,12 +35,12 @@ def seeded_weights(shapes, gain=1.0):
 
 
 def seeded_image(size):
-    """A normalised image (1, 3, size, size)."""
+    """A random normalised image, (1, 3, size, size)."""
     return torch.from_numpy(np.random.default_rng(8).standard_normal((1, 3, size, size)).astype(np.float32))
 
 
 def seeded_prompts(size):
-    """By kind: points and labels, boxes and masks of two prompts in an image of `size`; None for none."""
+    """Points with labels, boxes, masks of two prompts in an image of `size`, by kind; None where absent."""
     points = torch.tensor([[[0.1, 0.13], [0.62, 0.3]], [[0.02, 0.03], [0.4, 0.92]]]) * size
     labels = torch.tensor([[1, 0], [1, 1]])
     boxes = torch.tensor([[0.03, 0.06, 0.31, 0.4], [0.15, 0.2, 0.8, 0.99]]) * size
@@ -52,7 +54,7 @@ def seeded_prompts(size):
 
 
 def sampled(tensor):
-    """At most `SAMPLES` values, always the same ones."""
+    """At most `SAMPLES` values of a tensor, always at the same places."""
     flat = tensor.detach().numpy().ravel()
     if flat.size <= SAMPLES:
         return flat
@@ -60,6 +62,6 @@ def sampled(tensor):
 
 
 def apart(ours, theirs):
-    """The norm of the difference over the norm."""
+    """The relative error: the norm of the difference over the norm of `theirs`."""
     assert ours.shape == theirs.shape
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)

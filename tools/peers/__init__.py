@@ -1,1 +1,1 @@
-"""sam-edge beside `segment_anything` and `samexporter`: the same work in turn, each in its environment."""
+"""Measures sam-edge beside `segment_anything` and `samexporter`, each in an environment of its own."""

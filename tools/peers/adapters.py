@@ -1,6 +1,6 @@
-"""The same work in each package's own words. An adapter runs in its package's environment.
+"""Adapters that do the same work with each package. An adapter runs in its package's environment.
 
-What an adapter imports at the top is there in each of them: the standard library and NumPy.
+Imports at the top are those that every environment has: the standard library and NumPy.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ Logits = NDArray[np.float32]
 
 
 class Adapter(Protocol):
-    """One loaded model of one package."""
+    """A loaded model of one package."""
 
     def encode(self, image: Image) -> None:
-        """Encode an image (H, W, 3) uint8 RGB, and keep the embedding for what follows."""
+        """Encode an image (H, W, 3) uint8 RGB, and keep the embedding for the prompts that follow."""
 
     def click(self, x: float, y: float) -> NDArray[np.bool_]:
         """(M, H, W) masks of one click on the image."""
 
     def logits(self, prompt: dict[str, Any]) -> tuple[Logits, NDArray[np.float32] | None]:
-        """(3, H, W) logits of a prompt, of which the best would be taken, and their scores if it gives them.
+        """The (3, H, W) logits of a prompt, and their scores where the package gives them.
 
         `prompt` has "points" (K, 2) with "labels" (K,), "box" (4,), or both.
         """
 
     def everything(self, image: Image, **options: Any) -> int:
-        """How many masks there are of everything, by `SamAutomaticMaskGenerator` with these arguments."""
+        """How many masks `SamAutomaticMaskGenerator` finds with these arguments."""
 
     def versions(self) -> dict[str, str]:
-        """What runs the work, and its version."""
+        """The packages that do the work, and their versions."""
 
 
 class SegmentAnything:
     """`segment_anything` in PyTorch, as published.
 
-    A model that its registry has is the package's own throughout. Of another, whose decoder is SAM's, the
-    image encoder is MobileSAM's as published, or else sam-edge's reference, and all else the package's.
+    A model of its registry is the package's own. Of another model, whose decoder is SAM's, the image encoder
+    is the published one of MobileSAM or else sam-edge's reference, and the rest is the package's.
     """
 
     def __init__(self, model: dict[str, Any], threads: int) -> None:
         import torch
 
-        from tools.torchvision_parts import load_torchvision
+        from tools.published.torchvision_parts import load_torchvision
 
         try:
             self._torchvision = load_torchvision()
@@ -92,7 +92,7 @@ class SegmentAnything:
 
 
 class SamExporter:
-    """`samexporter`'s runtime on what its own commands exported; it finds no masks of everything."""
+    """`samexporter`'s runtime on the files that its own commands exported; it has no everything-mode."""
 
     def __init__(self, model: dict[str, Any], threads: int) -> None:
         import cv2
@@ -102,7 +102,7 @@ class SamExporter:
         cv2.setNumThreads(threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # It passes no options; without this the number of threads would be ONNX Runtime's choice.
+        # It passes no options; without this ONNX Runtime would choose the number of threads.
         with_threads = partial(onnxruntime.InferenceSession, sess_options=options)
         with patch.object(onnxruntime, "InferenceSession", with_threads):
             self._sam = sam_onnx.SegmentAnythingONNX(model["encoder"], model["decoder"], providers="cpu")
@@ -130,7 +130,7 @@ class SamExporter:
         return np.asarray(self._sam.predict_masks(self._embedding, marks)[0], np.float32)
 
     def everything(self, image: Image, **options: Any) -> int:
-        """As `Adapter.everything`; never asked for."""
+        """Not available."""
         raise NotImplementedError("samexporter has no everything-mode")
 
     def versions(self) -> dict[str, str]:
@@ -174,7 +174,7 @@ ADAPTERS = {"segment_anything": SegmentAnything, "samexporter": SamExporter, "sa
 
 
 def _predict(predictor: Any, prompt: dict[str, Any]) -> tuple[Logits, NDArray[np.float32]]:
-    """What both `SamPredictor`s take and give."""
+    """Call `predict` of either `SamPredictor`: logits and scores."""
     names = {"point_coords": "points", "point_labels": "labels", "box": "box"}
     given = {k: np.array(prompt[v]) for k, v in names.items() if prompt.get(v) is not None}
     masks, scores, _ = predictor.predict(**given, return_logits=True)

@@ -1,4 +1,4 @@
-"""The environments that peers run in: one folder each, made by pip, with what the peer needs and no more."""
+"""The environments that peers run in, made by pip: each has what its peer needs, and no more."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 import sam_edge
 from sam_edge.errors import BackendError, OutputError
 
-# One version of torch for all, the one of constraints.txt: with another, pip would bring several GB of CUDA.
-# Where the index has a torch with CUDA only, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+# The version of constraints.txt for all: with another, pip would install several GB of CUDA libraries. Where
+# the index only has a torch with CUDA, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
 _TORCH = ["torch==2.13.0", "torchvision==0.28.0", "numpy==2.4.6", "pillow==13.0.0"]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A folder with a Python.
+    """A virtual environment.
 
     Attributes:
-        name: the folder.
-        packages: what pip is asked for, a list for each of its runs.
-        beside: what this comparison needs there that the peer does not; not counted in the peer's size.
-        start: what a script writes to begin; `{parts}` is the path of `torchvision_parts.py`.
+        name: of its folder.
+        packages: what pip installs, a list for each of its runs.
+        beside: what only this comparison needs; not counted in the size of the peer.
+        start: how a script that uses it begins; `{parts}` is the path of `torchvision_parts.py`.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Environment:
     start: str = ""
 
     def python(self, folder: Path) -> Path:
-        """Its interpreter, there or not."""
+        """The path of its interpreter."""
         windows = sys.platform == "win32"
         return folder / self.name / ("Scripts/python.exe" if windows else "bin/python")
 
     def commands(self, folder: Path, source: str) -> list[list[str]]:
-        """How to make it in `folder`; `source` is sam-edge: its folder, or a wheel."""
+        """The commands that make it in `folder`; `source` is sam-edge, a source tree or a wheel."""
         python = str(self.python(folder))
         lists = [*self.packages, *([list(self.beside)] if self.beside else [])]
         return [
@@ -48,7 +48,7 @@ class Environment:
         ]
 
 
-_MEND = "import runpy; runpy.run_path({parts!r})['load_torchvision'](); "
+_FIX_TORCHVISION = "import runpy; runpy.run_path({parts!r})['load_torchvision'](); "
 
 ENVIRONMENTS = {
     one.name: one
@@ -56,15 +56,16 @@ ENVIRONMENTS = {
         Environment(
             "segment_anything",
             [[*_TORCH, "segment-anything==1.0"]],
-            # Reads the embedded model, which is no model of segment_anything; and MobileSAM's image encoder.
+            # For the embedded model, which is not one of segment_anything, and for MobileSAM's image encoder.
             beside=("safetensors==0.8.0", "mobilesam-mirror==1.0.0"),
-            start=_MEND + "import segment_anything",
+            start=_FIX_TORCHVISION + "import segment_anything",
         ),
         Environment(
             "samexporter",
             [
-                # What samexporter 0.5.0 asks for, but the torch and torchvision that all have here (it asks
-                # for 2.10.0 and 0.25.0); and Pillow, which its runtime imports without asking for it.
+                # The requirements of samexporter 0.5.0, except that torch and torchvision are those of the
+                # other environments (it requires 2.10.0 and 0.25.0); and Pillow, which it imports but does
+                # not require.
                 [
                     *_TORCH,
                     "onnx==1.20.1",
@@ -95,24 +96,26 @@ ENVIRONMENTS = {
 
 
 def check(names: list[str], folder: Path) -> None:
-    """Raise `BackendError` unless each of these environments is in `folder`."""
+    """Raise `BackendError` unless `folder` has each of these environments."""
     missing = [name for name in names if not ENVIRONMENTS[name].python(folder).is_file()]
     if missing:
         raise BackendError(
-            f"{folder} has no environment {', '.join(missing)}; --install makes what is missing with pip "
-            "(nothing is installed unless asked), or leave its peers out with --peers"
+            f"{folder} has no environment {', '.join(missing)}; --install makes what is missing with pip, "
+            "--peers leaves peers out"
         )
 
 
 def install(names: list[str], folder: Path, source: str) -> None:
-    """Make the environments that are not in `folder`.
+    """Make those environments that `folder` does not have.
 
     Raises:
         OutputError: the folder cannot be made.
-        BackendError: `source` is nothing to install, or pip failed; what it said is on stderr.
+        BackendError: `source` cannot be installed, or pip failed; its output is on stderr.
     """
     if Path(source).suffix != ".whl" and not (Path(source) / "pyproject.toml").is_file():
-        raise BackendError(f"{source} is no wheel and no source tree of sam-edge; name one with --sam-edge")
+        raise BackendError(
+            f"{source} is neither a wheel nor a source tree of sam-edge; give one with --sam-edge"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,12 +133,18 @@ def install(names: list[str], folder: Path, source: str) -> None:
 
 
 def copy_package(folder: Path) -> Path:
-    """Copy this sam-edge into `folder`, a PYTHONPATH for Pythons where it is not installed."""
+    """Copy sam-edge and its tools into `folder`: a PYTHONPATH for environments without them."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(sam_edge.__file__).parent, folder / "sam_edge", ignore=ignored)
     for room in ("export", "models", "benchmarks"):
         target = folder / "sam_edge" / room
-        if not target.exists():  # installed as editable, the rooms lie elsewhere
+        if not target.exists():  # an editable install, in which the rooms are elsewhere
             source = importlib.import_module(f"sam_edge.{room}").__path__[0]
             shutil.copytree(source, target, ignore=ignored)
+    shutil.copytree(Path(__file__).parents[1], folder / "tools", ignore=ignored)
     return folder
+
+
+def torchvision_parts(package: Path) -> Path:
+    """The path of `torchvision_parts.py` in what `copy_package` copied."""
+    return package.absolute() / "tools" / "published" / "torchvision_parts.py"

@@ -1,10 +1,10 @@
-"""The table of a session's report."""
+"""Renders the report of a session as a table."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from sam_edge.benchmarks.measure.interleave import median
 
 _COLUMNS = (
     "",
@@ -19,13 +19,8 @@ _COLUMNS = (
 )
 
 
-def median(rounds: list[list[float]]) -> float:
-    """Of all samples of all rounds."""
-    return float(np.median([value for values in rounds for value in values]))
-
-
 def markdown(report: dict[str, Any]) -> str:
-    """The rows that were measured, so far; "(x 2.0)" is how many times as fast as the first row."""
+    """Render the rows as Markdown; "(x 2.0)" means twice as fast as the first row."""
     rows = report["rows"]
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
     for row in rows.values():

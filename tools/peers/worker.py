@@ -1,32 +1,39 @@
-"""One peer's process: a JSON task a line on stdin, a JSON answer a line on stdout.
+"""The process of one peer, which answers tasks (see `sam_edge.benchmarks.measure.worker`).
 
     python -m tools.peers.worker      in the peer's environment
 
-Tasks, by their "do":
+Tasks, by their "work":
     load        "peer" of `ADAPTERS`, its "model", "threads" -> "load_ms", "versions"
-    image       "path" of an (H, W, 3) .npy, to be worked on from here on
-    time        "what": encode, click or everything; as often as fits in "seconds", once at least -> "ms"
-    logits      "images", .npy files; "prompts", each with "image"; "out", an .npz to be written
+    image       "path" of an (H, W, 3) .npy, which the following tasks use
+    time        "what": encode, click or everything; as often as fits in "seconds", at least once -> "ms"
+    logits      "images", .npy files; "prompts", each with "image"; "out", the .npz to write
     peak        -> "peak_mb" of this process so far, and "loaded_mb" of the distributions that it imported
+    installed   -> megabytes of every distribution, by name
 """
 
 from __future__ import annotations
 
-import json
 import os
+import runpy
 import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import Distribution, distributions, packages_distributions
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tools.peers.adapters import ADAPTERS, Adapter, Image
 
+# Run as a file: importing sam-edge would add to the memory of its peers.
+PROTOCOL = runpy.run_path(
+    str(Path(__file__).parents[2] / "sam_edge" / "benchmarks" / "measure" / "worker.py")
+)
+
 
 class Worker:
-    """What the tasks work on: a model and an image."""
+    """Holds what the tasks work on: a model and an image."""
 
     def __init__(self) -> None:
         self._adapter: Adapter | None = None
@@ -45,7 +52,7 @@ class Worker:
         return {}
 
     def time(self, what: str, seconds: float, **options: Any) -> dict[str, Any]:
-        """Milliseconds of each call of an adapter's `what`, and what the last one gave if that is a count."""
+        """Milliseconds of each call of the adapter's `what`, and the last result where that is a count."""
         assert self._image is not None
         image = self._image
         height, width = image.shape[:2]
@@ -54,15 +61,12 @@ class Worker:
             "click": lambda: self._loaded.click(0.47 * width, 0.37 * height),
             "everything": lambda: self._loaded.everything(image, **options),
         }
-        times: list[float] = []
-        while not times or sum(times) < 1e3 * seconds:
-            start = time.perf_counter()
-            answer = work[what]()
-            times.append(1e3 * (time.perf_counter() - start))
-        return {"ms": times, "count": answer if isinstance(answer, int) else None}
+        answers: list[Any] = []
+        times = PROTOCOL["repeat"](lambda: answers.append(work[what]()), seconds)
+        return {"ms": times, "count": answers[-1] if isinstance(answers[-1], int) else None}
 
     def logits(self, images: list[str], prompts: list[dict[str, Any]], out: str) -> dict[str, Any]:
-        """Write `logits_N` and, where there are some, `scores_N` of every prompt."""
+        """Write `logits_N` and, where the peer has them, `scores_N` of every prompt."""
         arrays: dict[str, Any] = {}
         for number, path in enumerate(images):
             self._loaded.encode(np.load(path))
@@ -75,11 +79,11 @@ class Worker:
         return {}
 
     def peak(self) -> dict[str, Any]:
-        """Peak memory, and the size of what was imported."""
+        """Peak memory, and the size of the imported distributions."""
         names = packages_distributions()
         imported = {module.partition(".")[0] for module in sys.modules}
         loaded = {one for module in imported for one in names.get(module, [])}
-        return {"peak_mb": peak_memory() / 1e6, "loaded_mb": megabytes(sorted(loaded))}
+        return {"peak_mb": PROTOCOL["peak_rss_mb"](), "loaded_mb": megabytes(sorted(loaded))}
 
     @property
     def _loaded(self) -> Adapter:
@@ -87,26 +91,14 @@ class Worker:
         return self._adapter
 
 
-def peak_memory() -> int:
-    """Bytes that this process has had in memory at most.
-
-    On Linux of this program alone: ru_maxrss begins with the peak of the process that started it.
-    """
-    try:
-        with open("/proc/self/status") as file:
-            return int(file.read().split("VmHWM:")[1].split()[0]) * 1024
-    except FileNotFoundError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def megabytes(names: list[str] | None = None) -> dict[str, float]:
-    """The size of distributions by name, largest first: of all here but the installers if not named."""
-    # A distribution that is on the path twice is the same one.
-    here = {one.metadata["Name"]: one for one in distributions()}
-    chosen = [name for name in here if name not in ("pip", "setuptools", "wheel")] if names is None else names
-    sizes = {name: _bytes(here[name]) / 1e6 for name in chosen if name in here}
+    """The size of these distributions, by name, largest first; of all but the installers if None."""
+    # A distribution may be on the path twice.
+    found = {one.metadata["Name"]: one for one in distributions()}
+    chosen = (
+        [name for name in found if name not in ("pip", "setuptools", "wheel")] if names is None else names
+    )
+    sizes = {name: _bytes(found[name]) / 1e6 for name in chosen if name in found}
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
@@ -116,17 +108,21 @@ def _bytes(distribution: Distribution) -> int:
 
 
 def main() -> None:
-    """Answer tasks until stdin ends. What libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Answer tasks until stdin ends."""
     worker = Worker()
-    for line in sys.stdin:
-        task = json.loads(line)
-        try:
-            answer = getattr(worker, task.pop("do"))(**task)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-        print(json.dumps(answer), file=answers, flush=True)
+    work: dict[str, Callable[..., Any]] = {
+        "load": worker.load,
+        "image": worker.image,
+        "time": worker.time,
+        "logits": worker.logits,
+        "peak": worker.peak,
+        "installed": lambda: megabytes(),
+    }
+
+    def with_arguments(do: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
+        return lambda task: do(**{name: value for name, value in task.items() if name != "work"})
+
+    PROTOCOL["serve"]({name: with_arguments(do) for name, do in work.items()})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How far a bundle's variants agree with the reference on held-out generated scenes, and how fast each is.
+"""Compares a bundle's variants with the reference on held-out generated scenes, and times each.
 
     python -m tools.training.agreement BUNDLE [--variants ID,ID] [--scenes 200] [--assets DIR] [--json]
 
-One object a scene, a click and a box each; IoU is between the variant's and the reference's mask, both
-the one that the reference scores highest. With `--assets` the scenes are made of held-out photographs and
-cut-outs, which neither training nor calibration saw; without, of the packaged photographs, which calibrate
-INT8 where no --calib was given. Encoder times are interleaved, so that drift hits all alike.
+One object of each scene is prompted with a click and with a box. IoU is between the variant's and the
+reference's mask, of the three the one that the reference scores highest. With `--assets` the scenes are made
+of held-out photographs and cut-outs, which neither training nor calibration used; without, of the packaged
+photographs, which calibrate INT8 where no --calib was given. The variants take turns on each scene.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sam_edge.backends import find_backends, is_here
+from sam_edge.backends import find_backends, is_available
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.golden import Reference
+from sam_edge.export.reference.golden import Reference
 from sam_edge.imaging.metrics import boundary_iou, iou
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.runtime.loading import load_variant
 from sam_edge.runtime.sam import Sam
 from sam_edge.types import Prompts
 from tools.training.evaluate import SEED, box_of, centre
-from tools.training.scenes import held_out_scenes, load_assets, packaged_assets
+from tools.training.scenes import held_out_assets, held_out_scenes
 
 
 def agreement(
@@ -40,47 +42,40 @@ def agreement(
     assets: Path | None = None,
     seed: int = SEED,
 ) -> list[dict[str, Any]]:
-    """One row for each variant that a backend here reads: id, device, encoder_ms, and the IoU and boundary
-    IoU of clicks and boxes."""
+    """Compare the variants of a bundle with the reference, on one object of each scene.
+
+    Args:
+        bundle_path: the bundle.
+        checkpoint: that it was made from.
+        count: how many scenes.
+        only: ids of variants; None for all that an installed backend can read.
+        assets: as written by prepare_assets.py; None for the packaged photographs.
+        seed: of the scenes and of the choice of objects.
+
+    Returns:
+        For each variant its id, device, encoder_ms, and the mean IoU and boundary IoU of clicks and of boxes.
+    """
     loaded = load_checkpoint(checkpoint)
     reference = Reference(build_reference(loaded), loaded.model)
-    bundle = open_bundle(bundle_path)
-    backends = [backend for backend in find_backends() if is_here(backend)]
-    sams: dict[str, Sam] = {
-        variant.id: load_variant(bundle, variant)
-        for variant in bundle.manifest.variants
-        if (only is None or variant.id in only)
-        and any(variant.format in backend.formats for backend in backends)
-    }
-    found: dict[str, dict[str, list[float]]] = {
-        name: {"click": [], "click_boundary": [], "box": [], "box_boundary": [], "seconds": []}
-        for name in sams
-    }
+    sams = _load_variants(bundle_path, only)
+    found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in sams}
     rng = np.random.default_rng(seed)
-    made_of = load_assets(assets, held_out=True) if assets else packaged_assets()
-    for scene in held_out_scenes(made_of, count, seed):
+    for scene in held_out_scenes(held_out_assets(assets), count, seed):
         masks = scene.masks()
         mask = masks[rng.integers(len(masks))]
         point, box, one = centre(mask), box_of(mask), np.ones(1, np.float32)
-        seen = reference.encode(scene.image)
+        embedding = reference.encode(scene.image)
         expected = {}
         for kind, coords, labels in (("click", point, one), ("box", box, np.array([2, 3], np.float32))):
-            _, logits, scores = reference.decode(seen, coords, labels)
+            _, logits, scores = reference.decode(embedding, coords, labels)
             best = 1 + int(scores[1:].argmax())
             expected[kind] = best, logits[best] > loaded.model.mask_threshold
+        prompts = {
+            "click": {"point_coords": point, "point_labels": one},
+            "box": {"boxes": box.ravel()},
+        }
         for name, sam in sams.items():
-            start = time.perf_counter()
-            embedding = sam.encode(scene.image)
-            found[name]["seconds"].append(time.perf_counter() - start)
-            for kind, prompt in (
-                ("click", {"point_coords": point, "point_labels": one}),
-                ("box", {"boxes": box.ravel()}),
-            ):
-                best, wanted = expected[kind]
-                if wanted.any():
-                    mask = sam.segment(embedding, Prompts(**prompt), "all").masks[0, best]
-                    found[name][kind].append(iou(mask, wanted))
-                    found[name][f"{kind}_boundary"].append(boundary_iou(mask, wanted))
+            _compare(sam, scene.image, prompts, expected, found[name])
     return [
         {
             "id": name,
@@ -89,14 +84,44 @@ def agreement(
             "click_boundary_iou": float(np.mean(values["click_boundary"])),
             "box_iou": float(np.mean(values["box"])),
             "box_boundary_iou": float(np.mean(values["box_boundary"])),
-            "encoder_ms": 1000 * float(np.median(values["seconds"])),
+            "encoder_ms": float(np.median(values["encoder_ms"])),
         }
         for name, values in found.items()
     ]
 
 
+def _load_variants(bundle_path: Path, only: Collection[str] | None) -> dict[str, Sam]:
+    bundle = open_bundle(bundle_path)
+    backends = [backend for backend in find_backends() if is_available(backend)]
+    return {
+        variant.id: load_variant(bundle, variant)
+        for variant in bundle.manifest.variants
+        if (only is None or variant.id in only)
+        and any(variant.format in backend.formats for backend in backends)
+    }
+
+
+def _compare(
+    sam: Sam,
+    image: NDArray[np.uint8],
+    prompts: dict[str, dict[str, Any]],
+    expected: dict[str, tuple[int, NDArray[np.bool_]]],
+    found: dict[str, list[float]],
+) -> None:
+    """Add one scene's figures to `found`; masks that are empty in the reference do not count."""
+    start = time.perf_counter()
+    embedding = sam.encode(image)
+    found["encoder_ms"].append(1e3 * (time.perf_counter() - start))
+    for kind, prompt in prompts.items():
+        best, truth = expected[kind]
+        if truth.any():
+            mask = sam.segment(embedding, Prompts(**prompt), "all").masks[0, best]
+            found[kind].append(iou(mask, truth))
+            found[f"{kind}_boundary"].append(boundary_iou(mask, truth))
+
+
 def main() -> None:
-    """Read the arguments, print the result."""
+    """Read the arguments, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--variants", help="ids as in the manifest, comma-separated (default: all)")

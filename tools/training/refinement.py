@@ -1,13 +1,13 @@
-"""Measure what the second pass of `Sam.refine` gains, on held-out generated scenes of 640 to 1280 pixels.
+"""Measures what the second pass of `Sam.refine` gains, on held-out generated scenes of 640 to 1280 pixels.
 
     python -m tools.training.refinement [BUNDLE] [--scenes N] [--assets DIR] [--json]
 
-Without a bundle, the embedded model is exported for it. Three suites: the objects of `evaluate.py`; small
-ones, 4 to 20 hundredths of the image; and things with thin parts: rings, zigzags, and discs with spokes, 2 to
-6 hundredths of their size thick. One object a scene, asked for by one click and by its box, as in
-`evaluate.py`; the best-scored mask, before and after. IoU, boundary IoU (Cheng et al. 2021) in the published
-band of 2% of the diagonal, and in one of 0.5%, which shows crispness; and the part of the masks that get
-worse, or better, by more than 0.01 in that.
+Without a bundle, the embedded model is exported first. There are three suites: the objects of `evaluate.py`;
+small objects, 4 to 20% of the image; and objects with thin parts: rings, zigzags, and discs with spokes,
+whose parts are 2 to 6% of their size thick. One object of each scene is prompted with a click and with its
+box, as in `evaluate.py`, and the mask with the highest score is compared before and after: IoU; boundary IoU
+(Cheng et al. 2021) in the published band of 2% of the diagonal, and in a band of 0.5%, which shows fine
+detail; and the share of masks whose boundary IoU in the narrow band falls, or rises, by more than 0.01.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from sam_edge.runtime.loading import load
 from sam_edge.runtime.sam import Sam
 from sam_edge.types import Masks
 from tools.training.evaluate import SEED, box_of, centre
-from tools.training.scenes import Assets, SceneMaker, UInt8, load_assets, packaged_assets
+from tools.training.scenes import Assets, SceneMaker, UInt8, held_out_assets
 
 SIZES = 640, 1280
 FINE = 0.005
 MEASURES = "iou", "boundary_iou", "fine_boundary_iou"
 
 
-class SmallThings(SceneMaker):
+class SmallObjects(SceneMaker):
     """Scenes of small objects."""
 
     diameters = 10.0, 50.0
     min_area = 0.0005
 
 
-class ThinThings(SceneMaker):
-    """Scenes of things with thin parts."""
+class ThinObjects(SceneMaker):
+    """Scenes of objects with thin parts."""
 
     diameters = 50.0, 150.0
     min_area = 0.001
@@ -72,15 +72,16 @@ class ThinThings(SceneMaker):
         return colour, np.asarray(alpha.resize((diameter, diameter), Image.Resampling.BOX))
 
 
-SUITES: dict[str, type[SceneMaker]] = {"objects": SceneMaker, "small": SmallThings, "thin": ThinThings}
+SUITES: dict[str, type[SceneMaker]] = {"objects": SceneMaker, "small": SmallObjects, "thin": ThinObjects}
 
 
 def measure(sam: Sam, assets: Assets, count: int, seed: int = SEED) -> list[dict[str, Any]]:
-    """One row for each suite and prompt.
+    """Measure each suite with each kind of prompt.
 
-    `before` and `after` hold the means of iou, boundary_iou and fine_boundary_iou; `worse` and `better` the
-    part of the masks whose fine_boundary_iou changed by more than 0.01; `outcomes` counts what `Sam.refine`
-    said.
+    Returns:
+        A row for each: `before` and `after` have the means of iou, boundary_iou and fine_boundary_iou;
+        `worse` and `better` the share of masks whose fine_boundary_iou changed by more than 0.01; `outcomes`
+        counts the outcomes that `Sam.refine` reported.
     """
     rows = []
     for suite, maker in SUITES.items():
@@ -126,16 +127,16 @@ def _measures(found: Masks, mask: NDArray[np.bool_]) -> tuple[float, float, floa
 
 
 def main() -> None:
-    """Read the arguments, print the table."""
+    """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path, nargs="?", help="default: the embedded model's, made for this")
+    parser.add_argument("bundle", type=Path, nargs="?", help="default: the embedded model is exported")
     parser.add_argument("--scenes", type=int, default=150, help="of each suite (default: 150)")
     parser.add_argument("--assets", type=Path, help="as written by prepare_assets.py")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    assets = load_assets(args.assets, held_out=True) if args.assets else packaged_assets()
+    assets = held_out_assets(args.assets)
     with tempfile.TemporaryDirectory() as folder:
         bundle = args.bundle
         if bundle is None:
@@ -149,7 +150,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{args.scenes} scenes a suite; before -> after")
+    print(f"{args.scenes} scenes in each suite; before -> after")
     print(f"{'suite':8} {'prompt':6} {'IoU':>14} {'boundary':>14} {'at 0.5%':>14} {'better':>6} {'worse':>6}")
     for row in rows:
         pairs = " ".join(f"{row['before'][m]:.3f} -> {row['after'][m]:.3f}" for m in MEASURES)

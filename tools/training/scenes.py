@@ -1,14 +1,13 @@
-"""Generated scenes with known masks: what `sam_edge_tiny` is trained and measured on.
+"""Generates scenes with known masks, on which `sam_edge_tiny` is trained and evaluated.
 
-A scene is a background, a photograph's crop or a procedural texture, with three to eight objects
-pasted over one another: textured shapes and, where cut-outs are at hand, pictures of things. The
-label map holds the *visible* part of each object, so occlusion is part of the task.
+The background of a scene is a crop of a photograph or a procedural texture. Three to eight objects are pasted
+over it: textured shapes and, where the assets have them, cut-outs of things. The label map holds the
+*visible* part of each object, so occlusion is part of the task.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +26,11 @@ MIN_VISIBLE = 0.35
 
 @dataclass(frozen=True)
 class Assets:
-    """What scenes are made of.
+    """The images that scenes are made of.
 
     Attributes:
         photos: (P, S, S, 3) uint8 RGB crops for backgrounds and textures; P may be 0.
-        cutouts: (C, D, D, 4) uint8 RGBA pictures of single things; C may be 0.
+        cutouts: (C, D, D, 4) uint8 RGBA images of single things; C may be 0.
     """
 
     photos: UInt8
@@ -40,13 +39,13 @@ class Assets:
 
 @dataclass(frozen=True)
 class Scene:
-    """image (H, W, 3) uint8 RGB; labels (H, W) uint8, 0 for background, then one per object."""
+    """An image, (H, W, 3) uint8 RGB, and its labels, (H, W) uint8: 0 for background, then one per object."""
 
     image: UInt8
     labels: UInt8
 
     def masks(self) -> list[NDArray[np.bool_]]:
-        """The visible mask of every object worth asking for."""
+        """The visible mask, (H, W) bool, of every object."""
         return [self.labels == i for i in range(1, int(self.labels.max()) + 1) if (self.labels == i).any()]
 
 
@@ -61,14 +60,19 @@ def load_assets(path: Path, held_out: bool) -> Assets:
 
 
 def packaged_assets() -> Assets:
-    """The sample photographs that travel with the package, which training never sees; no cut-outs."""
+    """The photographs that the package contains, which training never uses; no cut-outs."""
     files = sorted(PHOTOS_FOLDER.glob("*.jpg"))
     crops = []
     for file in files:
-        with Image.open(file) as picture:
-            side = min(picture.size)
-            crops.append(np.asarray(picture.convert("RGB").crop((0, 0, side, side)).resize((384, 384))))
+        with Image.open(file) as image:
+            side = min(image.size)
+            crops.append(np.asarray(image.convert("RGB").crop((0, 0, side, side)).resize((384, 384))))
     return Assets(np.stack(crops), np.zeros((0, 128, 128, 4), np.uint8))
+
+
+def held_out_assets(path: Path | None) -> Assets:
+    """What evaluation scenes are made of: the held-out arrays in `path`, or the packaged photographs."""
+    return packaged_assets() if path is None else load_assets(path, held_out=True)
 
 
 def _noise_texture(rng: Rng, size: int) -> UInt8:
@@ -110,12 +114,13 @@ def _gradient_texture(rng: Rng, size: int) -> UInt8:
 
 
 class SceneMaker:
-    """Makes scenes from assets and a pool of procedural textures drawn once, since drawing a texture
-    costs more than pasting it.
+    """Makes scenes from assets and a pool of procedural textures.
+
+    The textures are drawn once, since drawing one costs more than pasting it.
 
     Attributes:
-        diameters: the range of objects' sizes, in pixels of a scene of 256.
-        min_area: of objects worth asking for, as a share of the scene's square.
+        diameters: the range of objects' sizes in a scene of 256 pixels.
+        min_area: smaller objects are not labelled; as a share of the squared long side of the scene.
     """
 
     diameters = 26.0, 150.0
@@ -127,16 +132,16 @@ class SceneMaker:
         makers = (_noise_texture, _pattern_texture, _gradient_texture)
         self.textures = [makers[i % 3](rng, texture_size) for i in range(pool)]
 
-    def _crop(self, picture: UInt8, width: int, height: int, max_zoom: float) -> UInt8:
-        """A random crop, zoomed and flipped, brought to (height, width)."""
+    def _crop(self, image: UInt8, width: int, height: int, max_zoom: float) -> UInt8:
+        """A random crop, zoomed and flipped at random, resized to (height, width)."""
         rng = self.rng
-        side = min(picture.shape[:2])
+        side = min(image.shape[:2])
         zoom = rng.uniform(1, max_zoom)
         scale = min(side / width, side / height, zoom)
         w, h = int(width * scale), int(height * scale)
-        x = int(rng.integers(picture.shape[1] - w + 1))
-        y = int(rng.integers(picture.shape[0] - h + 1))
-        patch = picture[y : y + h, x : x + w]
+        x = int(rng.integers(image.shape[1] - w + 1))
+        y = int(rng.integers(image.shape[0] - h + 1))
+        patch = image[y : y + h, x : x + w]
         if rng.random() < 0.5:
             patch = patch[:, ::-1]
         resized = Image.fromarray(np.ascontiguousarray(patch)).resize(
@@ -147,23 +152,23 @@ class SceneMaker:
     def _texture(self, width: int, height: int, photo: float) -> UInt8:
         rng = self.rng
         if len(self.assets.photos) and rng.random() < photo:
-            picture = self.assets.photos[rng.integers(len(self.assets.photos))]
+            image = self.assets.photos[rng.integers(len(self.assets.photos))]
         else:
-            picture = self.textures[rng.integers(len(self.textures))]
-        return self._tint(self._crop(picture, width, height, 1.5), 0.25)
+            image = self.textures[rng.integers(len(self.textures))]
+        return self._tint(self._crop(image, width, height, 1.5), 0.25)
 
-    def _tint(self, picture: UInt8, strength: float) -> UInt8:
+    def _tint(self, image: UInt8, strength: float) -> UInt8:
         gain = self.rng.normal(1, strength * 0.6, 3) * self.rng.normal(1, strength)
         shift = self.rng.normal(0, 80 * strength) + self.rng.normal(0, 30 * strength, 3)
         table = np.arange(256)[:, None] * gain + shift
         table = np.clip(table, 0, 255).astype(np.uint8)
-        out = np.empty_like(picture)
+        out = np.empty_like(image)
         for channel in range(3):
-            out[..., channel] = table[picture[..., channel], channel]
+            out[..., channel] = table[image[..., channel], channel]
         return out
 
     def _outline(self, radius: float) -> list[tuple[float, float]]:
-        """Polygon around the origin: ellipse, polygon, star, rectangle or wavy blob."""
+        """Points around the origin: of an ellipse, polygon, star, rectangle or wavy blob."""
         rng = self.rng
         kind = rng.integers(5)
         aspect = rng.uniform(0.4, 1)
@@ -222,21 +227,21 @@ class SceneMaker:
         return np.clip(colour, 0, 255).astype(np.uint8), np.asarray(alpha)
 
     def _cutout(self, diameter: int) -> tuple[UInt8, UInt8]:
-        """A picture of a thing, scaled, turned, flipped and tinted: RGB and alpha."""
+        """A cut-out, scaled, rotated, flipped and tinted: RGB (H, W, 3) and alpha (H, W)."""
         rng = self.rng
-        picture = Image.fromarray(self.assets.cutouts[rng.integers(len(self.assets.cutouts))])
+        image = Image.fromarray(self.assets.cutouts[rng.integers(len(self.assets.cutouts))])
         width = max(8, int(diameter * rng.uniform(0.75, 1)))
-        picture = picture.resize((width, diameter), Image.Resampling.BILINEAR, reducing_gap=2)
+        image = image.resize((width, diameter), Image.Resampling.BILINEAR, reducing_gap=2)
         if rng.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if rng.random() < 0.6:
             angle = float(rng.normal(0, 30) if rng.random() < 0.7 else rng.uniform(0, 360))
-            picture = picture.rotate(angle, Image.Resampling.BILINEAR, expand=True)
-        rgba = np.asarray(picture)
+            image = image.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+        rgba = np.asarray(image)
         return self._tint(rgba[..., :3], 0.15), rgba[..., 3]
 
     def _paste(self, canvas: UInt8, labels: UInt8, label: int) -> int:
-        """Paste one object at a random place; returns the area it would have if nothing hid it."""
+        """Paste one object at a random place, and return its area before others cover it."""
         rng = self.rng
         height, width = labels.shape
         scale = max(height, width) / 256
@@ -265,7 +270,7 @@ class SceneMaker:
         return int(solid.sum())
 
     def make(self, size: int = 256) -> Scene:
-        """One scene, long side `size`; half of them are not square."""
+        """Make a scene whose long side is `size`; half of them are not square."""
         rng = self.rng
         height = width = size
         if rng.random() < 0.5:
@@ -276,18 +281,18 @@ class SceneMaker:
         areas = [self._paste(canvas, labels, i + 1) for i in range(int(rng.integers(3, 9)))]
         kept = np.zeros(len(areas) + 1, np.uint8)
         visible = np.bincount(labels.ravel(), minlength=len(areas) + 1)[1:]
-        worth = [
+        large = [
             i
             for i, (seen, area) in enumerate(zip(visible, areas, strict=True), 1)
             if seen >= self.min_area * size * size and seen >= MIN_VISIBLE * area
         ]
-        if not worth:
+        if not large:
             return self.make(size)
-        kept[worth] = np.arange(1, len(worth) + 1)
+        kept[large] = np.arange(1, len(large) + 1)
         return Scene(self._finish(canvas), kept[labels])
 
     def _finish(self, canvas: UInt8) -> UInt8:
-        """What a camera does: slight blur, noise, exposure."""
+        """Imitate a camera: slight blur, noise, exposure."""
         rng = self.rng
         if rng.random() < 0.3:
             blur = ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.0)))
@@ -300,15 +305,6 @@ class SceneMaker:
 
 
 def held_out_scenes(assets: Assets, count: int, seed: int) -> list[Scene]:
-    """`count` scenes from one seed, the same on every machine with the same assets."""
+    """Make `count` scenes from a seed, the same on every machine with the same assets."""
     maker = SceneMaker(assets, np.random.default_rng(seed))
     return [maker.make() for _ in range(count)]
-
-
-def contact_sheet(scenes: Sequence[Scene]) -> Image.Image:
-    """A row of scenes above their label maps, for looking at."""
-    sheet = Image.new("RGB", (260 * len(scenes), 520))
-    for i, scene in enumerate(scenes):
-        sheet.paste(Image.fromarray(scene.image), (260 * i, 0))
-        sheet.paste(Image.fromarray(scene.labels * 30), (260 * i, 260))
-    return sheet

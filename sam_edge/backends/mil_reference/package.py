@@ -1,4 +1,4 @@
-"""Read a Core ML package (`.mlpackage`): its specification, its tensors, its weights' place."""
+"""Read a Core ML package (`.mlpackage`): specification, tensors, metadata."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import BackendError
-from ...system.quiet import quiet
+from ...system.output import suppress_output
 
-EXTRA = "pip install 'sam-edge[coreml]'"
+INSTALL_HINT = "pip install 'sam-edge[coreml]'"
 _WEIGHTS = "@model_path/weights/weight.bin"
 
 
 def import_coremltools() -> ModuleType:
-    """coremltools, imported without its warnings.
+    """Import coremltools without its warnings.
 
     Raises:
         BackendError: not installed.
     """
     logging.getLogger("coremltools").setLevel(logging.ERROR)
-    with quiet():
+    with suppress_output():
         try:
             import coremltools
         except ImportError as error:
-            raise BackendError(f"coremltools is not installed; {EXTRA}") from error
+            raise BackendError(f"coremltools is not installed; {INSTALL_HINT}") from error
     return coremltools
 
 
 def read_spec(path: Path) -> Any:
-    """The package's protobuf specification.
+    """Read the package's protobuf specification.
 
     Raises:
         BackendError: not a package, or a damaged one.
@@ -41,11 +41,11 @@ def read_spec(path: Path) -> Any:
         raise BackendError(f"{path} is not a Core ML package; expected a directory ending in .mlpackage")
     _check_items(path)
     try:
-        with quiet():
+        with suppress_output():
             spec = ct.models.utils.load_spec(str(path))
     except Exception as error:  # protobuf, JSON and the package reader each raise their own
         raise BackendError(
-            f"{path} cannot be read as a Core ML package ({line(error)}); copy or export it again"
+            f"{path} cannot be read as a Core ML package ({one_line(error)}); copy or export it again"
         ) from error
     if spec.WhichOneof("Type") != "mlProgram":
         raise BackendError(f"{path} holds a {spec.WhichOneof('Type')}; expected an mlProgram")
@@ -56,42 +56,43 @@ def read_spec(path: Path) -> Any:
 
 
 def _check_items(path: Path) -> None:
-    """Before coremltools follows the package's own list of its parts wherever it leads."""
+    """Raise `BackendError` if Manifest.json lists a file outside the package: coremltools would read it."""
     root = path.resolve()
     try:
         entries = json.loads((path / "Manifest.json").read_text())["itemInfoEntries"].values()
-        places = [str(entry["path"]) for entry in entries]
-        outside = [one for one in places if not (root / "Data" / one).resolve().is_relative_to(root)]
+        paths = [str(entry["path"]) for entry in entries]
+        outside = [one for one in paths if not (root / "Data" / one).resolve().is_relative_to(root)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise BackendError(
-            f"{path}/Manifest.json cannot be read ({line(error)}); copy the bundle or export it again"
+            f"{path}/Manifest.json cannot be read ({one_line(error)}); copy the bundle or export it again"
         ) from error
     if outside:
         raise BackendError(f"{path}/Manifest.json names {outside[0]!r}, which is outside the package")
 
 
 def _check_weights(path: Path, block: Any) -> None:
+    """Raise `BackendError` if a constant is read from any file but the package's own weights."""
     for operation in block.operations:
         for value in operation.attributes.values():
             if value.WhichOneof("value") == "blobFileValue" and value.blobFileValue.fileName != _WEIGHTS:
                 raise BackendError(
-                    f"{path} takes weights from {value.blobFileValue.fileName!r}; expected {_WEIGHTS}"
+                    f"{path} reads weights from {value.blobFileValue.fileName!r}; expected {_WEIGHTS}"
                 )
         for inner in operation.blocks:
             _check_weights(path, inner)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What the exporter wrote into the package's metadata; empty if another tool made it."""
+    """Return the metadata that sam-edge wrote into the package; empty if another tool made it."""
     text = read_spec(path).description.metadata.userDefined.get("sam_edge", "{}")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    metadata: dict[str, Any] = json.loads(text)
+    return metadata
 
 
 def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Inputs and outputs of a written package: name, dtype and shape, a flexible axis by name.
+    """Describe a package's inputs and outputs: name, dtype and shape, flexible axes by name.
 
-    A picture is a (1, S, S, 3) uint8 array, RGB.
+    Images are (1, S, S, 3) uint8 RGB.
     """
     description = read_spec(path).description
     return [_tensor(f) for f in description.input], [_tensor(f) for f in description.output]
@@ -111,7 +112,7 @@ def _tensor(feature: Any) -> dict[str, Any]:
 
 
 def allowed_sizes(feature: Any) -> list[range | tuple[int, ...]]:
-    """For each axis of an array feature, the sizes that its description allows."""
+    """Return the sizes that the description of an array input allows, for each axis."""
     array = feature.type.multiArrayType
     flexibility = array.WhichOneof("ShapeFlexibility")
     if flexibility == "enumeratedShapes":
@@ -122,6 +123,6 @@ def allowed_sizes(feature: Any) -> list[range | tuple[int, ...]]:
     return [(size,) for size in array.shape]
 
 
-def line(error: Exception) -> str:
-    """An error's message on one line."""
+def one_line(error: Exception) -> str:
+    """Return an error's message on one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,8 +1,8 @@
 """Load a saved Core ML package as a MIL program and run it in NumPy.
 
-FP16 is as strict as the format: an operation whose result is declared FP16 takes FP16 values, computes
-in FP32 and rounds, overflow to infinity included. A chip may accumulate in less, so this is the best
-case of FP16 and not a bound for every device.
+An operation whose result is declared FP16 computes in FP32 from FP16 arguments and rounds the result,
+overflow to infinity included. A chip may accumulate in FP16, so this is the best case of FP16 and not a bound
+for every device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BackendError
-from ...system.quiet import quiet
+from ...system.output import suppress_output
 from . import ops
-from .package import allowed_sizes, import_coremltools, line, read_spec
+from .package import allowed_sizes, import_coremltools, one_line, read_spec
 
 Array = NDArray[Any]
 
@@ -28,7 +28,15 @@ WEIGHTS = Path("Data", "com.apple.CoreML", "weights")
 
 @dataclass(frozen=True)
 class Step:
-    """One operation: where its arguments are, what it makes, and what is not needed after it."""
+    """One operation.
+
+    Attributes:
+        kind: the operator, a key of `ops`.
+        name: the operation's name in the package.
+        arguments: parameter -> name of a value, or names of several.
+        results: name and dtype of each result.
+        frees: names of values not needed after it.
+    """
 
     kind: str
     name: str
@@ -39,20 +47,24 @@ class Step:
 
 @dataclass(frozen=True)
 class Input:
-    """An input as the description has it: dtype and, for each axis, the sizes allowed.
+    """An input of a package.
 
-    A picture is (1, S, S, 3) uint8 RGB outside and (1, 3, S, S) inside.
+    Attributes:
+        name: its name.
+        is_image: given as (1, S, S, 3) uint8 RGB, and (1, 3, S, S) inside the program.
+        dtype: inside the program.
+        sizes: the allowed sizes of each axis.
     """
 
     name: str
-    picture: bool
+    is_image: bool
     dtype: np.dtype[Any]
     sizes: tuple[Sequence[int], ...]
 
 
 @dataclass(frozen=True)
 class Program:
-    """A loaded program. `constants` are the values as written in the package."""
+    """A loaded program. `constants` are the package's constants by name, weights included."""
 
     inputs: tuple[Input, ...]
     outputs: tuple[tuple[str, np.dtype[Any]], ...]
@@ -60,48 +72,48 @@ class Program:
     steps: tuple[Step, ...]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Named arrays in, named arrays out; safe to call from several threads.
+        """Run the program: arrays by input name -> arrays by output name; safe to call from several threads.
 
         Raises:
-            BackendError: an input that the package's description does not allow.
+            BackendError: an input has another name, shape or dtype than the package allows.
         """
-        values = _given(self.inputs, inputs)
-        # Overflow to infinity and what follows from it are results here, not accidents.
+        values = _check_inputs(self.inputs, inputs)
+        # Overflow to infinity and NaN are valid results of FP16.
         with np.errstate(all="ignore"):
             for step in self.steps:
                 try:
-                    self._do(step, values)
+                    self._run_step(step, values)
                 except (ValueError, IndexError, TypeError) as error:
-                    raise BackendError(f"cannot run {step.kind} ({step.name}): {line(error)}") from error
+                    raise BackendError(f"cannot run {step.kind} ({step.name}): {one_line(error)}") from error
             return {name: np.array(self._value(name, values), dtype) for name, dtype in self.outputs}
 
     def _value(self, name: str, values: Mapping[str, Array]) -> Any:
         return values[name] if name in values else self.constants[name]
 
-    def _do(self, step: Step, values: dict[str, Array]) -> None:
+    def _run_step(self, step: Step, values: dict[str, Array]) -> None:
         arguments = {
             key: self._value(names, values)
             if isinstance(names, str)
             else [self._value(name, values) for name in names]
             for key, names in step.arguments.items()
         }
-        made = apply(step.kind, arguments, [dtype for _, dtype in step.results])
-        for (name, _), result in zip(step.results, made, strict=True):
+        results = apply(step.kind, arguments, [dtype for _, dtype in step.results])
+        for (name, _), result in zip(step.results, results, strict=True):
             values[name] = result
         for name in step.frees:
             values.pop(name, None)
 
     def histogram(self) -> dict[str, int]:
-        """How often each kind of operation occurs."""
+        """Count the operations of each kind."""
         return dict(Counter(step.kind for step in self.steps))
 
 
 def apply(kind: str, arguments: Mapping[str, Any], dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
     """Run one operation: widen FP16 arguments, compute in FP32, round to the declared types."""
-    if kind in ops.MOVING:
-        result = ops.MOVING[kind](**arguments)
+    if kind in ops.MOVEMENT_OPERATORS:
+        result = ops.MOVEMENT_OPERATORS[kind](**arguments)
     else:
-        result = ops.COMPUTING[kind](**{key: _widen(value) for key, value in arguments.items()})
+        result = ops.COMPUTE_OPERATORS[kind](**{key: _widen(value) for key, value in arguments.items()})
     results = result if isinstance(result, list) else [result]
     # Whole numbers wrap as Core ML's do; FP16 rounds to the nearest, beyond 65504 to infinity.
     return [np.asarray(r).astype(dtype, copy=False) for r, dtype in zip(results, dtypes, strict=True)]
@@ -115,8 +127,8 @@ def _widen(value: Any) -> Any:
     return value
 
 
-def _given(expected: Sequence[Input], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The inputs as the program takes them, checked against the description."""
+def _check_inputs(expected: Sequence[Input], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Check the inputs against the description and convert them to the program's dtypes and layout."""
     if set(inputs) != {one.name for one in expected}:
         names = ", ".join(one.name for one in expected)
         raise BackendError(f"the inputs are {', '.join(inputs) or 'none'}; expected {names}")
@@ -127,9 +139,9 @@ def _given(expected: Sequence[Input], inputs: Mapping[str, Array]) -> dict[str, 
             size in allowed for size, allowed in zip(array.shape, one.sizes, strict=True)
         )
         if not fits:
-            shape = ", ".join(_sizes(allowed) for allowed in one.sizes)
-            raise BackendError(f"{one.name} has shape {array.shape}; the package takes ({shape})")
-        if one.picture:
+            shape = ", ".join(_format_sizes(allowed) for allowed in one.sizes)
+            raise BackendError(f"{one.name} has shape {array.shape}; the package expects ({shape})")
+        if one.is_image:
             if array.dtype != np.uint8:
                 raise BackendError(f"{one.name} has dtype {array.dtype}; expected uint8, RGB")
             array = array.transpose(0, 3, 1, 2)
@@ -137,25 +149,25 @@ def _given(expected: Sequence[Input], inputs: Mapping[str, Array]) -> dict[str, 
     return values
 
 
-def _sizes(allowed: Sequence[int]) -> str:
+def _format_sizes(allowed: Sequence[int]) -> str:
     if isinstance(allowed, range):
         return f"{allowed.start} to {allowed.stop - 1}" if len(allowed) > 1 else str(allowed.start)
     return " or ".join(map(str, allowed))
 
 
 def load(path: Path) -> Program:
-    """Read a saved package, weights from its own files.
+    """Load a saved package with its weights.
 
     Raises:
-        BackendError: coremltools is missing, the package is damaged, or it holds an operation that
-            cannot be run here.
+        BackendError: coremltools is not installed, the package is damaged, or it holds an operator that
+            `ops` does not have.
     """
     import_coremltools()
     from coremltools.converters.mil.frontend.milproto.load import load as load_program
 
     spec = read_spec(path)
     try:
-        with quiet():
+        with suppress_output():
             program = load_program(spec, spec.specificationVersion, str(path / WEIGHTS))
             function = program.functions["main"]
             constants, steps = _steps(function)
@@ -163,7 +175,9 @@ def load(path: Path) -> Program:
     except BackendError:
         raise
     except Exception as error:  # damaged data raises nearly anything
-        raise BackendError(f"{path} is damaged: {line(error)}; copy the bundle or export it again") from error
+        raise BackendError(
+            f"{path} is damaged: {one_line(error)}; copy the bundle or export it again"
+        ) from error
     types = {name: dtype for step in steps for name, dtype in step.results}
     names = [feature.name for feature in spec.description.output]
     outputs = tuple((name, types.get(name, np.dtype(np.float32))) for name in names)
@@ -185,17 +199,17 @@ def _dtype(var: Any) -> np.dtype[Any]:
 
 
 def _steps(function: Any) -> tuple[dict[str, Any], list[Step]]:
-    """Constants by name, and the operations in order; each value is freed after its last use."""
+    """Return the constants by name and the operations in order; each value is freed after its last use."""
     operations = list(function.operations)
-    known = ops.MOVING.keys() | ops.COMPUTING.keys() | {"const"}
+    known = ops.MOVEMENT_OPERATORS.keys() | ops.COMPUTE_OPERATORS.keys() | {"const"}
     unknown = sorted({op.op_type for op in operations} - known)
     if unknown:
         raise BackendError(
-            f"the package holds {', '.join(unknown)}, which cannot be run off a Mac; "
-            "run it there, or export it with this version of sam-edge"
+            f"the package holds {', '.join(unknown)}, which only a Mac can run; "
+            "run it on one, or export it with this version of sam-edge"
         )
     constants = {op.outputs[0].name: op.outputs[0].val for op in operations if op.op_type == "const"}
-    wanted = {var.name for var in function.outputs}
+    needed = {var.name for var in function.outputs}
     steps: list[Step] = []
     for op in reversed(operations):
         if op.op_type == "const":
@@ -208,9 +222,9 @@ def _steps(function: Any) -> tuple[dict[str, Any], list[Step]]:
             several = isinstance(value, list | tuple)
             names = tuple(var.name for var in value) if several else (value.name,)
             arguments[key] = names if several else names[0]
-            frees += [name for name in names if name not in wanted and name not in constants]
-            wanted.update(names)
-        unused = [var.name for var in op.outputs if var.name not in wanted]
+            frees += [name for name in names if name not in needed and name not in constants]
+            needed.update(names)
+        unused = [var.name for var in op.outputs if var.name not in needed]
         results = tuple((var.name, _dtype(var)) for var in op.outputs)
         steps.append(Step(op.op_type, op.name, arguments, results, (*frees, *unused)))
     return constants, steps[::-1]

@@ -1,0 +1,1 @@
+"""Compares what sam-edge reaches with its targets."""
