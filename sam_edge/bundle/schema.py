@@ -1,4 +1,4 @@
-"""Validates JSON against the part of JSON Schema (draft 2020-12) that the schemas of manifests and reports use.
+"""Validates JSON against the parts of JSON Schema (draft 2020-12) that manifests and reports need.
 
 The runtime depends on nothing but NumPy, so this stands in for a library; tests compare it with the
 `jsonschema` package.

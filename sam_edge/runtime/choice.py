@@ -74,10 +74,10 @@ def explain_choice(bundle: Bundle, request: Request, chosen: Chosen | None = Non
             refused = _unmet(chosen, request.device)
         except BundleError:
             chosen = None
-    backends = find_backends(request.backend)
-    return [
-        row for backend in backends for row in _explain_backend(bundle, request, backend, chosen, refused)
-    ]
+    found: list[Choice] = []
+    for backend in find_backends(request.backend):
+        found += _explain_backend(bundle, request, backend, chosen, refused)
+    return found
 
 
 def used_device(backend: Backend, device: str) -> DeviceInfo | None:
