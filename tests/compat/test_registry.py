@@ -10,9 +10,11 @@ import pytest
 from sam_edge import BundleError, DeviceError, PromptError, SamPredictor, sam_model_registry
 from sam_edge.backends import Backend, DeviceInfo, Session, get_backend
 from sam_edge.compat.sam import TorchSam
+from sam_edge.runtime import targets
 from sam_edge.runtime.choice import Request
 from sam_edge.runtime.loading import find_opener
 from sam_edge.runtime.opener import OpenedGraphs
+from sam_edge.system.cpu import Cpu
 from sam_edge.testing import mock_sam
 from tests.support import toy
 
@@ -112,6 +114,18 @@ def test_moving_keeps_the_choices(two, toy_copy):
         assert {str(choice) for choice in sam.to("cpu").choices} - before == {
             "two gpu GPU: cpu was asked for"
         }
+
+
+def test_a_cpu_without_what_the_variant_requires_is_refused(two, toy_copy, monkeypatch):
+    def change(data):
+        data["variants"][0] |= {"instruction_set": "vnni", "requires": ["x86: avx512_vnni"]}
+
+    toy.rewrite_manifest(toy_copy, change)
+    monkeypatch.setattr(targets, "this_cpu", lambda: Cpu("x86", frozenset({"avx2"})))
+    with TorchSam(find_opener(toy_copy, Request("two", "gpu"))) as sam:
+        with pytest.raises(DeviceError, match="requires x86: avx512_vnni"):
+            sam.to("cpu")
+        assert sam.device == "gpu" and sam.encode(toy.picture()).original_size == (48, 80)
 
 
 def test_moving_while_other_threads_run(two, toy_bundle):
