@@ -115,8 +115,10 @@ def check(options: Options, clip: bool = False) -> None:
     _check_axes(targets)
     for target in asked_targets(options, own_variants=True):
         _check_own_variants(options, target)
-    for owner in (*formats, *targets):
-        owner.check(options)
+    for format in formats:
+        format.check(options)
+    for target in targets:
+        target.check(options)
     if not 0 < TILE_MB.of(options) < math.inf:
         raise SamEdgeError(f"{TILE_MB.flag} is {TILE_MB.of(options)}; expected a number of megabytes above 0")
     if options.min_iou is not None and not 0 <= options.min_iou <= 1:

@@ -121,7 +121,7 @@ class VariantExport:
         format, precision = plan.format.name, plan.precision.name
         self.directory.mkdir()
         target = plan.target.facts(context.model)
-        facts = {
+        facts: dict[str, Any] = {
             **context.facts,
             "format": format,
             "precision": precision,
