@@ -115,8 +115,8 @@ def check(options: Options, clip: bool = False) -> None:
     _check_axes(targets)
     for target in asked_targets(options, own_variants=True):
         _check_own_variants(options, target)
-    for format in formats:
-        format.check(options)
+    for one in formats:
+        one.check(options)
     for target in targets:
         target.check(options)
     if not 0 < TILE_MB.of(options) < math.inf:

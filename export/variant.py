@@ -92,9 +92,10 @@ class VariantExport:
         """What follows from its format, its target and its files."""
         plan, options = self.plan, self.context.options
         uses_integers = written is not None and written.uses_integers
+        instruction: dict[str, Any] = instruction_set_facts(options) if uses_integers else {}
         return {
             **plan.target.facts(self.context.model),
-            **(instruction_set_facts(options) if uses_integers else {}),
+            **instruction,
             **plan.format.entry(self.directory, self.stage, options),
         }
 
@@ -125,8 +126,8 @@ class VariantExport:
             **context.facts,
             "format": format,
             "precision": precision,
-            **{axis: target[axis] for axis in AXES if axis in target},
         }
+        facts |= {axis: target[axis] for axis in AXES if axis in target}
         job = Job(
             context,
             format,

@@ -37,7 +37,7 @@ from .checkpoint import ClipLoaded, load_clip
 from .tokenizer import make_tokenizer
 
 PARTS = ("text_encoder", "image_encoder")
-# Short and long, plain and odd, one cut off; what they say matters little to a comparison.
+# Short and long, ASCII and Unicode, one beyond the context length; their meaning matters little.
 TEXTS = (
     "a photo of a cat",
     "a person",
@@ -56,14 +56,14 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A CLIP read from a folder, its tokeniser's JSON, and its rules for the manifest."""
+    """A CLIP read from a folder, with its tokenizer's JSON."""
 
     loaded: ClipLoaded
     tokenizer: bytes
 
     @cached_property
     def rules(self) -> ClipRules:
-        """As in the manifest."""
+        """Its preprocessing and sizes, as the manifest records them."""
         config, loaded = self.loaded.model.config, self.loaded
         red, green, blue = (255 * value for value in loaded.mean)
         reds, greens, blues = (255 * value for value in loaded.std)
@@ -79,10 +79,10 @@ class ClipSource:
 
 
 def read_clip(folder: Path) -> ClipSource:
-    """The CLIP in `folder`, whole and of one piece.
+    """Read the CLIP in a folder, with its tokenizer.
 
     Raises:
-        CheckpointError: it is not; the message says what is missing.
+        CheckpointError: a file is missing or damaged, or the files do not belong together.
         BackendError: the `tokenizers` package is not installed.
     """
     loaded = load_clip(folder)
@@ -92,7 +92,7 @@ def read_clip(folder: Path) -> ClipSource:
 
 
 def describe_clip(source: ClipSource, stage: Path, golden: Golden) -> dict[str, Any]:
-    """Write the tokeniser and the golden features; the manifest's `clip`, without variants yet."""
+    """Write the tokenizer and the golden features, and return the manifest's `clip` without variants."""
     folder, loaded, rules = stage / "clip", source.loaded, source.rules
     folder.mkdir()
     write_atomically(folder / "tokenizer.json", source.tokenizer)
@@ -123,7 +123,7 @@ def describe_clip(source: ClipSource, stage: Path, golden: Golden) -> dict[str, 
 
 @dataclass(frozen=True)
 class _Part:
-    """One encoder: an example of its input, two rows, and the names of input, output and rows."""
+    """One encoder: an example input of two rows, and the names of its input, output and dynamic axis."""
 
     name: str
     module: nn.Module
@@ -243,7 +243,7 @@ def add_variant(
 
 
 def tokens(source: ClipSource) -> NDArray[np.int32]:
-    """`TEXTS` as the reference takes them, (T, context_length)."""
+    """Token ids of `TEXTS`, (T, context_length) int32."""
     tokenizer = read_tokenizer(source.tokenizer, source.rules.context_length)
     ids = np.zeros((len(TEXTS), source.rules.context_length), np.int32)
     for row, text in zip(ids, TEXTS, strict=True):
@@ -254,22 +254,22 @@ def tokens(source: ClipSource) -> NDArray[np.int32]:
 
 @torch.inference_mode()
 def _golden(source: ClipSource, golden: Golden) -> ClipGolden:
-    """The reference's features, its images resized by Pillow, as published."""
+    """Compute the reference's features, with the published preprocessing by Pillow."""
     model, ids = source.loaded.model, tokens(source)
-    images = torch.cat([_published(image, source) for image in golden.images])
+    images = torch.cat([_preprocess_as_published(image, source) for image in golden.images])
     return ClipGolden(
         ids, model.encode_text(torch.from_numpy(ids)).numpy(), model.encode_image(images).numpy()
     )
 
 
-def _published(image: NDArray[np.uint8], source: ClipSource) -> torch.Tensor:
-    """OpenAI's transform: Resize (bicubic), CenterCrop, ToTensor, Normalize."""
+def _preprocess_as_published(image: NDArray[np.uint8], source: ClipSource) -> torch.Tensor:
+    """Apply OpenAI's transform (Resize bicubic, CenterCrop, ToTensor, Normalize) -> (1, 3, S, S)."""
     side, (height, width) = source.rules.image_size, image.shape[:2]
     short = min(height, width)
     size = int(side * width / short), int(side * height / short)
-    picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
-    cropped = np.array(picture.crop((left, top, left + side, top + side)), np.float32) / 255
+    cropped = np.array(resized.crop((left, top, left + side, top + side)), np.float32) / 255
     mean, std = torch.tensor(source.loaded.mean), torch.tensor(source.loaded.std)
     x = torch.from_numpy(cropped).permute(2, 0, 1)
     return ((x - mean[:, None, None]) / std[:, None, None])[None]

@@ -53,7 +53,11 @@ def find_unknown_names(data: Any) -> None:
     variants = data.get("variants") if isinstance(data, dict) else None
     for variant in variants if isinstance(variants, list) else ():
         if isinstance(variant, dict):
-            keys: dict[str, Registry[Any]] = {"format": FORMATS, "precision": PRECISIONS}
-            for key, registry in (keys | dict.fromkeys(AXES, TARGETS)).items():
+            keys: tuple[tuple[str, Registry[Any]], ...] = (
+                ("format", FORMATS),
+                ("precision", PRECISIONS),
+                *((axis, TARGETS) for axis in AXES),
+            )
+            for key, registry in keys:
                 # Whether a name is in a registry is what has it look.
                 _ = isinstance(variant.get(key), str) and variant[key] in registry

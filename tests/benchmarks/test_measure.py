@@ -1,4 +1,4 @@
-"""`sam-edge benchmark`: rows, rounds in fresh processes, what becomes of trouble, and the report's schema."""
+"""`sam-edge benchmark`: rows, rounds in fresh processes, failures, and the report's schema."""
 
 import importlib.resources
 import json
@@ -70,8 +70,11 @@ def test_a_row_has_latency_memory_and_iou(report):
     for phase in PHASES:
         assert row[phase]["n"] >= 2 and len(row[phase]["rounds"]) == 2, phase
         assert 0 <= row[phase]["p50"] <= row[phase]["p90"] <= row[phase]["p99"], phase
-    parts = sum(row[f"{name}_ms"]["p50"] for name in ("preprocess", "encoder", "decoder", "postprocess"))
-    assert parts < 3 * row["end_to_end_ms"]["p50"]
+    # A busy machine makes a round of one phase slower than it is, so that the least of each counts.
+    parts = sum(
+        min(row[f"{name}_ms"]["rounds"]) for name in ("preprocess", "encoder", "decoder", "postprocess")
+    )
+    assert parts < 3 * max(row["end_to_end_ms"]["rounds"])
     assert row["compile_ms"]["p50"] <= row["load_ms"]["p50"]
     assert 10 < row["peak_rss_mb"] < 2000
     assert row["on_device"] in (1, None)  # older versions of ONNX Runtime do not say
@@ -101,10 +104,10 @@ def test_every_kind_of_report_is_written(report):
     assert "onnx-fp32" in (report / "report.md").read_text()
 
 
-def test_json_is_the_report(capsys, toy_bundle, tmp_path):
-    assert (
-        main(["benchmark", str(toy_bundle), *QUICK, "--device", "cpu", "--out", str(tmp_path), "--json"]) == 0
-    )
+def test_json_is_the_report(monkeypatch, capsys, toy_bundle, tmp_path):
+    monkeypatch.setattr("sam_edge.benchmarks.cli.run_child", lambda task, timeout=0: answer(task))
+    arguments = [*QUICK, "--device", "cpu", "--out", str(tmp_path), "--json"]
+    assert main(["benchmark", str(toy_bundle), *arguments]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out) == json.loads((tmp_path / "report.json").read_text())
     assert captured.err == ""
@@ -359,7 +362,7 @@ def test_pictures_without_masks(capsys, toy_bundle, tmp_path):
     assert "has masks for no image in" in capsys.readouterr().err
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6))
 def test_the_innermost_pixel_is_farthest_from_the_edge(seed):
     rng = np.random.default_rng(seed)

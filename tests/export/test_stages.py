@@ -12,7 +12,6 @@ from sam_edge import BackendError, SamAutomaticMaskGenerator, load
 from sam_edge.backends import Session, get_backend
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.variant import STAGES
-from sam_edge.cli import main
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.export.reference.golden import Reference
 from sam_edge.models.catalogue import CATALOGUE, HERE
@@ -26,19 +25,14 @@ ALL, SOME, NONE = 1e-9, 0.4, 2.0
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    out = tmp_path_factory.mktemp("stages") / "bundle"
-    arguments = ["--format", "onnx,openvino", "--precision", "fp32,fp16,int8", "--min-iou", "0"]
-    assert main(["export", *arguments, "--out", str(out)]) == 0
-    return out
+def bundle(six_variants):
+    return six_variants
 
 
 @pytest.fixture(scope="module")
-def dynamic(tmp_path_factory):
+def dynamic(with_texts):
     """Its whole decoder, too, takes prompts in batches, on which the order of OpenVINO's sums depends."""
-    out = tmp_path_factory.mktemp("dynamic") / "bundle"
-    assert main(["export", "--format", "onnx,openvino", "--dynamic", "--out", str(out)]) == 0
-    return out
+    return with_texts
 
 
 def both(bundle, name):

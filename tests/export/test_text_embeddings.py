@@ -17,14 +17,6 @@ DIM = CATALOGUE["sam_edge_tiny"].decoder.dim
 
 
 @pytest.fixture(scope="module")
-def with_texts(tmp_path_factory):
-    out = tmp_path_factory.mktemp("texts") / "bundle"
-    arguments = ["--format", "onnx,openvino", "--dynamic", "--text-embeddings"]
-    assert main(["export", *arguments, "--out", str(out)]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
 def reference():
     return build_reference(load_checkpoint(HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file))
 

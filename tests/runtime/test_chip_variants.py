@@ -1,4 +1,4 @@
-"""Variants that are made for a chip: when they are taken, and their decoders' fixed number of points."""
+"""Variants exported for one accelerator: when they are chosen, and their decoders' fixed number of points."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A model whose coordinates are pixels of another square than its input: EfficientViT-SAM."""
+"""A model whose prompt coordinates are not pixels of its input: EfficientViT-SAM."""
 
 import numpy as np
 import pytest

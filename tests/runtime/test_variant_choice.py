@@ -1,4 +1,4 @@
-"""Which backend, device and variant are taken, and what is said of the others."""
+"""Which backend, device and variant are chosen, and the reasons given for the others."""
 
 import json
 

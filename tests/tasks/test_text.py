@@ -1,4 +1,4 @@
-"""Masks by text: CLIP's resizing, what is shown of a mask, and the order of the result."""
+"""Masks by text: CLIP's resizing, the crop shown to CLIP for each mask, and the order of results."""
 
 import types
 
@@ -31,7 +31,7 @@ def pillows(image, size):
     return np.asarray(columns.resize((width, height), Image.Resampling.BICUBIC))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90))
 def test_bicubic_is_pillows_to_the_bit(height, width, new_height, new_width):
     image, size = noise(height, width), (new_height, new_width)
@@ -53,7 +53,7 @@ def test_photographs_are_the_installed_pillows_too(photo, turn, short):
     assert np.abs(resize_bicubic(image, size) - wanted).max() <= 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data())
 def test_a_window_is_that_part_of_the_whole(data):
     height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))

@@ -1,4 +1,4 @@
-"""Parity: the measures against naive ones, the gates, and the golden file."""
+"""Parity: metrics against naive implementations, the gates, and the golden file."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def band(mask, ratio):
     return mask & ~eroded[1:-1, 1:-1]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(pairs, st.sampled_from([0.02, 0.1]))
 def test_boundary_iou_is_the_published_one(pair, ratio):
     a, b = pair
@@ -39,7 +39,7 @@ def test_boundary_iou_is_the_published_one(pair, ratio):
     assert boundary_iou(a, b, ratio) == pytest.approx((ours & theirs).sum() / union if union else 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pairs)
 def test_iou_counts_pixels(pair):
     a, b = pair

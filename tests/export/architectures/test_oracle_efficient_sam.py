@@ -68,7 +68,7 @@ def decoded(sam, embeddings, kind, mask=0.0):
 def test_names_and_shapes_are_the_published_ones(golden, name):
     (layout,) = [one for one in LAYOUTS if "efficient_sam" in one.families]
     stored = {key: torch.empty(shape, device="meta") for key, shape in published_shapes(golden, name).items()}
-    found = {key: tuple(value.shape) for key, value in layout.ours(stored).items()}
+    found = {key: tuple(value.shape) for key, value in layout.rename(stored).items()}
     assert found == expected_shapes(CATALOGUE[f"efficient_sam_{name}"])
 
 

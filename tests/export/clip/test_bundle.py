@@ -26,25 +26,19 @@ from sam_edge.export.context.options import Options
 from sam_edge.models.photos import read_photo
 from sam_edge.verify.clip_parity import read_clip_golden
 from tests.support import ROOT
-from tools.make_clip import END, SMALL, random_clip, write_hugging_face
+from tools.make_clip import END, SMALL
 
 TEXTS = ["a photo of the dog", "THE CAT", "Ünïcode 12!", "the dog " * 30]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_hugging_face(tmp_path_factory.mktemp("clip") / "clip", random_clip())
+def folder(clip_folder):
+    return clip_folder
 
 
 @pytest.fixture(scope="module")
-def with_clip(folder, tmp_path_factory):
-    """The embedded model with a small random CLIP, in ONNX and OpenVINO; do not change it."""
-    out = tmp_path_factory.mktemp("with-clip") / "bundle"
-    # The gates on masks are off: they are not what is tested here, and the search would take its time.
-    arguments = ["--format", "onnx,openvino", "--precision", "fp32,fp16,int8", "--min-iou", "0"]
-    arguments += ["--dynamic", "--text-embeddings"]  # for the examples of docs/guides/text.md
-    assert main(["export", "--clip", str(folder), *arguments, "--out", str(out)]) == 0
-    return out
+def with_clip(six_variants):
+    return six_variants
 
 
 @pytest.fixture
@@ -258,9 +252,9 @@ def test_core_ml_packages_keep_the_features(folder, copy, precision):
     assert size < {"fp32": 1e6, "fp16": 5e5, "int8": 4e5}[precision]
 
 
-def test_the_examples_of_the_documentation(with_clip, tmp_path, monkeypatch):
+def test_the_examples_of_the_documentation(with_texts, tmp_path, monkeypatch):
     page = ROOT / "docs/guides/text.md"
-    (tmp_path / "bundle").symlink_to(with_clip)
+    (tmp_path / "bundle").symlink_to(with_texts)
     Image.fromarray(read_photo("astronaut.jpg")).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))

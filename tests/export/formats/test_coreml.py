@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -155,7 +155,7 @@ def test_halves_and_quarters_the_size(packages):
         assert files == {"Manifest.json", "Data/com.apple.CoreML/model.mlmodel", WEIGHTS}
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(st.data())
 def test_any_package_works_or_is_refused(packages, tmp_path, data):
     """Cut short or with bytes changed."""

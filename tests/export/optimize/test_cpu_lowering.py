@@ -55,7 +55,7 @@ def test_embeddings_lowered_for_openvino_are_the_same(tile_mb):
     assert apart(ours.numpy(), sam.image_encoder(image).numpy()) < 1e-5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     layers=st.lists(
         st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 2, 3])), min_size=1, max_size=3

@@ -1,4 +1,4 @@
-"""Graphs for Qualcomm's Hexagon NPU, and the NPU in its makers' simulator."""
+"""Variants for Qualcomm's Hexagon NPU, run in Qualcomm's simulator."""
 
 import json
 import platform
