@@ -99,6 +99,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p sam_edge -p tools
+	$(BIN)/python -m tools.structure
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

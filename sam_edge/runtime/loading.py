@@ -11,15 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..axes import PRECISIONS
 from ..backends import Backend, DeviceInfo, Session, devices_of, find_backends, is_available
 from ..backends.compile_cache import CompileCache, graph_id
-from ..bundle.bundle import PRECISIONS, Bundle, open_bundle
+from ..bundle.bundle import Bundle, open_bundle
 from ..bundle.variant import STAGES, ClipVariant, Variant
 from ..errors import BackendError, BundleError
 from ..system.threads import run_concurrently
 from ..types import Choice
 from .sam import Sam
-from .targets import HEXAGON, meant_for
+from .targets import check_machine, forbids_fallback, meant_for, suited, unmet_requirement
 
 if TYPE_CHECKING:
     from .clip import Clip
@@ -53,7 +54,8 @@ def load(
         backend: "auto" or a name from `sam-edge devices`.
         device: "cpu", "gpu", "npu", "auto" (a CPU), or a device's name from `sam-edge devices`; never another
             than asked for.
-        precision: "fp32", "fp16", "bf16", "int8", or "auto" for the most exact one there is.
+        precision: "fp32", "fp16", "bf16", "int8", or "auto" for the most exact one there is; variants whose
+            requirements this CPU does not meet are passed over where there are others.
         threads: threads within one operator; None leaves it to the backend.
         check_integrity: compare every file with its sha256 before it is read. Graphs that ONNX Runtime has in
             `cache_dir`, where an entry is of that sha256, are not read.
@@ -65,7 +67,8 @@ def load(
     Raises:
         BundleError, IntegrityError: not a bundle, or not as exported; with a cache, everything-mode may raise
             it, too.
-        BackendError, DeviceError: no such runtime or device here.
+        BackendError, DeviceError: no such runtime or device here, or a CPU without what the variant requires
+            to give the masks that it was exported with.
         OutputError: `cache_dir` is not a directory and cannot be made one.
     """
     bundle = open_bundle(path)
@@ -74,6 +77,8 @@ def load(
         for choice in explain_choice(bundle, wanted):
             print(choice, file=sys.stderr)
     chosen, variant = choose(bundle, wanted)
+    if variant.requires:
+        check_machine(bundle, variant, _used(devices_of(chosen), device))
     if cache_dir is None:
         cache_dir = os.environ.get(CACHE_VARIABLE) or None
     return _load(bundle, variant, chosen, wanted, threads, check_integrity, cache_dir)
@@ -170,7 +175,7 @@ def _both(
 
 def is_whole(variant: Variant, device: str) -> bool:
     """Whether the variant is made for a chip that is no CPU, which `device` is then to take whole."""
-    return variant.target == HEXAGON and device.casefold() not in ("auto", "cpu")
+    return forbids_fallback(variant) and device.casefold() not in ("auto", "cpu")
 
 
 def open_graph(
@@ -194,7 +199,7 @@ def choose(bundle: Bundle, wanted: Wanted) -> tuple[Backend, Variant]:
     for backend in find_backends(wanted.backend):
         backends.append(backend)
         best = _best(bundle, backend, wanted) if is_available(backend, wanted.device) else None
-        if best is not None:
+        if best is not None and _unmet(best, backend, wanted.device) is None:
             return backend, best
     usable = [b for b in backends if is_available(b, wanted.device)]
     usable = usable or [b for b in backends if is_available(b)] or backends[:1]
@@ -218,17 +223,30 @@ def explain_choice(
     Raises:
         BackendError: no such backend.
     """
+    refused = None
     if taken is None:
         try:
             taken = choose(bundle, wanted)
+            refused = _unmet(taken[1], taken[0], wanted.device)
         except BundleError:
             taken = None
-    return [row for backend in find_backends(wanted.backend) for row in _rows(bundle, wanted, backend, taken)]
+    backends = find_backends(wanted.backend)
+    return [row for backend in backends for row in _rows(bundle, wanted, backend, taken, refused)]
+
+
+def _unmet(variant: Variant, backend: Backend, device: str) -> str | None:
+    """What the variant requires and the device, if it is a CPU, does not have."""
+    return unmet_requirement(variant, _used(devices_of(backend), device)) if variant.requires else None
 
 
 def _rows(
-    bundle: Bundle, wanted: Wanted, backend: Backend, taken: tuple[Backend, Variant] | None
+    bundle: Bundle,
+    wanted: Wanted,
+    backend: Backend,
+    taken: tuple[Backend, Variant] | None,
+    refused: str | None,
 ) -> Iterator[Choice]:
+    """The devices of one backend, and the variants that it does not take; `refused` is why none is loaded."""
     devices = devices_of(backend)
     best = _best(bundle, backend, wanted)
     is_taken = taken is not None and taken[0].name == backend.name
@@ -244,6 +262,8 @@ def _rows(
             reason = _passed_over(one, used, wanted.device)
         elif taken is not None and not is_taken:
             reason = f"{taken[0].name} comes first"
+        elif taken is not None and refused is not None:
+            reason = f"{taken[1].id} {refused}"
         if not reason and taken is not None:
             yield Choice(backend.name, one.kind, one.name, taken[1].id, True, "chosen")
         else:
@@ -251,7 +271,8 @@ def _rows(
     if is_taken and taken is not None and used is not None:
         for variant in bundle.manifest.variants:
             if variant.format in backend.formats and variant.id != taken[1].id:
-                reason = _not_this_variant(variant, taken[1], wanted.precision)
+                unmet = unmet_requirement(variant, used)
+                reason = _not_this_variant(variant, taken[1], wanted.precision, unmet)
                 yield Choice(backend.name, used.kind, used.name, variant.id, False, reason)
 
 
@@ -271,19 +292,22 @@ def _passed_over(one: DeviceInfo, used: DeviceInfo | None, device: str) -> str:
     return f"{used.name} comes first; ask for --device {one.name}"
 
 
-def _not_this_variant(variant: Variant, taken: Variant, precision: str) -> str:
+def _not_this_variant(variant: Variant, taken: Variant, precision: str, unmet: str | None) -> str:
     if precision != "auto" and variant.precision != precision:
         return f"{precision} was asked for"
+    if unmet is not None:
+        return unmet
     if variant.target != taken.target:
         return f"{taken.id} is made for this device" if taken.target else f"made for {variant.target}"
-    if PRECISIONS.index(variant.precision) > PRECISIONS.index(taken.precision):
+    if PRECISIONS.get(variant.precision).rank > PRECISIONS.get(taken.precision).rank:
         return f"less exact than {taken.id}"
     return f"{taken.id} was asked for"
 
 
 def _best(bundle: Bundle, backend: Backend, wanted: Wanted) -> Variant | None:
-    precisions = PRECISIONS if wanted.precision == "auto" else (wanted.precision,)
+    precisions = PRECISIONS.names() if wanted.precision == "auto" else (wanted.precision,)
     there = [v for v in bundle.manifest.variants if v.format in backend.formats and v.precision in precisions]
-    if any(variant.target for variant in there):
-        there = meant_for(there, _used(devices_of(backend), wanted.device))
+    if any(variant.target or variant.requires for variant in there):
+        device = _used(devices_of(backend), wanted.device)
+        there = meant_for(suited(there, device), device)
     return next((v for p in precisions for v in there if v.precision == p), None)

@@ -56,5 +56,5 @@ def test_the_readmes_tables_name_every_format_and_precision():
 
 
 def test_every_field_of_the_manifest_has_a_meaning():
-    cells = re.findall(r"^\| `(\w+)` \| .* \| (?:yes)? ?\| (.*) \|$", pages.manifest_page(), re.M)
-    assert len(cells) > 80 and not [name for name, meaning in cells if not meaning.strip()]
+    fields = re.findall(r"^- \*\*`(\w+)`\*\*(.*)", pages.manifest_page(), re.M)
+    assert len(fields) > 80 and not [name for name, rest in fields if "): " not in rest]

@@ -13,7 +13,7 @@ from sam_edge.backends import Session, get_backend
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.variant import STAGES
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.golden import Reference
+from sam_edge.export.reference.golden import Reference
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.photos import read_photo
 from sam_edge.runtime.loading import load_variant

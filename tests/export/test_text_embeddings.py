@@ -134,9 +134,9 @@ def test_the_manifest_says_so(with_texts, exported):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--format", "coreml"], "no Core ML form"),
+        (["--format", "coreml"], "not supported by Core ML"),
         (["--format", "openvino"], "needs --dynamic"),
-        (["--compat", "segment-anything"], "has no text embeddings"),
+        (["--compat", "segment-anything"], "does not support --text-embeddings"),
     ],
 )
 def test_what_cannot_have_texts_is_refused_at_once(tmp_path, capsys, arguments, says):

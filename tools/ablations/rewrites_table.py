@@ -27,12 +27,12 @@ from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.errors import BundleError
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.formats.onnx import write_encoder
-from sam_edge.export.formats.openvino import write_encoder_int8
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.pipeline import export_bundle, find_checkpoint
 from sam_edge.export.quantize.calibration import packaged_calibration
 from sam_edge.export.quantize.equalization import REWRITES, rewrite
 from sam_edge.export.quantize.onnx_int8 import encoder_stats, quantize_encoder
+from sam_edge.export.quantize.openvino_int8 import write_encoder_int8
 from sam_edge.export.quantize.ranges import CalibrationReader
 from sam_edge.models.catalogue import DEFAULT_MODEL
 from sam_edge.runtime.sam import Sam

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sam_edge.backends import find_backends, is_available
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.golden import Reference
+from sam_edge.export.reference.golden import Reference
 from sam_edge.imaging.metrics import boundary_iou, iou
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.runtime.loading import load_variant

@@ -28,6 +28,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.models.catalogue import CATALOGUE
+from tools.training.losses import PixelFeatures, mask_losses
+from tools.training.prompts import correction, first_prompts, random_points
 from tools.training.scenes import Scene, SceneMaker, load_assets
 
 IMAGES, PROMPTS = 8, 4
@@ -146,86 +148,6 @@ def load_weights(model: SamModel, file: Path) -> None:
         for name, parameter in model.named_parameters():
             if name in missing and (".proj." in name or ".lin2." in name):
                 parameter.zero_()
-
-
-def random_points(allowed: Tensor, generator: torch.Generator) -> Tensor:
-    """A uniformly random allowed pixel of each mask: (N, H, W) bool -> (N, 2) x, y."""
-    n, _, width = allowed.shape
-    scores = torch.rand(allowed.shape, generator=generator) * allowed
-    index = scores.reshape(n, -1).argmax(1)
-    return torch.stack([index % width, index // width], dim=1).float()
-
-
-def first_prompts(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A click or a loose box for each of (N, S, S) masks: coords (N, 2, 2) and labels (N, 2)."""
-    n, side, _ = masks.shape
-    solid = masks.bool()
-    # Half the clicks stay away from the edge, as people's do.
-    inner = -F.max_pool2d(-masks.float()[:, None], 9, 1, 4)[:, 0] > 0
-    use_inner = (torch.rand(n, generator=generator) < 0.5) & inner.flatten(1).any(1)
-    click = random_points(torch.where(use_inner[:, None, None], inner, solid), generator)
-    columns, rows = solid.any(1).float(), solid.any(2).float()
-    x0, y0 = columns.argmax(1).float(), rows.argmax(1).float()
-    x1 = side - columns.flip(1).argmax(1).float()
-    y1 = side - rows.flip(1).argmax(1).float()
-    box = torch.stack([x0, y0, x1, y1], dim=1)
-    sides = torch.stack([x1 - x0, y1 - y0], dim=1).repeat(1, 2)
-    # From exact boxes to the paper's loosest, 10% of the side.
-    looseness = 0.1 * torch.rand(n, 1, generator=generator)
-    noise = torch.randn(n, 4, generator=generator) * torch.clamp(looseness * sides, max=20)
-    box = (box + noise).clamp(0, side).reshape(n, 2, 2)
-    point = torch.stack([click, torch.zeros_like(click)], dim=1)
-    is_box = torch.rand(n, generator=generator) < 0.6
-    coords = torch.where(is_box[:, None, None], box, point)
-    labels = torch.where(is_box[:, None], torch.tensor([2.0, 3.0]), torch.tensor([1.0, -1.0]))
-    return coords, labels
-
-
-def correction(predicted: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A click where the mask is wrong: foreground on what it missed, background on what it added."""
-    wrong = predicted != masks.bool()
-    none = ~wrong.flatten(1).any(1)
-    wrong = torch.where(none[:, None, None], masks.bool(), wrong)
-    point = random_points(wrong, generator)
-    x, y = point.long().unbind(1)
-    label = masks[torch.arange(len(masks)), y, x].float()
-    return point[:, None], label[:, None]
-
-
-def mask_losses(logits: Tensor, target: Tensor, focal_weight: float) -> tuple[Tensor, Tensor]:
-    """Focal + dice loss and true IoU of each mask, (N, M): logits (N, M, s, s), target (N, 1, L, L)."""
-    logits = F.interpolate(logits, (LOSS_SIDE, LOSS_SIDE), mode="bilinear", align_corners=False)
-    target = target.expand_as(logits)
-    p = torch.sigmoid(logits)
-    ce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    agreement = p * target + (1 - p) * (1 - target)
-    alpha = 0.25 * target + 0.75 * (1 - target)
-    focal = (4 * alpha * (1 - agreement) ** 2 * ce).mean((2, 3))
-    dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
-    with torch.no_grad():
-        hard, truth = logits > 0, target > 0.5
-        union = (hard | truth).sum((2, 3)).clamp(min=1)
-        iou = (hard & truth).sum((2, 3)) / union
-    return focal_weight / 4 * focal + dice, iou
-
-
-class PixelFeatures(nn.Module):
-    """The auxiliary head: stride-4 features, whose similarity to those of the clicked pixel is the mask."""
-
-    def __init__(self, dim: int, features: int = 16) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(dim, features * 16, 1)
-        self.scale = nn.Parameter(torch.tensor([8.0, -4.0]))
-
-    def forward(self, embeddings: Tensor, points: Tensor) -> Tensor:
-        """(B, dim, h, w), (B, P, 2) pixels -> (B * P, 1, 4h, 4w) logits."""
-        f = F.normalize(F.pixel_shuffle(self.proj(embeddings), 4), dim=1)
-        b, c, h, w = f.shape
-        index = (points / 4).long().clamp(0, h - 1)
-        flat = f.flatten(2)
-        at = (index[..., 1] * w + index[..., 0])[:, None].expand(b, c, -1)
-        similarity = flat.gather(2, at).transpose(1, 2) @ flat
-        return (similarity * self.scale[0] + self.scale[1]).reshape(-1, 1, h, w)
 
 
 def step_loss(

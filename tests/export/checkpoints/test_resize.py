@@ -22,7 +22,7 @@ from sam_edge.errors import PromptError, SamEdgeError
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.checkpoints.read import Loaded, build_reference, expected_shapes, load_checkpoint
 from sam_edge.export.checkpoints.resize import resize
-from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.encoders import HieraEncoder
@@ -252,9 +252,9 @@ def test_sizes_side_by_side(small, exported):
 @pytest.mark.parametrize(
     ("size", "says"),
     [
-        ("250", "expected a multiple of 16 from 64 to 2048: 240 or 256, say"),
-        ("0", "expected a multiple of 16 from 64 to 2048: 64, say"),
-        ("32", "expected a multiple of 16 from 64 to 2048: 64, say"),
+        ("250", "expected a multiple of 16 from 64 to 2048, for example 240 or 256"),
+        ("0", "expected a multiple of 16 from 64 to 2048, for example 64"),
+        ("32", "expected a multiple of 16 from 64 to 2048, for example 64"),
         ("-256", "expected a number of pixels from 64 to 2048"),
         ("large", "expected a number of pixels from 64 to 2048"),
         ("256.0", "expected a number of pixels from 64 to 2048"),

@@ -219,8 +219,8 @@ def test_the_tokeniser_is_transformers(tmp_path, kind):
             lambda folder: (folder / "vocab.json").write_text("{}"),
             "lacks <|startoftext|>".replace("|", "\\|"),
         ),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is no tokeniser"),
-        (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"), "is no tokeniser"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is no tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"), "is no tokenizer"),
     ],
 )
 def test_a_damaged_vocabulary(tmp_path, change, says):

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sam_edge.cli import main
 from sam_edge.export.architectures.lowering import lower
 from sam_edge.export.architectures.model import build_model
-from sam_edge.export.formats import openvino
-from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.graphs import openvino
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.export.optimize.tiling import RowTiledConvolutions, tile_slices
 from sam_edge.models.catalogue import CATALOGUE

@@ -32,7 +32,7 @@ def test_no_graph_has_a_layer_norm(bundle, precision):
         assert normalises or part == "encoder"
         assert "LayerNormalization" not in operators(bundle / web[part]["path"])
     assert "LayerNormalization" in operators(bundle / plain["decoder"]["path"])
-    assert web["target"] == "web" and web["parity"]["passed"]
+    assert web["browser"] == "web" and web["parity"]["passed"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
