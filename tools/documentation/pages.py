@@ -39,7 +39,7 @@ PYTHON_MODULES = {
         "sam_edge.backends:Session",
         "sam_edge.backends:DeviceInfo",
     ),
-    "For an app's tests": ("sam_edge.runtime.mock:mock_sam",),
+    "For an app's tests": ("sam_edge.testing:mock_sam",),
     "Masks as arrays": (
         "sam_edge.imaging.regions:clean",
         "sam_edge.imaging.regions:label",
