@@ -29,7 +29,7 @@ SCHEMA = ROOT / "sam_edge" / "bundle" / "manifest.schema.json"
 # under "More", errors and warnings on their own page.
 PYTHON_SECTIONS = {
     "Load and predict": ("load", "Sam"),
-    "Values": ("Prompts", "Masks", "ImageEmbedding", "EmbeddingCache", "Choice"),
+    "Values": ("Prompts", "Masks", "MaskRecord", "ImageEmbedding", "EmbeddingCache", "Choice", "DeviceName"),
     "In place of segment_anything": ("SamPredictor", "SamAutomaticMaskGenerator", "sam_model_registry"),
 }
 # Section -> public names below the top level, as "module:name".
