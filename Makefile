@@ -6,13 +6,15 @@ PHOTO := models/photos/astronaut.jpg
 PAGE := sam_edge/serve/page
 # Processes that run tests.
 WORKERS ?= 2
+# Bundles that several tests read, those of the page among them, are exported once, to this folder.
+BUNDLES := $(CURDIR)/build/test-bundles
 # Without its advertisement of another program.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 # 1 where there is a Node.js that builds web/.
 NODE := $(shell command -v npm >/dev/null && node -p \
   'const [a, b] = process.versions.node.split("."); +(a > 20 || (a == 20 && b >= 19))')
 
-.PHONY: demo test test-all test-web web wheel docs docs-serve lint format clean
+.PHONY: demo test test-all test-web check-web web wheel docs docs-serve lint format clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -34,8 +36,10 @@ demo: $(VENV)/installed
 	@echo "overlay: out/overlay.png"
 	@$(SHOW_PAGE)
 
-test: $(VENV)/installed-dev test-web
-	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
+test: $(VENV)/installed-dev $(if $(filter 1,$(NODE)),web)
+	rm -rf $(BUNDLES)
+	SAM_EDGE_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist loadfile
+	$(MAKE) check-web SAM_EDGE_BUNDLE=$(BUNDLES)/web SAM_EDGE_REFERENCE=$(BUNDLES)/web-reference
 
 test-all: test
 	$(BIN)/python -m pytest -q -m slow
@@ -53,9 +57,12 @@ web: web/node_modules/installed
 	rm -rf $(PAGE) && cp -R web/dist $(PAGE)
 
 test-web: $(VENV)/installed-dev web
+	$(MAKE) check-web
+
+check-web:
 	cd web && npm run check && PYTHON=$(CURDIR)/$(BIN)/python npm test
 	@if command -v chromium >/dev/null; then \
-	  cd web && PYTHON=$(CURDIR)/$(BIN)/python npm run e2e; \
+	  cd web && PYTHON=$(CURDIR)/$(BIN)/python npx vitest run --project e2e; \
 	else \
 	  echo "The page was not tested in a browser: there is no chromium here (Debian's package has that name)."; \
 	fi
@@ -66,7 +73,7 @@ SHOW_PAGE := echo "page:    $(NO_NODE)"
 web:
 	@echo "$(NO_NODE)." >&2; exit 1
 
-test-web:
+test-web check-web:
 	@echo "$(NO_NODE): it is neither built nor tested."
 endif
 
@@ -92,6 +99,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p sam_edge -p tools
+	$(BIN)/python -m tools.structure
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_edge.bundle.bundle import PRECISIONS, Bundle, open_bundle
+from sam_edge.axes import PRECISIONS
+from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.cli.options import add_bundle
 from sam_edge.errors import ImageError, OutputError, SamEdgeError
@@ -46,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", default="auto", help="auto, or a name from `sam-edge devices`")
     parser.add_argument(
-        "--precision", default="", help=f"one or more of {','.join(PRECISIONS)} (default: all)"
+        "--precision", default="", help=f"one or more of {','.join(PRECISIONS.names())} (default: all)"
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="images to compare masks on")
     parser.add_argument(

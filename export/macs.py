@@ -1,7 +1,7 @@
 """Count the multiply-accumulates of image encoders: `python -m sam_edge.export.macs [NAME ...]`.
 
-What is printed is the catalogue's `ENCODER_GMACS`. Counted on PyTorch's meta device, so that nothing is
-computed: the products of the encoder as it is exported, fused, for one image at the model's input size.
+Prints the catalogue's `ENCODER_GMACS`: the convolutions and matmuls of the fused encoder for one image at the
+model's input size. They are counted on PyTorch's meta device, which computes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .optimize.fuse import fuse
 
 
 def encoder_gmacs(model: Model) -> float:
-    """Billions of multiply-accumulates of the convolutions and matrix products, to four digits."""
+    """Count billions of multiply-accumulates of an encoder's convolutions and matmuls, to four digits."""
     with torch.device("meta"):
         sam = fuse(build_model(model).eval())
         image = torch.zeros(1, 3, model.image_size, model.image_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, left_behind
 
 
 def python(code, *arguments):
@@ -47,7 +47,7 @@ sam_edge.load(sys.argv[1], backend="onnxruntime").close()
     command = [sys.executable, "-I", "-c", code, str(exported)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.iterdir())
+    assert not left_behind(tmp_path, "onnxruntime", "microsoft")
 
 
 @pytest.fixture(scope="module")

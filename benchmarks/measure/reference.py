@@ -67,7 +67,7 @@ def reference_golden(
             path.unlink()
     from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
     from sam_edge.export.checkpoints.resize import resize
-    from sam_edge.export.golden import make_golden
+    from sam_edge.export.reference.golden import make_golden
 
     loaded = resize(load_checkpoint(checkpoint), manifest.input.size[0])
     write_golden(path, make_golden(build_reference(loaded), loaded.model, say, images))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sam_edge.axes import PRECISIONS
 from sam_edge.backends import Backend, DeviceInfo, devices_of, find_backends
 from sam_edge.backends.base import DEVICES
-from sam_edge.bundle.bundle import PRECISIONS, Bundle
+from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.variant import Variant
 from sam_edge.errors import SamEdgeError
 from sam_edge.runtime.targets import meant_for
@@ -61,8 +62,7 @@ def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: 
                 f"`sam-edge devices`: {', '.join(sorted(known))}"
             )
     for precision in precisions:
-        if precision not in PRECISIONS:
-            raise SamEdgeError(f"unknown precision {precision!r}; expected some of {','.join(PRECISIONS)}")
+        PRECISIONS.get(precision)
     rows = [row for device in devices for each in backends for row in _rows(bundle, each, device, precisions)]
     if all(row.absent for row in rows):
         reasons = "; ".join(dict.fromkeys(row.absent for row in rows)) or "no variant has that precision"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+from sam_edge.axes import FORMATS, PRECISIONS
 from sam_edge.errors import BackendError
 
 from .recommend import END_TO_END, pareto_front
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without its two palest colours.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
-MARKERS = {"fp32": "o", "fp16": "s", "bf16": "D", "int8": "^"}
+# Of a precision that nobody registered.
+_OTHER_MARKER = "P"
 # Each phase has the same colour in every report.
 PHASE_COLOURS = dict(zip(PHASES, ("#56b4e9", "#0072b2", "#e69f00", "#009e73"), strict=True))
 # The ratio of largest to smallest value from which an axis is logarithmic.
@@ -75,7 +77,7 @@ def scatter(report: Report) -> tuple[str, list[tuple[str, Row]]]:
         medians = rounds(row[END_TO_END]) or [x]
         axes.plot([min(medians), max(medians)], [y, y], color=colour, linewidth=1.2, alpha=0.6, zorder=2)
         axes.plot(
-            x, y, marker=MARKERS.get(str(row.get("precision")), "P"), color=colour, markersize=8,
+            x, y, marker=_marker(row), color=colour, markersize=8,
             markeredgecolor=_INK, markeredgewidth=0.6, linestyle="none", zorder=3,
         )  # fmt: skip
     low, high = min(quality), max(quality)
@@ -173,9 +175,22 @@ def size_bars(report: Report) -> str:
 
 
 def backend_colours(report: Report) -> dict[str, str]:
-    """A colour for each backend, by name in alphabetical order."""
-    backends = sorted({row["backend"] for row in report["rows"]})
-    return {backend: COLOURS[i % len(COLOURS)] for i, backend in enumerate(backends)}
+    """A colour for each backend: that of the format it reads, in every report the same, or one left over."""
+    formats = {row["backend"]: str(row.get("format")) for row in report["rows"]}
+    found: dict[str, str] = {}
+    for backend in sorted(formats):
+        colour = FORMATS.get(formats[backend]).colour if formats[backend] in FORMATS else None
+        if colour is not None and colour not in found.values():
+            found[backend] = colour
+    reserved = {one.colour for one in FORMATS}
+    free = [colour for colour in COLOURS if colour not in reserved]
+    others = [backend for backend in sorted(formats) if backend not in found]
+    return found | {backend: free[i % len(free)] for i, backend in enumerate(others)}
+
+
+def _marker(row: Row) -> str:
+    precision = str(row.get("precision"))
+    return PRECISIONS.get(precision).marker if precision in PRECISIONS else _OTHER_MARKER
 
 
 def place_labels(

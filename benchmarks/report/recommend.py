@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sam_edge.axes import PRECISIONS
 from sam_edge.errors import BackendError
-from sam_edge.verify.parity import GATES
 
 from ..measure.statistics import same_mean
 from .rows import Report, Row, iou, milliseconds, names, p50, rounds
@@ -22,8 +22,10 @@ TIE_LEVEL = 0.05
 
 
 def gate(row: Row) -> tuple[float, float]:
-    """The mean and the minimum IoU that a row's precision must reach."""
-    return GATES.get(str(row.get("precision")), GATES["fp32"])
+    """The mean and the minimum IoU that a row's precision must reach; FP32's where it is unknown."""
+    name = str(row.get("precision"))
+    found = PRECISIONS.get(name if name in PRECISIONS else "fp32").gate
+    return found.mean, found.min
 
 
 def below_gate(row: Row) -> str:

@@ -1,1 +1,1 @@
-"""Reads published checkpoints: which model they hold, and their weights."""
+"""Read published checkpoints: recognise the model, map tensor names, change the input size."""

@@ -1,7 +1,7 @@
-"""The names that checkpoints give to a model's tensors: which files hold them, and ours for them.
+"""How checkpoint files name a model's tensors, and the names of the reference models for them.
 
-Ours are the published ones wherever that is possible. A layout is tried with the models of its families; the
-first whose names and shapes all agree is the checkpoint's.
+The reference models use the published names wherever possible. A layout is tried with the models of its
+families; the first whose names and shapes all match is the checkpoint's.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ Renames = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to name the tensors of some families.
+    """How files of some families name their tensors.
 
     Attributes:
         name: "published" or "huggingface".
-        families: of the catalogue's.
-        renames: (pattern, replacement), as of `re.sub`; the first that matches a name is applied.
-        left_out: pattern of names that the file may hold and inference does not need.
-        rows: (name, ours with a `{}`) of tensors that hold several of ours, one a row.
+        families: families of the catalogue that it applies to.
+        renames: (pattern, replacement) as for `re.sub`; the first that matches a name is applied.
+        ignored: pattern of names that files may hold and inference does not need.
+        stacked: (name, name with `{}`) of tensors that stack several of the model's, one per row; `{}` stands
+            for the row's index.
     """
 
     name: str
     families: tuple[str, ...]
     renames: Renames = ()
-    left_out: str | None = None
-    rows: Renames = ()
+    ignored: str | None = None
+    stacked: Renames = ()
 
-    def ours(self, weights: Weights) -> Weights:
-        """The same tensors under our names."""
-        found = {
+    def rename(self, weights: Weights) -> Weights:
+        """Map a file's tensors to the names of the reference model."""
+        renamed = {
             self._renamed(key): value
             for key, value in weights.items()
-            if self.left_out is None or re.search(self.left_out, key) is None
+            if self.ignored is None or re.search(self.ignored, key) is None
         }
-        for name, row_name in self.rows:
-            if name in found:
-                rows = found.pop(name)
-                found |= {row_name.format(index): rows[index : index + 1] for index in range(len(rows))}
-        return found
+        for name, row_name in self.stacked:
+            if name in renamed:
+                rows = renamed.pop(name)
+                renamed |= {row_name.format(index): rows[index : index + 1] for index in range(len(rows))}
+        return renamed
 
     def _renamed(self, key: str) -> str:
         for pattern, replacement in self.renames:
@@ -64,7 +65,7 @@ _HUGGING_FACE_SAM: Renames = (
     (r"^vision_encoder\.neck\.layer_norm2\.", "image_encoder.neck.3."),
     (r"^vision_encoder\.", "image_encoder."),
     (
-        # One tensor, stored under either name or both.
+        # The same tensor, stored under either name or both.
         r"^(?:prompt_encoder\.shared_embedding|shared_image_embedding)\.positional_embedding$",
         "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
     ),
@@ -96,7 +97,7 @@ _HUGGING_FACE_SAM: Renames = (
     ),
 )
 
-# What makes the HQ features is the encoder's here, whose trunk is SAM's.
+# The layers that compute the HQ features belong to the image encoder, whose trunk is SAM's.
 _SAM_HQ: Renames = (
     (r"^image_encoder\.", "image_encoder.trunk."),
     (r"^mask_decoder\.(compress_vit_feat|embedding_encoder)\.", r"image_encoder.\1."),
@@ -119,7 +120,7 @@ _HUGGING_FACE_SAM_HQ: Renames = (
     (r"^mask_decoder\.hq_mask_mlp\.proj_out\.", "mask_decoder.hf_mlp.layers.2."),
 )
 
-# The pyramid's narrow convolutions are the encoder's here.
+# The projections of the pyramid's finer levels belong to the image encoder.
 _SAM2: Renames = (
     (r"^image_encoder\.trunk\.(pos_embed(?:_window)?)$", r"image_encoder.trunk.positions.\1"),
     (r"^(image_encoder\.trunk\.blocks\.\d+\.mlp)\.layers\.0\.", r"\1.lin1."),
@@ -132,7 +133,7 @@ _SAM2: Renames = (
     (r"^sam_(mask_decoder|prompt_encoder)\.", r"\1."),
 )
 
-# For video only: the memory, and the score of whether the object is there at all.
+# For video only: the memory, and the score of whether the object is visible.
 _SAM2_VIDEO = (
     r"memory_attention\.|memory_encoder\.|maskmem_tpos_enc$|no_mem_pos_enc$|no_obj_ptr$|mask_downsample\."
     r"|obj_ptr_proj\.|sam_mask_decoder\.pred_obj_score_head\."
@@ -168,7 +169,10 @@ _HUGGING_FACE_SAM2_POINTS = (
 
 
 def _timm_repvit(old: str, new: str, depths: tuple[int, ...] = (2, 2, 14, 2)) -> Renames:
-    """timm's RepViT at `old` as EdgeSAM's, one list of blocks: `depths` is timm's."""
+    """Map timm's RepViT under the prefix `old` to EdgeSAM's flat list of blocks under `new`.
+
+    `depths` are the numbers of blocks per stage as timm counts them.
+    """
     blocks = [("stem.conv1.", "0.0."), ("stem.conv2.", "0.2.")]
     index = 1
     for stage, depth in enumerate(depths):
@@ -194,14 +198,14 @@ def _timm_repvit(old: str, new: str, depths: tuple[int, ...] = (2, 2, 14, 2)) ->
     return tuple((f"^{re.escape(old + a)}", f"{new}.features.{b}") for a, b in blocks)
 
 
-# Its decoder is SAM 2's.
+# EdgeTAM's decoder is SAM 2's.
 _EDGETAM: Renames = (*_timm_repvit("image_encoder.trunk.body.", "image_encoder.trunk"), *_SAM2)
 _HUGGING_FACE_EDGETAM: Renames = (
     *_timm_repvit("vision_encoder.backbone.timm_model.", "image_encoder.trunk"),
     *_HUGGING_FACE_SAM2,
 )
 
-# Its MLPs are SAM's, but for their names.
+# EfficientSAM's MLPs are SAM's under other names.
 _EFFICIENT_SAM: Renames = (
     (r"\.mlp\.fc1\.", ".mlp.lin1."),
     (r"\.mlp\.fc2\.", ".mlp.lin2."),
@@ -215,14 +219,15 @@ _EFFICIENT_SAM: Renames = (
 
 LAYOUTS = (
     Layout("published", ("sam", "slimsam", "sam_edge_tiny")),
-    # TinyViT's classifier is still in the file.
-    Layout("published", ("mobile_sam",), left_out=r"^image_encoder\.(head|norm_head)\."),
+    # The files still hold TinyViT's classifier.
+    Layout("published", ("mobile_sam",), ignored=r"^image_encoder\.(head|norm_head)\."),
     Layout("published", ("sam_hq",), _SAM_HQ, r"^image_encoder\.(head|norm_head)\."),
     Layout("published", ("efficientvit_sam",)),
-    # Files with a proposal head hold that too.
-    Layout("published", ("edge_sam",), left_out=r"^(fpn|rpn_head)\."),
+    # Some files hold a proposal head too.
+    Layout("published", ("edge_sam",), ignored=r"^(fpn|rpn_head)\."),
     Layout("published", ("efficient_sam",), _EFFICIENT_SAM),
-    # SAM 2 is a SAM 2.1 without two of its video parts; without any, which of them is all the same.
+    # SAM 2 is SAM 2.1 without two video modules. A file without any of them matches both, which are the same
+    # on images.
     Layout("published", ("sam2",), _SAM2, f"^({_SAM2_VIDEO})"),
     Layout("published", ("sam2.1",), _SAM2, f"^({_SAM2_VIDEO}|{_SAM2_1_VIDEO})"),
     Layout("published", ("edgetam",), _EDGETAM, rf"^({_SAM2_VIDEO}|spatial_perceiver\.)"),

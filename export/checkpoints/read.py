@@ -1,7 +1,6 @@
-"""Read a checkpoint and tell which model it is, by its keys and shapes.
+"""Read a checkpoint and recognise its model by the names and shapes of its tensors.
 
-Which layouts are read is data, in `layouts.py`. Nothing is ever unpickled beyond tensors and plain
-containers.
+The layouts that are read are data, in `layouts.py`. Nothing is unpickled beyond tensors and plain containers.
 """
 
 from __future__ import annotations
@@ -29,8 +28,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint that was recognised: its model, its weights under the published names, and the
-    layout it was in (`published` or `huggingface`)."""
+    """A recognised checkpoint.
+
+    Attributes:
+        model: the catalogue entry.
+        weights: float32 tensors by the reference model's names.
+        layout: "published" or "huggingface".
+    """
 
     model: Model
     weights: Weights
@@ -38,17 +42,24 @@ class Loaded:
 
 
 def load_checkpoint(path: Path, name: str | None = None) -> Loaded:
-    """Read `path` and recognise it; with `name`, insist that it is that model.
+    """Read a checkpoint and recognise its model.
+
+        >>> loaded = load_checkpoint(Path("mobile_sam.pt"))
+        >>> sam = build_reference(loaded)
+
+    Args:
+        path: a .safetensors file, or what `torch.save` wrote.
+        name: the model of the catalogue that it must be; any if None.
 
     Raises:
-        CheckpointError: missing, truncated, unsafe, foreign or partly matching file.
+        CheckpointError: the file is missing, truncated or unsafe, or matches no model.
     """
     model, weights, layout = _recognise(read_weights(path), path, name)
     return Loaded(model, {key: value.float() for key, value in weights.items()}, layout)
 
 
 def build_reference(loaded: Loaded) -> SamModel:
-    """The reference model with the checkpoint's weights, in evaluation mode."""
+    """Build the reference model with a checkpoint's weights, in evaluation mode without gradients."""
     with torch.device("meta"):
         sam = build_model(loaded.model)
     sam.load_state_dict(loaded.weights, assign=True)
@@ -56,10 +67,13 @@ def build_reference(loaded: Loaded) -> SamModel:
 
 
 def read_weights(path: Path) -> Weights:
-    """Names and tensors of a .safetensors file, or of what `torch.save` wrote; no code in it is run.
+    """Read the tensors of a file, by name, without running any code in it.
+
+    Args:
+        path: a .safetensors file, or what `torch.save` wrote.
 
     Raises:
-        CheckpointError: missing, truncated, unsafe, or not a state dict.
+        CheckpointError: the file is missing, truncated, unsafe, or holds no state dict.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -67,7 +81,7 @@ def read_weights(path: Path) -> Weights:
         )
     if _is_torchscript(path):
         raise CheckpointError(
-            f"checkpoint {path} is a TorchScript archive, which holds code, and code is never run; use the "
+            f"checkpoint {path} is a TorchScript archive: it holds code, which sam-edge never runs; use the "
             "same weights as .safetensors, or a state dict saved by torch.save"
         )
     content: object
@@ -80,12 +94,12 @@ def read_weights(path: Path) -> Weights:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint {path} is not a file of plain tensors (it may hold code, which is never "
-            "run); expected a state dict saved by torch.save, or .safetensors"
+            f"checkpoint {path} holds more than tensors, perhaps code, which sam-edge never runs; expected "
+            "a state dict saved by torch.save, or .safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(
-            f"checkpoint {path} cannot be read, it looks truncated or damaged "
+            f"checkpoint {path} cannot be read; it looks truncated or damaged "
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); download it again"
         ) from error
     for wrapper in ("model", "state_dict"):
@@ -94,7 +108,7 @@ def read_weights(path: Path) -> Weights:
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"checkpoint {path} holds no state dict; expected names and tensors")
     weights = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    # What PyTorch's DistributedDataParallel puts before every name.
+    # PyTorch's DistributedDataParallel adds this prefix to every name.
     if all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     return weights
@@ -110,7 +124,7 @@ def _is_torchscript(path: Path) -> bool:
 
 @cache
 def expected_shapes(model: Model) -> Shapes:
-    """Every tensor of `model` by our name, with its shape."""
+    """Shapes of the reference model's tensors, by name."""
     with torch.device("meta"):
         return {key: tuple(value.shape) for key, value in build_model(model).state_dict().items()}
 
@@ -119,11 +133,11 @@ def _recognise(stored: Weights, path: Path, name: str | None) -> tuple[Model, We
     if name is not None and name not in CATALOGUE:
         raise CheckpointError(f"unknown model {name!r}; known: {', '.join(CATALOGUE)}")
     candidates = [CATALOGUE[name]] if name else list(CATALOGUE.values())
-    # Of several models that have the same names and shapes, the one whose file is called so.
+    # Several models have the same names and shapes: the one whose published file has this name comes first.
     candidates.sort(key=lambda model: model.checkpoint.file != path.name)
-    agreeing, nearest = (-1.0, -1.0), ""
+    similarity, nearest = (-1.0, -1.0), ""
     for layout in LAYOUTS:
-        weights = layout.ours(stored)
+        weights = layout.rename(stored)
         found = {key: tuple(value.shape) for key, value in weights.items()}
         for model in candidates:
             if model.family not in layout.families:
@@ -131,17 +145,17 @@ def _recognise(stored: Weights, path: Path, name: str | None) -> tuple[Model, We
             expected = expected_shapes(model)
             if expected == found:
                 return model, weights, layout.name
-            # Names tell families apart, shapes the sizes of one.
+            # Names distinguish families, shapes the sizes within one.
             names = len(expected.keys() & found.keys()) / len(expected.keys() | found.keys())
             same = len(expected.items() & found.items()) / len(expected)
-            if (names, same) > agreeing:
-                agreeing = names, same
+            if (names, same) > similarity:
+                similarity = names, same
                 nearest = f"{model.name} ({same:.0%} of its tensors agree): {differences(expected, found)}"
-    raise CheckpointError(f"checkpoint {path} is no model that sam-edge knows; the nearest is {nearest}")
+    raise CheckpointError(f"checkpoint {path} matches no model of the catalogue; the nearest is {nearest}")
 
 
 def differences(expected: Shapes, found: Shapes) -> str:
-    """How many tensors are missing, unexpected or misshapen, with the first of each."""
+    """Describe how many tensors are missing, unexpected or of another shape, with the first of each."""
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
     misshapen = [

@@ -1,1 +1,1 @@
-"""CLIP, which finds masks by text: its checkpoint, its tokenizer and its graphs."""
+"""CLIP, which selects masks by text: read its checkpoint and tokenizer, write its graphs."""

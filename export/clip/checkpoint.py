@@ -1,9 +1,8 @@
-"""Read a published CLIP: a folder with its weights, its configuration and its vocabulary.
+"""Read a published CLIP (Radford et al. 2021): a folder with its weights, configuration and vocabulary.
 
-Two layouts are read: Hugging Face's (`config.json`) and that of OpenAI and OpenCLIP
-(`visual.conv1.weight`, with `open_clip_config.json` where it is published so). Sizes come from the
-tensors' shapes; the number of heads, the activation and the like, which no shape tells, from the
-configuration.
+Two layouts are read: Hugging Face's (`config.json`), and that of OpenAI and OpenCLIP (`visual.conv1.weight`,
+optionally with `open_clip_config.json`). Sizes follow from the tensors' shapes. The number of heads, the
+activation and the like, which shapes do not determine, come from the configuration.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from ..architectures.clip import ClipConfig, ClipModel, Tower
 from ..checkpoints.layouts import Renames, Weights
 from ..checkpoints.read import differences, read_weights
 
-# OpenAI's, on the 0 to 255 scale of the manifest.
+# OpenAI's normalisation, for images from 0 to 1.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-# The first of these that is there; else the only file with one of the suffixes.
+# The first of these that exists is read; if none does, the only file with one of the suffixes.
 _NAMES = (
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -34,9 +33,9 @@ _NAMES = (
     "open_clip_pytorch_model.bin",
 )
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-# Published with the weights, and not weights: sizes, and positions counted from 0.
-_LEFT_OUT = re.compile(r"position_ids$|^(input_resolution|context_length|vocab_size|attn_mask)$")
-# OpenAI's towers have heads 64 wide; wider ones than its own were published by others, with other heads.
+# Entries of state dicts that are not weights: sizes, and position indices.
+_IGNORED = re.compile(r"position_ids$|^(input_resolution|context_length|vocab_size|attn_mask)$")
+# The heads of OpenAI's towers are 64 wide; towers wider than these have other heads.
 _HEAD_WIDTH, _WIDEST = 64, 1024
 
 _RENAMES: Renames = (
@@ -63,14 +62,15 @@ _BLOCK_RENAMES: Renames = (
 
 @dataclass(frozen=True)
 class ClipLoaded:
-    """A CLIP that was recognised.
+    """A recognised CLIP.
 
     Attributes:
         model: in evaluation mode.
         path: the file of its weights.
         layout: "huggingface" or "published".
-        mean, std: of its images, RGB from 0 to 1.
-        remark: what was taken for granted, if anything.
+        mean: per channel of its images, RGB from 0 to 1.
+        std: per channel of its images, RGB from 0 to 1.
+        remark: what was assumed for lack of a configuration, if anything.
     """
 
     model: ClipModel
@@ -83,7 +83,7 @@ class ClipLoaded:
 
 @dataclass(frozen=True)
 class _Traits:
-    """What the shapes do not tell; None where the shapes or OpenAI's habit decide."""
+    """What shapes do not determine; None where a default follows from them."""
 
     text_heads: int | None = None
     vision_heads: int | None = None
@@ -96,13 +96,13 @@ class _Traits:
 
 
 def load_clip(folder: Path) -> ClipLoaded:
-    """Read the CLIP in `folder`.
+    """Read the CLIP in a folder.
 
     Raises:
-        CheckpointError: no such folder, or what is in it is damaged, unsafe or no CLIP with a ViT.
+        CheckpointError: the folder does not exist, or its files are damaged, unsafe or no CLIP with a ViT.
     """
     path = _weights_file(folder)
-    stored = {key: value for key, value in read_weights(path).items() if not _LEFT_OUT.search(key)}
+    stored = {key: value for key, value in read_weights(path).items() if not _IGNORED.search(key)}
     huggingface = any(key.startswith(("text_model.", "vision_model.")) for key in stored)
     remark, mean, std = "", MEAN, STD
     if huggingface:
@@ -115,14 +115,14 @@ def load_clip(folder: Path) -> ClipLoaded:
         traits = _open_clip_traits(published)
         mean, std = _statistics(published.get("preprocess_cfg", {}), "mean", "std")
         if not published:
-            remark = "no open_clip_config.json beside it, so taken for OpenAI's: quick_gelu, heads 64 wide"
+            remark = "it has no open_clip_config.json; assumed as OpenAI's: quick_gelu, heads 64 wide"
     config = _config(path, weights, traits)
     with torch.device("meta"):
         model = ClipModel(config)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     if expected != found:
-        raise CheckpointError(f"{path} is no CLIP that sam-edge knows: {differences(expected, found)}")
+        raise CheckpointError(f"{path} is no CLIP of a known layout: {differences(expected, found)}")
     model = ClipModel(config)
     model.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     layout = "huggingface" if huggingface else "published"
@@ -149,7 +149,7 @@ def _weights_file(folder: Path) -> Path:
 
 
 def _read_json(path: Path, needed: bool = False) -> dict[str, Any]:
-    """An object; empty where the file is not there and not needed."""
+    """Read a JSON object; return an empty one where the file does not exist and is not needed."""
     if not path.is_file() and not needed:
         return {}
     try:
@@ -158,7 +158,7 @@ def _read_json(path: Path, needed: bool = False) -> dict[str, Any]:
             raise ValueError("it is not an object")
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); it tells the model's heads and activation, so put the "
+            f"{path} cannot be read ({error}); it defines the model's heads and activation, so put the "
             "published one beside the weights"
         ) from error
     return content
@@ -167,7 +167,7 @@ def _read_json(path: Path, needed: bool = False) -> dict[str, Any]:
 def _statistics(
     content: dict[str, Any], mean: str, std: str
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    def three(name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    def rgb(name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
         values = content.get(name, default)
         if not (
             isinstance(values, list | tuple)
@@ -178,12 +178,12 @@ def _statistics(
         red, green, blue = map(float, values)
         return red, green, blue
 
-    return three(mean, MEAN), three(std, STD)
+    return rgb(mean, MEAN), rgb(std, STD)
 
 
 def _hugging_face_traits(config: dict[str, Any]) -> _Traits:
     text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
-    # Once written by mistake, and read as "the highest number" ever since.
+    # Early configurations have 2 here by mistake, which stands for the highest token id.
     end = text.get("eos_token_id", 49407)
     return _Traits(
         text_heads=text.get("num_attention_heads", 8),
@@ -214,7 +214,7 @@ def _open_clip_traits(config: dict[str, Any]) -> _Traits:
 
 
 def _from_hugging_face(stored: Weights) -> Weights:
-    """The same tensors under OpenAI's names."""
+    """Map Hugging Face's tensor names to OpenAI's, and merge queries, keys and values."""
     weights = {}
     for key, value in stored.items():
         name = _renamed(key, _RENAMES)
@@ -241,6 +241,8 @@ def _renamed(key: str, renames: Renames) -> str:
 
 
 def _config(path: Path, weights: Weights, traits: _Traits) -> ClipConfig:
+    """Derive a model's sizes from the shapes of its weights and from `traits`."""
+
     def shape(name: str, axes: int) -> tuple[int, ...]:
         tensor = weights.get(name)
         if tensor is None or tensor.dim() != axes:
@@ -260,12 +262,12 @@ def _config(path: Path, weights: Weights, traits: _Traits) -> ClipConfig:
             heads = width // _HEAD_WIDTH
             if width > _WIDEST:
                 raise CheckpointError(
-                    f"{path}: nothing tells how many heads a tower {width} wide has; put the published "
+                    f"{path}: the number of heads of a tower {width} wide is unknown; put the published "
                     "open_clip_config.json beside it"
                 )
         if not isinstance(heads, int) or heads < 1 or width % heads:
             raise CheckpointError(
-                f"{path}: {heads} heads do not fit a tower {width} wide; is its config its own?"
+                f"{path}: {heads} heads do not fit a tower {width} wide; does the config belong to it?"
             )
         if activation not in ("quick_gelu", "gelu"):
             raise CheckpointError(f"{path}: unknown activation {activation!r}; expected quick_gelu or gelu")
@@ -281,7 +283,7 @@ def _config(path: Path, weights: Weights, traits: _Traits) -> ClipConfig:
     if image_size // patch != side:
         raise CheckpointError(
             f"{path} has {tokens - 1} image positions, its config says {image_size} pixels in patches of "
-            f"{patch}; is the config its own?"
+            f"{patch}; does the config belong to it?"
         )
     end = vocab_size - 1 if traits.end_of_text is None else traits.end_of_text
     if not isinstance(end, int) or not 0 <= end < vocab_size:

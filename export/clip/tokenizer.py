@@ -1,4 +1,4 @@
-"""CLIP's tokeniser as one `tokenizer.json`: copied, or built from the vocabulary it was published with."""
+"""Make CLIP's tokenizer as one `tokenizer.json`: copied, or built from the published vocabulary."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from sam_edge.errors import CheckpointError, IntegrityError
-from sam_edge.runtime.clip import import_tokenizers, read_tokenizer
+from sam_edge.tasks.clip import import_tokenizers, read_tokenizer
 
 from ..architectures.clip import ClipConfig
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 OPENAI_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-# Its models have 49408 tokens: 256 bytes, within a word and at its end, two special ones, and so many merges.
+# OpenAI's models have 49408 tokens: 256 bytes within a word, 256 at its end, two special, one per merge.
 _OPENAI_MERGES = 49408 - 2 * 256 - 2
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def make_tokenizer(folder: Path, config: ClipConfig) -> bytes:
-    """The JSON of the tokeniser in `folder`, checked against the model.
+    """Make the JSON of the tokenizer in a folder, and check that it belongs to the model.
 
     Raises:
-        CheckpointError: no vocabulary there, a damaged one, or another model's.
+        CheckpointError: the vocabulary is missing, damaged, or another model's.
         BackendError: the `tokenizers` package is not installed.
     """
     path, data = _json(folder)
     try:
         tokenizer = read_tokenizer(data, config.context_length)
     except IntegrityError as error:
-        raise CheckpointError(f"{path} is no tokeniser ({error})") from error
+        raise CheckpointError(f"{path} is no tokenizer ({error})") from error
     size, end = tokenizer.get_vocab_size(), tokenizer.token_to_id(END)
     if size > config.vocab_size or end != config.end_of_text:
         raise CheckpointError(
-            f"{path} is another model's: it has {size} tokens and {END} is number {end}; the weights have "
-            f"{config.vocab_size}, and end a text with number {config.end_of_text}"
+            f"{path} is another model's: it has {size} tokens and {END} has the id {end}; the weights have "
+            f"{config.vocab_size} tokens, and {END} has the id {config.end_of_text}"
         )
     ids = tokenizer.encode("a").ids
     if ids[0] != tokenizer.token_to_id(START) or ids[-1] != end:
         raise CheckpointError(
-            f"{path} does not put {START} before and {END} after a text; give CLIP's own tokeniser"
+            f"{path} does not put {START} before and {END} after a text; give CLIP's own tokenizer"
         )
     return data
 
@@ -68,20 +68,20 @@ def _json(folder: Path) -> tuple[Path, bytes]:
 
 
 def _openai(merges: list[str]) -> tuple[dict[str, int], list[str]]:
-    """Every byte, every byte that ends a word, every merge, and the two special tokens, in this order."""
+    """Make OpenAI's vocabulary, in order: bytes, bytes that end a word, merges, the two special tokens."""
     alphabet = _bytes()
     tokens = [*alphabet, *(f"{one}</w>" for one in alphabet), *("".join(line.split()) for line in merges)]
     return {token: number for number, token in enumerate([*tokens, START, END])}, merges
 
 
 def _bytes() -> list[str]:
-    """How byte-level vocabularies write the 256 bytes (Radford et al. 2019), the printable ones first."""
+    """The characters that byte-level BPE uses for the 256 bytes (Radford et al. 2019), printable first."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [*map(chr, plain), *(chr(256 + i) for i in range(256 - len(plain)))]
 
 
 def _build(vocabulary: dict[str, int], merges: list[str]) -> bytes:
-    """The same steps as in `transformers`' CLIPTokenizer."""
+    """Build a tokenizer with the same steps as CLIPTokenizer of `transformers`."""
     tokenizers: Any = import_tokenizers()
     for special in (START, END):
         if special not in vocabulary:
@@ -97,7 +97,7 @@ def _build(vocabulary: dict[str, int], merges: list[str]) -> bytes:
                 unk_token=END,
             )
         )
-    except Exception as error:  # tokenizers raises plain ones
+    except Exception as error:  # tokenizers raises plain exceptions
         raise ValueError(str(error)) from error
     normalizers, split, processors = tokenizers.normalizers, tokenizers.pre_tokenizers, tokenizers.processors
     tokenizer.normalizer = normalizers.Sequence(

@@ -1,4 +1,4 @@
-"""CLIP as an optional part of a bundle: both encoders in every variant's format and precision, proven.
+"""CLIP as an optional part of a bundle: both encoders in every variant's format and precision, verified.
 
 INT8 is the weights only: features keep to the reference's, and there is nothing to calibrate.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from sam_edge.axes import PRECISIONS
 from sam_edge.backends import find_backends
 from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.golden import Golden
 from sam_edge.bundle.manifest import ClipRules, Manifest
 from sam_edge.errors import CheckpointError, ParityError
-from sam_edge.runtime.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.system.files import sha256_file, write_atomically
+from sam_edge.tasks.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.verify.clip_parity import ClipGolden, read_clip_golden, run_clip_parity, write_clip_golden
 
 from ..architectures.clip import TextEncoder
-from ..context import SUFFIX, Options, file_facts, graph_facts
-from ..formats import onnx
+from ..context.entries import file_entries, file_entry
+from ..context.job import ModuleJob
+from ..context.options import Options
+from ..formats import FORMATS
+from ..graphs import onnx
 from .checkpoint import ClipLoaded, load_clip
 from .tokenizer import make_tokenizer
 
 PARTS = ("text_encoder", "image_encoder")
-# Short and long, plain and odd, one cut off; what they say matters little to a comparison.
+# Short and long, ASCII and Unicode, one beyond the context length; their meaning matters little.
 TEXTS = (
     "a photo of a cat",
     "a person",
@@ -52,14 +56,14 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A CLIP read from a folder, its tokeniser's JSON, and its rules for the manifest."""
+    """A CLIP read from a folder, with its tokenizer's JSON."""
 
     loaded: ClipLoaded
     tokenizer: bytes
 
     @cached_property
     def rules(self) -> ClipRules:
-        """As in the manifest."""
+        """Its preprocessing and sizes, as the manifest records them."""
         config, loaded = self.loaded.model.config, self.loaded
         red, green, blue = (255 * value for value in loaded.mean)
         reds, greens, blues = (255 * value for value in loaded.std)
@@ -75,10 +79,10 @@ class ClipSource:
 
 
 def read_clip(folder: Path) -> ClipSource:
-    """The CLIP in `folder`, whole and of one piece.
+    """Read the CLIP in a folder, with its tokenizer.
 
     Raises:
-        CheckpointError: it is not; the message says what is missing.
+        CheckpointError: a file is missing or damaged, or the files do not belong together.
         BackendError: the `tokenizers` package is not installed.
     """
     loaded = load_clip(folder)
@@ -88,7 +92,7 @@ def read_clip(folder: Path) -> ClipSource:
 
 
 def describe_clip(source: ClipSource, stage: Path, golden: Golden) -> dict[str, Any]:
-    """Write the tokeniser and the golden features; the manifest's `clip`, without variants yet."""
+    """Write the tokenizer and the golden features, and return the manifest's `clip` without variants."""
     folder, loaded, rules = stage / "clip", source.loaded, source.rules
     folder.mkdir()
     write_atomically(folder / "tokenizer.json", source.tokenizer)
@@ -111,15 +115,15 @@ def describe_clip(source: ClipSource, stage: Path, golden: Golden) -> dict[str, 
         "end_of_text": rules.end_of_text,
         "embed_dim": rules.embed_dim,
         "logit_scale": rules.logit_scale,
-        "tokenizer": file_facts(stage, folder / "tokenizer.json"),
-        "golden": file_facts(stage, folder / "golden.npz"),
+        "tokenizer": file_entry(stage, folder / "tokenizer.json"),
+        "golden": file_entry(stage, folder / "golden.npz"),
         "variants": [],
     }
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One encoder: an example of its input, two rows, and the names of input, output and rows."""
+    """One encoder: an example input of two rows, and the names of its input, output and dynamic axis."""
 
     name: str
     module: nn.Module
@@ -129,8 +133,8 @@ class _Part:
     axis: str
 
 
-class ClipWorkshop:
-    """Writes a CLIP's variants; the FP32 ONNX graphs are traced once."""
+class ClipExport:
+    """Writes CLIP in the format and precision of each variant; its FP32 ONNX graphs are traced once."""
 
     def __init__(
         self,
@@ -142,10 +146,11 @@ class ClipWorkshop:
     ) -> None:
         self.source, self.options, self.images = source, options, images
         self.work, self.progress = work, progress
+        self._graphs: dict[str, Path] = {}
 
     @cached_property
     def parts(self) -> list[_Part]:
-        """The reference's encoders."""
+        """The reference's two encoders."""
         model, config = self.source.loaded.model, self.source.loaded.model.config
         ids = torch.full((2, config.context_length), config.end_of_text, dtype=torch.int32)
         images = torch.zeros(2, 3, config.image_size, config.image_size)
@@ -154,95 +159,69 @@ class ClipWorkshop:
             _Part("image_encoder", model.visual, images, "images", "image_features", "num_images"),
         ]
 
-    @cached_property
-    def graphs(self) -> dict[str, Path]:
-        """FP32 ONNX files of the reference by part."""
-        found = {}
-        for part in self.parts:
+    def graph(self, part: _Part) -> Path:
+        """Trace an encoder to an FP32 ONNX file, once."""
+        if part.name not in self._graphs:
             self.progress(f"tracing CLIP's {part.name}")
-            found[part.name] = self.work / f"clip-{part.name}.onnx"
-            onnx.write_batched(
-                part.module, part.example, part.input, part.output, part.axis, found[part.name]
-            )
-        return found
+            path = self.work / f"clip-{part.name}.onnx"
+            onnx.write_batched(part.module, part.example, part.input, part.output, part.axis, path)
+            self._graphs[part.name] = path
+        return self._graphs[part.name]
 
-    def examples(self, part: str) -> list[dict[str, NDArray[Any]]]:
-        """Some inputs of a part, to measure ranges on."""
+    def samples(self, part: str) -> list[dict[str, NDArray[Any]]]:
+        """Inputs of an encoder to measure ranges on."""
         if part == "image_encoder":
             return [{"images": preprocess(image, self.source.rules)} for image in self.images]
         return [{"input_ids": ids[None]} for ids in tokens(self.source)]
 
-    def write(self, kind: str, precision: str, folder: Path, facts: Mapping[str, Any]) -> list[str]:
-        """Both encoders into `folder`, for "bf16" as for "fp16"; returns what stayed in higher precision, and
-        why."""
-        precision = "fp16" if precision == "bf16" else precision
-        write = {"onnx": self._onnx, "openvino": self._openvino, "coreml": self._coreml}[kind]
+    def write(self, format: str, precision: str, folder: Path, facts: Mapping[str, Any]) -> list[str]:
+        """Write both encoders into `folder`, and return what stayed in higher precision and why."""
+        writer = FORMATS.get(format)
         kept: list[str] = []
         for part in self.parts:
-            described = {**facts, "format": kind, "precision": precision, "graph": part.name}
-            kept += write(part, precision, folder / f"{part.name}{SUFFIX[kind]}", described)
-        return list(dict.fromkeys(kept))
-
-    def _onnx(self, part: _Part, precision: str, target: Path, facts: Mapping[str, Any]) -> list[str]:
-        kept: list[str] = []
-        made = graph = self.graphs[part.name]
-        if precision == "fp16":
-            from ..quantize import fp16
-
-            made = self.work / f"clip-fp16-{part.name}.onnx"
-            names = fp16.convert(graph, made, self.examples(part.name))
-            kept = [f"{part.name} {name}: FP32, as FP16 would overflow or lose digits" for name in names]
-        elif precision == "int8":
-            from ..quantize import onnx_int8 as int8
-
-            made = self.work / f"clip-int8-{part.name}.onnx"
-            int8.compress_decoder(graph, made)
-            kept = [_IN_FLOAT]
-        onnx.stamp(made, target, {**facts, "opset": onnx.OPSET})
-        return kept
-
-    def _openvino(self, part: _Part, precision: str, target: Path, facts: Mapping[str, Any]) -> list[str]:
-        from ..formats import openvino
-
-        # One text or image a call, --dynamic or not: NPUs want that, and a CPU gains little from more.
-        if precision == "int8":
-            openvino.write_decoder_int8(self.graphs[part.name], target, facts)
-            return [_IN_FLOAT]
-        return openvino.write(self.graphs[part.name], target, facts, precision)
-
-    def _coreml(self, part: _Part, precision: str, target: Path, facts: Mapping[str, Any]) -> list[str]:
-        from ..formats import coreml
-
-        one, ios = part.example[:1], self.options.ios
-        kept = coreml.write_module(part.module, one, part.input, part.output, target, facts, precision, ios)
-        return [*kept, _IN_FLOAT] if precision == "int8" else kept
+            job = ModuleJob(
+                part.name,
+                part.module,
+                part.example,
+                part.input,
+                part.output,
+                self.options,
+                precision,
+                folder / f"{part.name}{writer.suffix}",
+                {**facts, "format": format, "precision": precision, "graph": part.name},
+                self.work,
+                partial(self.graph, part),
+                partial(self.samples, part.name),
+            )
+            kept += writer.write_module(job)
+        kept = list(dict.fromkeys(kept))
+        return [*kept, _IN_FLOAT] if PRECISIONS.get(precision).calibrated else kept
 
 
 _IN_FLOAT = "activations of CLIP: only its weights are INT8, which keeps the ranking of masks"
 
 
 def add_variant(
-    shop: ClipWorkshop, variant: dict[str, Any], stage: Path, data: dict[str, Any], facts: dict[str, Any]
+    export: ClipExport, variant: dict[str, Any], stage: Path, data: dict[str, Any], facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write CLIP for one of the bundle's variants and measure it; its entry in the manifest's `clip`.
+    """Write CLIP for one of the bundle's variants, measure its parity, and return its manifest entry.
 
     Raises:
         ExportError: the conversion failed.
-        ParityError: its features are not the reference's.
+        ParityError: its features differ from the reference's by more than the gate allows.
     """
-    name, kind, precision = variant["id"], variant["format"], variant["precision"]
+    name, format, precision = variant["id"], variant["format"], variant["precision"]
     folder = stage / "clip" / name
     folder.mkdir()
-    kept = shop.write(kind, precision, folder, facts)
-    files = [file_facts(stage, path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    kept = export.write(format, precision, folder, facts)
     entry = {
         "id": name,
-        "files": files,
-        **{part: graph_facts(kind, folder, part, stage) for part in PARTS},
+        "files": file_entries(stage, folder),
+        **{part: FORMATS.get(format).graph_entry(folder, part, stage) for part in PARTS},
         "higher_precision_ops": kept,
     }
     trial = {**data, "clip": {**data["clip"], "variants": [entry]}}
-    reader = next(one for one in find_backends() if kind in one.formats)
+    reader = next(one for one in find_backends() if format in one.formats)
     exported = open_clip(
         Bundle(stage, Manifest(trial)),
         name,
@@ -250,7 +229,7 @@ def add_variant(
     )
     try:
         golden = read_clip_golden(stage / "clip/golden.npz")
-        parity = run_clip_parity(exported, golden, shop.images, precision).to_json()
+        parity = run_clip_parity(exported, golden, export.images, precision).to_json()
         parity["device"] = exported.device
     finally:
         exported.close()
@@ -258,13 +237,13 @@ def add_variant(
         raise ParityError(
             f"CLIP in {name} does not make the reference's features: the least cosine similarity is "
             f"{parity['min_text_cosine']:.4f} for texts and {parity['min_image_cosine']:.4f} for images, the "
-            f"gate {parity['gate']}; leave {precision} out for {kind}, or --clip; nothing was published"
+            f"gate {parity['gate']}; leave {precision} out for {format}, or --clip; nothing was published"
         )
     return {**entry, "parity": parity}
 
 
 def tokens(source: ClipSource) -> NDArray[np.int32]:
-    """`TEXTS` as the reference takes them, (T, context_length)."""
+    """Token ids of `TEXTS`, (T, context_length) int32."""
     tokenizer = read_tokenizer(source.tokenizer, source.rules.context_length)
     ids = np.zeros((len(TEXTS), source.rules.context_length), np.int32)
     for row, text in zip(ids, TEXTS, strict=True):
@@ -275,22 +254,22 @@ def tokens(source: ClipSource) -> NDArray[np.int32]:
 
 @torch.inference_mode()
 def _golden(source: ClipSource, golden: Golden) -> ClipGolden:
-    """The reference's features, its images resized by Pillow, as published."""
+    """Compute the reference's features, with the published preprocessing by Pillow."""
     model, ids = source.loaded.model, tokens(source)
-    images = torch.cat([_published(image, source) for image in golden.images])
+    images = torch.cat([_preprocess_as_published(image, source) for image in golden.images])
     return ClipGolden(
         ids, model.encode_text(torch.from_numpy(ids)).numpy(), model.encode_image(images).numpy()
     )
 
 
-def _published(image: NDArray[np.uint8], source: ClipSource) -> torch.Tensor:
-    """OpenAI's transform: Resize (bicubic), CenterCrop, ToTensor, Normalize."""
+def _preprocess_as_published(image: NDArray[np.uint8], source: ClipSource) -> torch.Tensor:
+    """Apply OpenAI's transform (Resize bicubic, CenterCrop, ToTensor, Normalize) -> (1, 3, S, S)."""
     side, (height, width) = source.rules.image_size, image.shape[:2]
     short = min(height, width)
     size = int(side * width / short), int(side * height / short)
-    picture = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
-    cropped = np.array(picture.crop((left, top, left + side, top + side)), np.float32) / 255
+    cropped = np.array(resized.crop((left, top, left + side, top + side)), np.float32) / 255
     mean, std = torch.tensor(source.loaded.mean), torch.tensor(source.loaded.std)
     x = torch.from_numpy(cropped).permute(2, 0, 1)
     return ((x - mean[:, None, None]) / std[:, None, None])[None]

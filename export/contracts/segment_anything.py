@@ -21,6 +21,7 @@ from sam_edge.errors import SamEdgeError
 from sam_edge.models.catalogue import Model
 
 from ..graphs.onnx_edit import save
+from . import Contract
 
 
 def check_contract(model: Model) -> None:
@@ -97,3 +98,6 @@ def _upscaling() -> list[onnx.NodeProto]:
         node("Shape", ["compat_cropped"], "compat_cropped_head", end=2),
         *resize("compat_cropped", "compat_original", "masks"),
     ]
+
+
+CONTRACT = Contract("segment-anything", 0, check_contract, write_published_decoder)

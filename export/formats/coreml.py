@@ -1,479 +1,84 @@
-"""Write the two graphs as Core ML ML Programs (`.mlpackage`): FP32, FP16, INT8 weights, or W8A8.
-
-The encoder takes a picture, the letterboxed one, and the size of its valid area: an app hands over a
-`CVPixelBuffer` and need not normalise. Where the model's own resizing makes floats, without antialiasing,
-the encoder takes these, normalised: rounded to a picture's 8 bits they give other masks. The decoder takes
-one prompt a call.
-
-Point counts. Every count of points up to `MAX_POINTS` is accepted, because a padding point changes the
-mask. From iOS 18 on both point inputs list their shapes (`EnumeratedShapes`), which the Neural Engine
-compiles for; before that Core ML allows one such input a model and there are two, so iOS 16 and 17 get
-one bounded range for both. The default is 2 points, a click and its padding point or a box: within a
-range, the default is the shape that the Neural Engine takes, others run on the GPU or CPU.
-
-FP16. Norms and the Fourier positions of the prompts stay in FP32, as nothing warns of an activation that
-overflows: a checkpoint with larger activations than the ones tested would lose its masks in silence. The
-Neural Engine has no FP32, so Core ML runs these few operations on the GPU or CPU.
-"""
+"""Core ML: for Apple's CPUs, GPUs and Neural Engine."""
 
 from __future__ import annotations
 
-import copy
-import importlib
-import json
-import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from sam_edge import axes
+from sam_edge.errors import SamEdgeError
 
-from sam_edge.backends.mil_reference.package import import_coremltools, read_facts, tensors
-from sam_edge.errors import ExportError
-from sam_edge.models.catalogue import Model
-from sam_edge.system.output import suppress_output
+from ..context.job import Job, ModuleJob, Written
+from ..context.options import Option, Options
+from .base import Format, Tensors
 
-from ..architectures.model import PromptAndMaskDecoder, SamModel, decoder_example
+Recipe = Callable[[Job], Written]
 
-__all__ = ["point_counts", "read_facts", "tensors", "write_decoder", "write_encoder", "write_encoder_w8a8"]
-
-IOS = (16, 17, 18)
-DEFAULT_IOS = 17
-PRECISIONS = ("fp32", "fp16", "int8")
-MAX_POINTS = 16
-DEFAULT_POINTS = 2
-SMALLEST_FP16 = 2.0**-24
-
-# Constants of at most this many elements stay as they are: biases, norms, tokens, and the small first
-# layers, whose errors all others inherit: in INT8 they triple the error of the tiny model's embedding.
-INT8_THRESHOLD = 2048
-
-_NORM = "norm: the squares of values beyond 255 overflow FP16"
-_ATTENTION = "linear attention: sums over all tokens overflow FP16, which has no such divisor's lower bound"
-_ANGLE = "Fourier positions: coordinates and angles in FP16 move a point by a fraction of a pixel"
+IOS = Option("ios", 17, "Core ML: the oldest iOS that runs it", {"type": int, "choices": (16, 17, 18)})
+W8A8 = Option("w8a8", False, "Core ML: activations in INT8, too (iOS 17 or later)", {"action": "store_true"})
 
 
-class PictureEncoder(nn.Module):
-    """The image encoder behind its preprocessing.
+class CoreMlFormat(Format[Recipe]):
+    """ML Programs, converted from PyTorch."""
 
-    Padding is zero after normalising, exactly, whatever colour the letterbox had.
-    """
+    info = axes.FORMATS.get("coreml")
+    suffix = ".mlpackage"
+    packages = ("coremltools",)
+    tools = ("torch", "coremltools", "numpy")
+    options = (IOS, W8A8)
 
-    mean: Tensor
-    std: Tensor
-    steps: Tensor
+    def check(self, options: Options) -> None:
+        """W8A8 is a kind of INT8; text embeddings are not supported."""
+        if W8A8.of(options) and not ("int8" in options.precisions and IOS.of(options) >= 17):
+            raise SamEdgeError("--w8a8 needs --format coreml, --precision int8 and --ios 17 or 18")
+        if options.text_embeddings:
+            raise SamEdgeError("--text-embeddings is not supported by Core ML; leave coreml out of --format")
 
-    def __init__(self, encoder: nn.Module, model: Model) -> None:
-        super().__init__()
-        self.encoder = encoder
-        rules, side = model.preprocess, model.image_size
-        self.register_buffer("mean", torch.tensor(rules.mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(rules.std)[:, None, None])
-        self.register_buffer("steps", torch.arange(side, dtype=torch.float32))
+    def tensors(self, path: Path) -> tuple[Tensors, Tensors]:
+        """See the base class."""
+        from ..graphs import coreml
 
-    def forward(self, image: Tensor, resized_size: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """(1, 3, S, S) RGB 0 to 255 and (2,) height, width -> what the encoder makes."""
-        rows = (self.steps < resized_size[0]).to(image.dtype)
-        columns = (self.steps < resized_size[1]).to(image.dtype)
-        normalised = (image - self.mean) / self.std
-        embeddings: Tensor | tuple[Tensor, ...] = self.encoder(normalised * (rows[:, None] * columns))
-        return embeddings
+        return coreml.tensors(path)
 
-
-def point_counts(ios: int = DEFAULT_IOS) -> tuple[int, ...]:
-    """How many points a prompt may have, box corners and padding points included."""
-    _check(ios, "fp32")
-    return tuple(range(1, MAX_POINTS + 1))
+    def facts(self, options: Options) -> dict[str, Any]:
+        """The oldest iOS."""
+        return {"deployment_target": f"iOS{IOS.of(options)}"}
 
 
-def write_encoder(
-    sam: SamModel, model: Model, path: Path, facts: Mapping[str, Any], precision: str, ios: int
-) -> list[str]:
-    """image (S x S RGB picture), resized_size (2,) float32 -> image_embeddings (1, dim, S/16, S/16).
+def write(job: Job) -> Written:
+    """Both graphs; INT8 from the equalized reference, as W8A8 where asked for."""
+    from ..graphs import coreml
+    from ..quantize import coreml_w8a8
 
-    Without antialiasing, images (1, 3, S, S) float32, normalised, in place of both inputs.
-
-    Args:
-        sam: the reference.
-        model: its catalogue entry; padding must be 0.
-        path: where to write, a directory that ends in `.mlpackage`.
-        facts: goes into the package's metadata as JSON.
-        precision: "fp32", "fp16", or "int8": weights in INT8, the rest as in "fp16".
-        ios: the oldest iOS that should run it: 16, 17 or 18.
-
-    Returns:
-        What is kept in FP32: the kinds of operation, how many and why, one line a reason.
-
-    Raises:
-        ExportError: an argument that Core ML cannot have.
-    """
-    _check(ios, precision)
-    return _write_encoder(sam.image_encoder, model, path, facts, precision, ios)
-
-
-def write_encoder_w8a8(
-    sam: SamModel,
-    model: Model,
-    path: Path,
-    facts: Mapping[str, Any],
-    ios: int,
-    calibration: Sequence[NDArray[np.float32]],
-) -> list[str]:
-    """The encoder with weights and activations in INT8; inputs and outputs as `write_encoder`'s.
-
-    The Neural Engine of the A17 Pro, the M4 and later multiplies INT8 by INT8, at about twice the rate
-    of FP16; on older chips the weights are smaller and nothing is faster: use INT8 weights there.
-
-    Args:
-        sam, model, path, facts: as for `write_encoder`.
-        ios: 17 or 18.
-        calibration: normalised, padded images (1, 3, S, S): the activations' ranges come from these.
-
-    Returns:
-        What is kept in higher precision: the kinds of operation, how many and why.
-
-    Raises:
-        ExportError: an argument that Core ML cannot have, or nothing to calibrate with.
-    """
-    _check(ios, "int8")
-    if ios < 17:
-        raise ExportError(f"W8A8 needs iOS 17 or later, not {ios}; raise the target, or use INT8 weights")
-    if not calibration:
-        raise ExportError("W8A8 needs calibration images; give some that are normalised and padded")
-    quantised = _quantise_activations(sam.image_encoder, calibration)
-    kept = _write_encoder(quantised, model, path, facts, "fp16", ios)
-    small = sum(isinstance(m, nn.Conv2d | nn.Linear) and _is_small(m) for m in sam.image_encoder.modules())
-    if small:
-        kept.append(f"{small} conv or linear: FP16, with at most {INT8_THRESHOLD} weights each")
-    return [*kept, "matmul, softmax, gelu, add: FP16; INT8 there costs masks"]
-
-
-def write_decoder(
-    sam: SamModel, model: Model, path: Path, facts: Mapping[str, Any], precision: str, ios: int
-) -> list[str]:
-    """The prompt encoder and mask decoder in one graph, for one prompt of K points; all float32.
-
-    image_embeddings (1, dim, h, w), point_coords (1, K, 2), point_labels (1, K), mask_input
-    (1, 1, 4h, 4w), has_mask_input (1,) -> low_res_masks (1, 4, 4h, 4w), iou_predictions (1, 4).
-    Arguments, result and errors are those of `write_encoder`.
-    """
-    _check(ios, precision)
-    fixed = model.prompt.num_points
-    example = decoder_example(model, 1, fixed or 3)
-    points = torch.export.Dim("num_points", min=2, max=MAX_POINTS)
-    each: dict[int, Any] | None = None if fixed else {1: points}
-    dynamic: list[Any] = [None, each, each, None, None]
-    dynamic += [(None,) * len(model.extra_embeddings)] if model.extra_embeddings else []
-    program = _trace(PromptAndMaskDecoder(sam), tuple(example.values()), tuple(dynamic))
-    ct = import_coremltools()
-    with suppress_output():
-        shapes: dict[str, Any] = {name: tensor.shape for name, tensor in example.items()}
-        if not fixed:
-            shapes["point_coords"], shapes["point_labels"] = _point_shapes(ct, ios)
-        inputs = [ct.TensorType(name, shape, np.float32) for name, shape in shapes.items()]
-    return _convert(program, inputs, ["low_res_masks", "iou_predictions"], path, facts, precision, ios)
-
-
-def write_module(
-    module: nn.Module,
-    example: Tensor,
-    name: str,
-    output: str,
-    path: Path,
-    facts: Mapping[str, Any],
-    precision: str,
-    ios: int,
-) -> list[str]:
-    """A module of one input, called `name` and shaped as `example`, and one output, float32, called `output`.
-
-    Other arguments, result and errors are those of `write_encoder`.
-    """
-    _check(ios, precision)
-    ct = import_coremltools()
-    dtype = np.int32 if example.dtype == torch.int32 else np.float32
-    inputs = [ct.TensorType(name, example.shape, dtype)]
-    return _convert(_trace(module, (example,), None), inputs, [output], path, facts, precision, ios)
-
-
-def _check(ios: int, precision: str) -> None:
-    if ios not in IOS:
-        raise ExportError(f"unknown deployment target iOS {ios}; expected one of {', '.join(map(str, IOS))}")
-    if precision not in PRECISIONS:
-        raise ExportError(f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-
-
-def _point_shapes(ct: Any, ios: int) -> tuple[Any, Any]:
-    """The flexible shapes of point_coords and point_labels; see the module."""
-    if ios >= 18:
-        counts = point_counts(ios)
-        return (
-            ct.EnumeratedShapes([(1, k, 2) for k in counts], default=(1, DEFAULT_POINTS, 2)),
-            ct.EnumeratedShapes([(1, k) for k in counts], default=(1, DEFAULT_POINTS)),
-        )
-    points = ct.RangeDim(1, MAX_POINTS, DEFAULT_POINTS, symbol="num_points")
-    return ct.Shape((1, points, 2)), ct.Shape((1, points))
-
-
-def _write_encoder(
-    encoder: nn.Module, model: Model, path: Path, facts: Mapping[str, Any], precision: str, ios: int
-) -> list[str]:
-    if model.preprocess.pad_value != 0:
-        raise ExportError(f"{model.name} pads with {model.preprocess.pad_value}; expected 0 for Core ML")
-    side = model.image_size
-    images, resized_size = torch.zeros(1, 3, side, side), torch.tensor([float(side), float(side)])
-    ct = import_coremltools()
-    if model.preprocess.antialias:
-        program = _trace(PictureEncoder(encoder, model), (images, resized_size), None)
-        inputs = [
-            ct.ImageType("image", images.shape, color_layout=ct.colorlayout.RGB),
-            ct.TensorType("resized_size", resized_size.shape, np.float32),
-        ]
+    context, ios, int8 = job.context, IOS.of(job.context.options), job.precision == "int8"
+    sam, model = context.equalized if int8 else context.sam, context.model
+    encoder, facts = job.path("encoder"), job.part_facts("encoder")
+    if int8 and W8A8.of(context.options):
+        images = context.calibration.images
+        kept = coreml_w8a8.write_encoder_w8a8(sam, model, encoder, facts, ios, images)
     else:
-        program = _trace(encoder, (images,), None)
-        inputs = [ct.TensorType("images", images.shape, np.float32)]
-    return _convert(program, inputs, list(model.embedding_names), path, facts, precision, ios)
+        kept = coreml.write_encoder(sam, model, encoder, facts, job.precision, ios)
+    decoder, facts = job.path("decoder"), job.part_facts("decoder")
+    return Written(kept + coreml.write_decoder(sam, model, decoder, facts, job.precision, ios))
 
 
-def _trace(
-    module: nn.Module, example: tuple[Tensor, ...], dynamic: tuple[Any, ...] | None
-) -> torch.export.ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(module.eval(), example, dynamic_shapes=dynamic)
-        program = program.run_decompositions({})
-    # A slice that takes everything is exported as an alias, which the converter does not know.
-    graph = program.graph_module.graph
-    for node in list(graph.nodes):
-        if node.target is torch.ops.aten.alias.default:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-    program.graph_module.recompile()
-    return program
+def write_module(job: ModuleJob) -> list[str]:
+    """One text or image a call."""
+    from ..graphs import coreml
+
+    return coreml.write_module(
+        job.module,
+        job.example[:1],
+        job.path,
+        name=job.input,
+        output=job.output,
+        facts=job.facts,
+        precision=job.precision,
+        ios=IOS.of(job.options),
+    )
 
 
-def _convert(
-    program: torch.export.ExportedProgram,
-    inputs: list[Any],
-    outputs: list[str],
-    path: Path,
-    facts: Mapping[str, Any],
-    precision: str,
-    ios: int,
-) -> list[str]:
-    ct = import_coremltools()
-    kept: dict[str, tuple[str, str]] = {}
-    compute = ct.precision.FLOAT32
-    if precision != "fp32":
-        compute = ct.transform.FP16ComputePrecision(op_selector=_selector(kept))
-    with suppress_output():
-        package = ct.convert(
-            program,
-            inputs=inputs,
-            outputs=[ct.TensorType(name, dtype=np.float32) for name in outputs],
-            minimum_deployment_target=getattr(ct.target, f"iOS{ios}"),
-            compute_precision=compute,
-            pass_pipeline=_passes(ct, precision),
-            skip_model_load=True,
-        )
-        # The day of the conversion would make equal exports differ.
-        package.user_defined_metadata.pop("com.github.apple.coremltools.conversion_date", None)
-        package.user_defined_metadata["sam_edge"] = json.dumps(facts, sort_keys=True)
-        package.save(str(path))
-    # A map from PyTorch's nodes to MIL's, for another tool's debugger.
-    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-    return _summary(kept)
-
-
-def _summary(kept: Mapping[str, tuple[str, str]]) -> list[str]:
-    """One line a reason: which kinds of operation, and how many of each."""
-    lines = []
-    for reason in sorted({reason for _, reason in kept.values()}):
-        counts = Counter(kind for kind, why in kept.values() if why == reason)
-        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
-        lines.append(f"{kinds}: {reason}")
-    return lines
-
-
-def _selector(kept: dict[str, tuple[str, str]]) -> Callable[[Any], bool]:
-    """True for a MIL operation that may run in FP16; others are noted in `kept`."""
-
-    def select(op: Any) -> bool:
-        reason = _island(op)
-        if reason is not None:
-            kept[op.name] = (op.op_type, reason)
-        return reason is None
-
-    return select
-
-
-def _island(op: Any) -> str | None:
-    """Why this MIL operation stays in FP32; None if FP16 does."""
-    if op.op_type == "layer_norm":
-        return _NORM
-    if _is_norm_piece(op):
-        return _NORM
-    if _reaches_bound(op):
-        return _ATTENTION
-    if _reaches_angle(op):
-        return _ANGLE
-    return None
-
-
-def _maker(var: Any) -> Any:
-    """The operation that `var` comes from, casts aside; None for an input or a plain value."""
-    op = getattr(var, "op", None)
-    while op is not None and op.op_type == "cast":
-        op = op.x.op
-    return op
-
-
-def _made_by(var: Any, kinds: tuple[str, ...]) -> bool:
-    """Whether `var` comes from such an operation, casts aside."""
-    op = _maker(var)
-    return op is not None and op.op_type in kinds
-
-
-def _is_norm_piece(op: Any) -> bool:
-    """A part of LayerNorm2d: mean, centred, its square, mean of those, + epsilon, root, quotient."""
-    kind = op.op_type
-    if kind in ("reduce_mean", "sqrt"):
-        return True
-    if kind == "mul":
-        return op.x is op.y
-    if kind in ("sub", "add"):
-        return _made_by(op.x, ("reduce_mean",)) or _made_by(op.y, ("reduce_mean",))
-    return kind == "real_div" and _made_by(op.y, ("sqrt",))
-
-
-def _reaches_bound(op: Any) -> bool:
-    """A division by what is at least a number that FP16 takes for 0, or a step on the way to one."""
-    pending = [op]
-    while pending:
-        current = pending.pop()
-        if current.op_type == "real_div" and _made_by(current.y, ("maximum",)):
-            lowest = _maker(current.y).y.val
-            return lowest is not None and bool(0 < np.max(lowest) < SMALLEST_FP16)
-        if current.op_type in _BEFORE_BOUND:
-            pending += [child for out in current.outputs for child in out.child_ops]
-    return False
-
-
-_BEFORE_BOUND = frozenset({"matmul", "reduce_sum", "maximum", "cast"})
-
-
-def _reaches_angle(op: Any) -> bool:
-    """A sine or cosine, or a step on the way from the point coordinates to one."""
-    pending, seen = [op], set()
-    while pending:
-        current = pending.pop()
-        if current.op_type in ("sin", "cos"):
-            return True
-        if current.op_type in _BEFORE_ANGLE and current.name not in seen:
-            seen.add(current.name)
-            pending += [child for out in current.outputs for child in out.child_ops]
-    return False
-
-
-# Nothing else stands between a coordinate and its angle; a longer way would be searched in vain.
-_BEFORE_ANGLE = frozenset({"add", "sub", "mul", "real_div", "matmul", "linear", "cast", "reshape"})
-
-
-def _passes(ct: Any, precision: str) -> Any:
-    """The converter's passes over the graph; for "int8" the last makes the weights INT8.
-
-    Symmetric, one scale an output channel. The pass that folds biases into convolutions looks at
-    weights, and fails where they are stored in INT8 already; nothing here needs it.
-    """
-    passes = ct.PassPipeline()
-    passes.remove_passes({"common::fuse_conv_bias"})
-    if precision == "int8":
-        from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig
-
-        config = OpLinearQuantizerConfig(
-            mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=INT8_THRESHOLD
-        )
-        passes.append_pass("compression::linear_quantize_weights")
-        passes.set_options(
-            "compression::linear_quantize_weights", {"config": OptimizationConfig(global_config=config)}
-        )
-    return passes
-
-
-class QuantisedLayer(nn.Module):
-    """A convolution or linear layer whose weight is stored, and whose input arrives, in INT8.
-
-    Both are symmetric: the weight with one scale an output channel, the input with one scale, as uint8
-    where it is never negative. `peak` and `lowest` are the calibrated range of the input.
-    """
-
-    weight: Tensor
-    weight_scale: Tensor
-    zero: Tensor
-
-    def __init__(self, layer: nn.Module, lowest: float, peak: float) -> None:
-        super().__init__()
-        self.layer = layer
-        weight = layer.get_parameter("weight").detach()
-        scale = weight.abs().amax(dim=tuple(range(1, weight.dim()))).clamp_min(1e-8) / 127
-        steps = (weight / scale.reshape(-1, *[1] * (weight.dim() - 1))).round().clamp(-127, 127)
-        del layer._parameters["weight"]
-        self.register_buffer("weight", steps.to(torch.int8))
-        self.register_buffer("weight_scale", scale)
-        self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int8))
-        low, high, kind = (0, 255, torch.uint8) if lowest >= 0 else (-128, 127, torch.int8)
-        self.input_type = (max(peak / high, 1e-6), 0, low, high, kind)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What `layer` makes of `x`, through INT8."""
-        ops = torch.ops.quantized_decomposed
-        steps = ops.quantize_per_tensor(x, *self.input_type)
-        x = ops.dequantize_per_tensor(steps, *self.input_type)
-        weight = ops.dequantize_per_channel(
-            self.weight, self.weight_scale, self.zero, 0, -128, 127, torch.int8
-        )
-        result: Tensor = torch.func.functional_call(self.layer, {"weight": weight}, (x,))
-        return result
-
-
-def _is_small(layer: nn.Conv2d | nn.Linear) -> bool:
-    return layer.weight.numel() <= INT8_THRESHOLD
-
-
-def _quantise_activations(encoder: nn.Module, calibration: Sequence[NDArray[np.float32]]) -> nn.Module:
-    """A copy of `encoder` with every convolution and linear layer a `QuantisedLayer`, but small ones.
-
-    Not coremltools' LinearQuantizer: it puts INT8 into norms and softmax too, which costs the masks,
-    and its result is of torch's quantised tensors, which torch.export does not take.
-    """
-    # Registers torch.ops.quantized_decomposed, the operations that the converter knows.
-    importlib.import_module("torch.ao.quantization.fx._decomposed")
-    quantised = copy.deepcopy(encoder).eval()
-    layers = {
-        name: module
-        for name, module in quantised.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and not _is_small(module)
-    }
-    ranges = {name: (0.0, 0.0) for name in layers}
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            low, peak = ranges[name]
-            x = inputs[0]
-            ranges[name] = min(low, float(x.min())), max(peak, float(x.abs().max()))
-
-        return note
-
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
-    with torch.inference_mode():
-        for images in calibration:
-            quantised(torch.from_numpy(images))
-    for hook in hooks:
-        hook.remove()
-    for name, layer in layers.items():
-        parent, _, leaf = name.rpartition(".")
-        setattr(quantised.get_submodule(parent), leaf, QuantisedLayer(layer, *ranges[name]))
-    return quantised
+FORMAT = CoreMlFormat()
+FORMAT.recipes |= dict.fromkeys(("fp32", "fp16", "int8"), write)
+FORMAT.module_recipes |= dict.fromkeys(("fp32", "fp16", "int8"), write_module)

@@ -1,290 +1,140 @@
-"""Write the two graphs as OpenVINO IR: converted from the FP32 ONNX files, with the model's facts inside.
-
-The ONNX files are the source, and not PyTorch once more, because operators then keep one name through
-both formats: what has to stay in float is one list. A MatMul or Conv that has a bias is called
-`NAME/WithoutBiases` here; `keep_float` takes the ONNX name.
-
-FP16 and INT8 are about storage and, for INT8, about arithmetic: constants of at most
-`SMALL_CONSTANT` numbers (biases, norms, scales, the prompt encoder's Fourier matrix) stay in FP32. That
-costs nothing, as each compressed constant needs more description in the .xml than it saves.
-"""
+"""OpenVINO IR: for Intel's CPUs, GPUs and NPUs."""
 
 from __future__ import annotations
 
-import json
-import re
-import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
+from sam_edge import axes
+from sam_edge.bundle.variant import STAGES
+from sam_edge.errors import BackendError, SamEdgeError
 
-from sam_edge.backends.openvino import no_telemetry, read_model
-from sam_edge.errors import ExportError
-from sam_edge.system.output import suppress_output
+from ..context.job import Job, ModuleJob, Written, because_of_iou
+from ..context.lowerings import OPENVINO, PLAIN, TILE_MB
+from ..context.options import Option, Options
+from .base import Format, Tensors
 
-from ..quantize import qdq
-from ..quantize.arithmetic import QMAX_INT7, QMAX_INT8, ActivationStats
-from ..quantize.openvino_int8 import BARE, quantize, store_tables, store_weights
+Recipe = Callable[[Job], Written]
 
-with no_telemetry():
-    import openvino as ov
-    from openvino import opset13 as ops
-
-SMALL_CONSTANT = 256
-# What a static decoder is written for: one click and its padding point, or one box.
-STATIC_PROMPTS, STATIC_POINTS = 1, 2
-# What the dynamic axes of other inputs and outputs than points count.
-_AXES = {
-    "text_embeddings": ("num_prompts", "num_texts"),
-}
+DYNAMIC = Option(
+    "dynamic",
+    False,
+    "OpenVINO: decoders take any number of prompts and points",
+    {"action": "store_true"},
+)
 
 
-def write(
-    source: Path, path: Path, facts: Mapping[str, Any], precision: str = "fp32", static: bool = True
-) -> list[str]:
-    """Convert an FP32 ONNX file to `path` (.xml) and the .bin beside it, weights in FP32 or, for "fp16" and
-    "bf16", in FP16.
+class OpenVinoFormat(Format[Recipe]):
+    """OpenVINO IR, converted from the ONNX files."""
 
-    A static decoder is written for one prompt of two points (a click and its padding point, or a box),
-    which is what NPU compilers want; it still holds everything needed to be reshaped, and
-    `sam_edge.backends.openvino` does so when more prompts or points come. A decoder that is not static
-    has "num_prompts" and "num_points" as dynamic axes. The encoder is static either way.
+    info = axes.FORMATS.get("openvino")
+    suffix = ".xml"
+    packages = ("openvino",)
+    tools = ("torch", "onnx", "onnxsim", "openvino", "numpy")
+    options = (DYNAMIC, TILE_MB)
 
-    Returns:
-        what stayed in higher precision than `precision`, for the manifest.
+    def check(self, options: Options) -> None:
+        """Text embeddings need dynamic shapes."""
+        if options.text_embeddings and not DYNAMIC.of(options):
+            raise SamEdgeError(
+                "--text-embeddings needs --dynamic for OpenVINO: otherwise its decoders take a fixed number "
+                "of tokens"
+            )
 
-    Raises:
-        ExportError: OpenVINO cannot convert the graph.
-    """
-    model = _convert(source, static)
-    kept = []
-    if precision != "fp32":
-        model = _compress_to_fp16(model, path.parent)
-        kept.append(f"constants of up to {SMALL_CONSTANT} numbers (biases, norms, Fourier matrix): fp32")
-    _save(model, path, facts)
+    def check_machine(self, options: Options) -> None:
+        """BF16 is measured by computing in it."""
+        super().check_machine(options)
+        if "bf16" in options.precisions:
+            from sam_edge.backends.openvino import NO_BF16, has_bf16
+
+            if not has_bf16():
+                raise BackendError(
+                    f"--precision bf16 is verified by computing in it, and {NO_BF16}; leave bf16 out of "
+                    "--precision"
+                )
+
+    def tensors(self, path: Path) -> tuple[Tensors, Tensors]:
+        """See the base class."""
+        from ..graphs import openvino
+
+        return openvino.tensors(path)
+
+
+def _write_decoder(job: Job, precision: str) -> list[str]:
+    """The decoder's graphs, the stages with the weights of the decoder; returns what stayed in float."""
+    from ..graphs import openvino
+    from ..quantize import openvino_int8
+
+    static = not DYNAMIC.of(job.context.options)
+    kept: list[str] = []
+    for part, exact in job.context.decoder_parts().items():
+        path, facts = job.path(part), job.part_facts(part, precision=precision)
+        # Stages are for many prompts.
+        fixed = static and part not in STAGES
+        if precision == "int8":
+            kept += openvino_int8.write_decoder_int8(exact, path, facts, fixed)
+        else:
+            kept += openvino.write(exact, path, facts, precision, fixed)
+        if part in STAGES:
+            openvino.share_weights(path, job.path("decoder"))
     return kept
 
 
-def write_encoder_int8(
-    source: Path,
-    path: Path,
-    facts: Mapping[str, Any],
-    observed: Mapping[str, ActivationStats],
-    keep_float: Collection[str] = (),
-    full_range: bool = False,
-) -> list[str]:
-    """Quantise weights and activations of the encoder's convolutions and linear layers to INT8.
+def _write_encoder(job: Job) -> list[str]:
+    from ..graphs import openvino
 
-    Attention (scores, softmax, values), LayerNorm and GELU stay in float.
-
-    Args:
-        source: the encoder's FP32 ONNX file.
-        path: the .xml to write; the .bin goes beside it.
-        facts: go into the file.
-        observed: `onnx_int8.encoder_stats` of it.
-        keep_float: names of ONNX nodes to compute in float too; only their larger weights are stored in
-            INT8, so that the file hardly grows.
-        full_range: use all 8 bits of a weight. Without VNNI, x86 adds pairs of products in 16 bits, which
-            then overflow, so that the default is half of the range.
-
-    Returns:
-        what stayed in float, for the manifest.
-
-    Raises:
-        ExportError: a name that is not in the graph, or a failed conversion.
-    """
-    model = _convert(source, static=True)
-    _check_names(model, source, keep_float)
-    nodes = qdq.quantizable_nodes(onnx.load(source, load_external_data=False).graph)
-    ranges = {node.name: observed[node.input[0]] for node in nodes if node.name not in keep_float}
-    quantize(model, ranges, QMAX_INT8 if full_range else QMAX_INT7)
-    store_weights(model, axes=2)
-    store_tables(model)
-    _save(_compress_to_fp16(model, path.parent), path, facts)
-    return ["attention scores, softmax and values", "LayerNorm", "GELU", *sorted(set(keep_float))]
+    source = job.context.graph("encoder", OPENVINO)
+    return openvino.write(source, job.path("encoder"), job.part_facts("encoder"), job.precision)
 
 
-def write_decoder_int8(source: Path, path: Path, facts: Mapping[str, Any], static: bool = True) -> list[str]:
-    """Store the decoder's weights in INT8; activations stay in float. `static` is as in `write`.
-
-    Returns:
-        what stayed in float, for the manifest.
-
-    Raises:
-        ExportError: a failed conversion.
-    """
-    model = _convert(source, static)
-    store_weights(model, axes=4)
-    _save(_compress_to_fp16(model, path.parent), path, facts)
-    return ["activations of the decoder"]
+def write_float(job: Job) -> Written:
+    """FP32, or weights in FP16."""
+    kept = _write_encoder(job) + _write_decoder(job, job.precision)
+    return Written(list(dict.fromkeys(kept)))
 
 
-def share_weights(path: Path, other: Path) -> None:
-    """Let the graph `path` read its weights from the .bin of `other`, beside it, and delete its own.
-
-    The little that is not there, constants that only one of them needs, is appended.
-    """
-    own, shared = path.with_suffix(".bin"), other.with_suffix(".bin")
-    weights, content = own.read_bytes(), shared.read_bytes()
-
-    def moved(match: re.Match[str]) -> str:
-        nonlocal content
-        start, size = int(match[1]), int(match[2])
-        one = weights[start : start + size]
-        content += b"" if one in content else one
-        return f'offset="{content.find(one)}" size="{size}"'
-
-    xml = re.sub(r'offset="(\d+)" size="(\d+)"', moved, path.read_text(encoding="utf-8"))
-    path.write_text(xml, encoding="utf-8")
-    shared.write_bytes(content)
-    own.unlink()
+def write_bf16(job: Job) -> Written:
+    """The encoder of FP16, which the runtime computes in BF16; masks are drawn from the decoder's digits."""
+    kept = [*_write_encoder(job), "decoder: as in fp16, masks are drawn from its digits"]
+    return Written(list(dict.fromkeys(kept + _write_decoder(job, "fp16"))))
 
 
-def tensors(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Inputs and outputs of a written graph: name, dtype and shape, dynamic axes by name."""
-    model = read_model(_core(), path)
-    return [_tensor(port) for port in model.inputs], [_tensor(port) for port in model.outputs]
+def write_int8(job: Job) -> Written:
+    """The encoder's products in INT8, the decoder's weights."""
+    from ..quantize import openvino_int8
+
+    kept = list(dict.fromkeys(_write_decoder(job, "int8")))
+    # OpenVINO fuses attention by itself, and tensors in INT8 are small.
+    source = job.context.graph("encoder", PLAIN, equalized=True)
+    observed = job.context.observed(source)
+
+    def quantise(names: Sequence[str]) -> None:
+        encoder, facts = job.path("encoder"), job.part_facts("encoder")
+        openvino_int8.write_encoder_int8(source, encoder, facts, observed, names, job.full_range)
+
+    left, remark = job.search(source, quantise)
+    kept += ["attention scores, softmax and values", "LayerNorm", "GELU"]
+    return Written([*because_of_iou(left), *kept], remark, uses_integers=True)
 
 
-def _tensor(port: Any) -> dict[str, Any]:
-    name = port.any_name
-    axes = _AXES.get(name, ("num_prompts", "num_points"))
-    shape = [d.get_length() if d.is_static else axes[i] for i, d in enumerate(port.partial_shape)]
-    return {"name": name, "dtype": np.dtype(port.element_type.to_dtype()).name, "shape": shape}
+def write_module_float(job: ModuleJob) -> list[str]:
+    """FP32, or weights in FP16: for "bf16", too. One text or image a call, which NPUs need; a CPU gains
+    little from more."""
+    from ..graphs import openvino
+
+    precision = "fp16" if job.precision == "bf16" else job.precision
+    return openvino.write(job.graph(), job.path, {**job.facts, "precision": precision}, precision)
 
 
-def _core() -> Any:
-    core = ov.Core()
-    # A mapped .bin could be neither replaced nor, on some systems, deleted.
-    core.set_property({"ENABLE_MMAP": False})
-    return core
+def write_module_int8(job: ModuleJob) -> list[str]:
+    """Weights in INT8."""
+    from ..quantize import openvino_int8
+
+    openvino_int8.write_decoder_int8(job.graph(), job.path, job.facts)
+    return []
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _convert(source: Path, static: bool) -> Any:
-    with suppress_output():
-        try:
-            model = ov.convert_model(str(source))
-            if static:
-                model.reshape({port.any_name: _static(port.partial_shape) for port in model.inputs})
-        except Exception as error:
-            raise ExportError(f"OpenVINO cannot convert {source}: {_line(error)}") from error
-    return model
-
-
-def _static(shape: Any) -> list[int]:
-    sizes = (STATIC_PROMPTS, STATIC_POINTS)
-    return [d.get_length() if d.is_static else sizes[i] for i, d in enumerate(shape)]
-
-
-def _check_names(model: Any, source: Path, names: Collection[str]) -> None:
-    """Raise `ExportError` where the ONNX nodes `names` are not all operators of the model."""
-    graph = onnx.load(source, load_external_data=False).graph
-    known = [node.name for node in graph.node]
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise ExportError(
-            f"{source.name} has no operator {', '.join(unknown)} to keep in float; its operators are called "
-            f"like {', '.join(known[:3])}"
-        )
-    weighted = {node.name for node in qdq.quantizable_nodes(graph)}
-    found = {op.get_friendly_name().removesuffix(BARE) for op in model.get_ops()}
-    lost = sorted(set(names) & weighted - found)
-    if lost:
-        raise ExportError(f"OpenVINO fused {', '.join(lost)} of {source.name} away; it cannot stay in float")
-
-
-def _compress_to_fp16(model: Any, directory: Path) -> Any:
-    """Constants to FP16, but for the small ones.
-
-    `save_model` has no such choice, so its work is read back and undone where it does not pay.
-    """
-    small = {
-        op.get_friendly_name(): np.array(op.data)
-        for op in model.get_ops()
-        if op.get_type_name() == "Constant"
-        and op.get_element_type() == ov.Type.f32
-        and op.data.size <= SMALL_CONSTANT
-    }
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        path = Path(scratch) / "model.xml"
-        ov.save_model(model, path, compress_to_fp16=True)
-        model = _core().read_model(path)
-    for op in model.get_ops():
-        value = small.get(op.get_friendly_name())
-        if op.get_type_name() == "Convert" and value is not None:
-            op.output(0).replace(ops.constant(value).output(0))
-    return model
-
-
-def _share_constants(model: Any) -> None:
-    """Let equal small constants be one: INT8 graphs hold hundreds of them."""
-    first: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
-    for op in model.get_ordered_ops():
-        if op.get_type_name() == "Constant" and op.data.size <= SMALL_CONSTANT:
-            key = op.get_element_type().get_type_name(), tuple(op.get_output_shape(0)), op.data.tobytes()
-            one = first.setdefault(key, op)
-            if one is not op:
-                op.output(0).replace(one.output(0))
-
-
-def _own_biases(model: Any) -> None:
-    """Let each convolution have its bias for itself: OpenVINO fuses no other, nor a GELU behind it."""
-    for op in model.get_ops():
-        if op.get_type_name() == "Constant":
-            biased = [port for port in op.output(0).get_target_inputs() if _is_bias(port)]
-            for port in biased[1:]:
-                port.replace_source_output(ops.constant(np.array(op.data)).output(0))
-
-
-def _is_bias(port: Any) -> bool:
-    """Whether an operator's input is what is added behind a convolution."""
-    node = port.get_node()
-    other = node.input_value(1 - port.get_index()).get_node() if node.get_type_name() == "Add" else None
-    return other is not None and other.get_type_name() in ("Convolution", "GroupConvolution")
-
-
-def _forget_inner_names(model: Any) -> None:
-    """Tensor names are for inputs and outputs."""
-    for op in model.get_ops():
-        feeds_result = (
-            t.get_node().get_type_name() == "Result" for o in op.outputs() for t in o.get_target_inputs()
-        )
-        if op.get_type_name() not in ("Parameter", "Result") and not any(feeds_result):
-            for output in op.outputs():
-                output.get_tensor().set_names(set())
-
-
-def _compact(xml: str) -> str:
-    """The same graph in less than half of the text.
-
-    Without indentation, without names of operators but those of inputs and outputs, and without what OpenVINO
-    infers anew when it reads a graph: shapes of inputs and outputs and types of inputs.
-    """
-    xml = re.sub(r">\s+<", "><", xml).replace('" />', '"/>')
-    xml = re.sub(r"(<port [^>]*[^/>])>(?:<dim>-?\d+</dim>)+</port>", r"\1/>", xml)
-
-    def without_types(match: re.Match[str]) -> str:
-        return re.sub(r' precision="\w+"', "", match[0])
-
-    xml = re.sub(
-        r'<layer id="(\d+)" name="[^"]*" type="(?!Parameter|Result)', r'<layer id="\1" name="\1" type="', xml
-    )
-    return re.sub(r"<input>.*?</input>", without_types, xml)
-
-
-def _save(model: Any, path: Path, facts: Mapping[str, Any]) -> None:
-    _share_constants(model)
-    _own_biases(model)
-    _forget_inner_names(model)
-    # A model of the same operators, without the converters' notes on their options and files.
-    model = ov.Model(model.get_results(), model.get_parameters(), path.stem)
-    model.set_rt_info(json.dumps(facts, sort_keys=True), "sam_edge")
-    ov.save_model(model, path, compress_to_fp16=False)
-    path.write_text(_compact(path.read_text(encoding="utf-8")), encoding="utf-8")
+FORMAT = OpenVinoFormat()
+FORMAT.recipes |= {"fp32": write_float, "fp16": write_float, "bf16": write_bf16, "int8": write_int8}
+FORMAT.module_recipes |= dict.fromkeys(("fp32", "fp16", "bf16"), write_module_float)
+FORMAT.module_recipes["int8"] = write_module_int8

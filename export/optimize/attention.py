@@ -3,7 +3,7 @@
 - Queries, keys, values and the output projection are computed for the image's tokens only, and not for the
   padding around them, which takes part in attention as keys. A constant added to every key cancels in the
   softmax, and a constant added to every value passes through attention. Both constants are moved such that
-  padding projects to zero, so windows are padded with zeros behind the projections.
+  padding projects to zero, so windows are padded with zeros after the projections.
 - Attention is computed in tiles whose scores stay in the processor's cache: a few windows, or one head and a
   few rows of queries, at a time.
 - The softmax scale is folded into the query weights, key biases are dropped, and queries, keys and values

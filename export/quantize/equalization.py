@@ -1,8 +1,8 @@
-"""Exact rewrites of the image encoder: the same function, kinder to INT8; shared by every format.
+"""Exact rewrites of the image encoder that make it easier to quantize; shared by every format.
 
-Static INT8 gives one scale to a whole activation tensor and one to each output channel of a weight.
-So a channel that is much larger than the others, or far from zero, costs all of them precision. In
-these places it can be moved into a neighbour that does not mind, without changing the outputs:
+Static INT8 has one scale per activation tensor and one per output channel of a weight. A channel that is much
+larger than the others, or far from zero, costs all of them precision. In the following places its scale or
+offset can be moved into a neighbouring layer without changing the outputs:
 
 - LayerNorm -> Linear or Conv2d: scales (SmoothQuant, Xiao et al. 2023) and offsets (Outlier
   Suppression+, Wei et al. 2023) go from the norm's affine into the layer;
@@ -12,10 +12,10 @@ these places it can be moved into a neighbour that does not mind, without changi
 - the convolutional trunk: blocks end without activation, so the residual stream of a stage can be
   rescaled across its producers and consumers (cross-layer equalisation, Nagel et al. 2019). ReLU6
   is not homogeneous, so nothing is moved across it;
-- BatchNorm behind a convolution.
+- BatchNorm after a convolution.
 
-Every scale is the geometric balance of the two sides, which makes the result the same whatever exact
-rescaling the checkpoint came with.
+Every scale is the geometric mean of the two sides, so that the result does not depend on an exact rescaling
+that the checkpoint already contains.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ from ..architectures.model import SamModel
 
 Norm = nn.LayerNorm | LayerNorm2d
 Layer = nn.Linear | nn.Conv2d
-# A channel that calibration hardly woke may be larger elsewhere: do not blow it up without bound.
+# A channel that is nearly zero on the calibration images may be larger on others: bounds its scale.
 FLOOR = 1e-4
 
 
 def floored(peak: Tensor) -> Tensor:
-    """`peak`, none of it below `FLOOR` of the largest."""
+    """Clamp peaks (C,) from below to `FLOOR` times the largest."""
     return peak.clamp_min(max(FLOOR * float(peak.max()), FLOOR**2))
 
 
 @dataclass
 class Range:
-    """What calibration saw of each channel of a tensor; kept true to the rewrites made since."""
+    """Range of each channel of a tensor on the calibration images; updated by each rewrite."""
 
     low: Tensor
     high: Tensor
 
     @property
     def centre(self) -> Tensor:
-        """(C,) middle of the range."""
+        """Middle of the range, (C,)."""
         return (self.low + self.high) / 2
 
     @property
     def peak(self) -> Tensor:
-        """(C,) largest magnitude."""
+        """Largest magnitude, (C,)."""
         return floored(torch.maximum(self.low.abs(), self.high.abs()))
 
     def move(self, offset: Tensor) -> None:
-        """The tensor is now `offset` less."""
+        """Update the range after `offset` was subtracted from the tensor."""
         self.low, self.high = self.low - offset, self.high - offset
 
     def divide(self, scale: Tensor) -> None:
-        """The tensor is now divided by `scale`, which is positive."""
+        """Update the range after the tensor was divided by `scale`, which is positive."""
         self.low, self.high = self.low / scale, self.high / scale
 
 
@@ -76,8 +76,14 @@ Seen = dict[nn.Module, Range]
 
 @dataclass(frozen=True)
 class Link:
-    """A norm whose output goes to `layer`, to `other` where there is one, and nowhere else; `padded` with
-    zeros on the way or not."""
+    """A norm whose output is read by `layer`, by `other` if there is one, and by nothing else.
+
+    Attributes:
+        norm: the norm.
+        layer: the layer that reads it.
+        padded: whether zeros are padded between norm and layer.
+        other: a second layer that reads it.
+    """
 
     norm: Norm
     layer: Layer
@@ -86,13 +92,13 @@ class Link:
 
     @property
     def readers(self) -> tuple[Layer, ...]:
-        """`layer`, and `other` if there is one."""
+        """The layers that read the norm."""
         return (self.layer,) if self.other is None else (self.layer, self.other)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A tensor that `producers` sum up and `consumers` read, without activation in between."""
+    """A residual stream: the sum of what `producers` write, read by `consumers` without activation."""
 
     producers: list[nn.Conv2d] = field(default_factory=list)
     consumers: list[nn.Conv2d] = field(default_factory=list)
@@ -100,18 +106,18 @@ class Stream:
 
 
 def links(encoder: nn.Module) -> Iterator[Link]:
-    """Every norm of the transformer blocks and the neck that feeds one layer."""
+    """Find the norms of transformer blocks and of the neck whose outputs only linear layers read."""
     block: Any
     for block in encoder.modules():
         if hasattr(block, "norm1") and hasattr(block, "norm2"):
-            # Windows are padded with zeros behind norm1.
+            # Windows are padded with zeros after norm1.
             attention = getattr(block, "attn", block)
-            # Where Hiera's width changes, the shortcut is projected from norm1 too.
+            # Where Hiera's width changes, the residual connection is a projection of norm1's output too.
             shortcut = None if attention is block else getattr(block, "proj", None)
             yield Link(block.norm1, attention.qkv, getattr(block, "window", 0) > 0, shortcut)
             yield Link(block.norm2, block.mlp.lin1, padded=False)
         for layer in ("qkv", "fc1"):
-            # TinyViT's attention and MLP begin with their norms; windows are padded ahead of them.
+            # TinyViT's attention and MLP begin with their norms; windows are padded before them.
             if hasattr(block, "norm") and hasattr(block, layer):
                 yield Link(block.norm, getattr(block, layer), padded=False)
         if isinstance(block, nn.Sequential):
@@ -121,21 +127,21 @@ def links(encoder: nn.Module) -> Iterator[Link]:
 
 
 def attentions(encoder: nn.Module) -> Iterator[Any]:
-    """Every module with fused `qkv`, `proj` and `num_heads`; not those that `fuse` has yet to change."""
+    """Find attention modules with `qkv`, `proj` and `num_heads`, except those that have yet to be fused."""
     needed = ("qkv", "proj", "num_heads")
     return (m for m in encoder.modules() if all(hasattr(m, n) for n in needed) and not hasattr(m, "fuse"))
 
 
 def tables(attention: Any) -> list[Tensor]:
-    """Relative positions, (n, width) each: they multiply the queries of every head."""
+    """The relative positions of an attention, (n, width) each, which multiply the queries of every head."""
     return [getattr(attention, name) for name in ("rel_pos_h", "rel_pos_w") if hasattr(attention, name)]
 
 
 def streams(encoder: nn.Module) -> list[Stream]:
-    """The residual streams of an inverted-residual trunk."""
+    """Find the residual streams of a trunk of inverted residuals."""
     if not isinstance(encoder, ImageEncoderTiny):
         return []
-    # The first one is the stem's: it lies behind ReLU6.
+    # The first stream is the stem's, which ReLU6 precedes: it is dropped below.
     found = [Stream()]
     for index, stage in enumerate(encoder.stages):
         for block in stage:  # type: ignore[attr-defined]
@@ -150,7 +156,7 @@ def streams(encoder: nn.Module) -> list[Stream]:
 
 
 def observe(encoder: nn.Module, calibration: Sequence[NDArray[np.float32]]) -> Seen:
-    """Run the calibration images, (1, 3, S, S) each; the range of every tensor that a rewrite touches."""
+    """Measure the ranges of the tensors that rewrites change, on calibration images (1, 3, S, S)."""
     seen: Seen = {}
 
     def keep(module: nn.Module, _: Any, output: Tensor) -> None:
@@ -179,7 +185,7 @@ def is_padded(layer: Layer) -> bool:
 
 
 def input_axis(layer: Layer) -> int:
-    """The weight's axis over input channels; depthwise convolutions have theirs first."""
+    """The axis of input channels in a layer's weight: 0 for depthwise convolutions, else 1."""
     return 0 if isinstance(layer, nn.Conv2d) and layer.groups > 1 else 1
 
 
@@ -188,20 +194,20 @@ def _along(values: Tensor, weight: Tensor, axis: int) -> Tensor:
 
 
 def input_peak(layer: Layer) -> Tensor:
-    """(C,) the largest weight that each input channel meets."""
+    """Largest magnitude of the weights that read each input channel, (C,)."""
     axis = input_axis(layer)
     rest = [i for i in range(layer.weight.dim()) if i != axis]
     return floored(layer.weight.double().abs().amax(rest))
 
 
 def scale_inputs(layer: Layer, scale: Tensor) -> None:
-    """The inputs of `layer` are divided by `scale` from now on: its columns make up for it."""
+    """Multiply a layer's weights such that its inputs may be divided by `scale`, in place."""
     weight = layer.weight.double()
     layer.weight.copy_(weight * _along(scale, weight, input_axis(layer)))
 
 
 def divide_outputs(layer: Layer | Norm, scale: Tensor, rows: slice = slice(None)) -> None:
-    """Divide these outputs of `layer` by `scale`."""
+    """Divide the outputs `rows` of a layer by `scale`, in place."""
     weight = layer.weight[rows].double()
     layer.weight[rows].copy_(weight / _along(scale, weight, 0))
     if layer.bias is not None:
@@ -209,14 +215,14 @@ def divide_outputs(layer: Layer | Norm, scale: Tensor, rows: slice = slice(None)
 
 
 def absorb(layer: Layer, offset: Tensor) -> None:
-    """The inputs of `layer` are `offset` less from now on: its bias makes up for it."""
+    """Change a layer's bias such that `offset` may be subtracted from its inputs, in place."""
     assert layer.bias is not None
     weight = layer.weight.double().flatten(2).sum(2) if layer.weight.dim() == 4 else layer.weight.double()
     layer.bias.copy_(layer.bias.double() + weight @ offset)
 
 
 def lower_bias(layer: Layer | Norm, offset: Tensor, rows: slice = slice(None)) -> None:
-    """Subtract `offset` from these outputs of `layer`."""
+    """Subtract `offset` from the outputs `rows` of a layer, in place."""
     assert layer.bias is not None
     layer.bias[rows].copy_(layer.bias[rows].double() - offset)
 
@@ -246,7 +252,7 @@ def shift_norms(encoder: nn.Module, seen: Seen) -> None:
 
 
 def smooth_norms(encoder: nn.Module, seen: Seen) -> None:
-    """Balance each channel of a norm's output with the weights that it meets."""
+    """Balance each channel of a norm's output with the weights that read it."""
     for link in links(encoder):
         weights = torch.stack([input_peak(layer) for layer in link.readers]).amax(0)
         scale = (seen[link.norm].peak / weights).sqrt()
@@ -257,7 +263,7 @@ def smooth_norms(encoder: nn.Module, seen: Seen) -> None:
 
 
 def _part(seen: Seen, attention: Any, part: int) -> tuple[slice, Range]:
-    """Rows of `qkv` that make the queries (0), keys (1) or values (2), and their range."""
+    """The rows of `qkv` that compute queries (0), keys (1) or values (2), and their range."""
     dim = attention.proj.in_features
     rows = slice(part * dim, (part + 1) * dim)
     whole = seen[attention.qkv]
@@ -311,7 +317,7 @@ def centre_values(encoder: nn.Module, seen: Seen) -> None:
 
 
 def scale_values(encoder: nn.Module, seen: Seen) -> None:
-    """Balance each value channel with the column of `proj` that it meets."""
+    """Balance each value channel with the column of `proj` that reads it."""
     for attention in attentions(encoder):
         rows, values = _part(seen, attention, 2)
         scale = (values.peak / input_peak(attention.proj)).sqrt()
@@ -335,7 +341,7 @@ def equalise_trunk(encoder: nn.Module, seen: Seen) -> None:
 
 Rewrite = Callable[[nn.Module, Seen], None]
 
-# Offsets before scales, since what is centred needs less range; and the rows of `qkv` before its columns.
+# Offsets before scales, since centred values need less range; and the rows of `qkv` before its columns.
 REWRITES: dict[str, Rewrite] = {
     function.__name__: function
     for function in (
@@ -354,12 +360,17 @@ REWRITES: dict[str, Rewrite] = {
 def rewrite(
     sam: SamModel, calibration: Sequence[NDArray[np.float32]], only: Collection[str] | None = None
 ) -> tuple[SamModel, list[str]]:
-    """A copy of `sam` with the rewrites made, and their names in order; `sam` is left as it is.
+    """Copy `sam` and rewrite the copy's image encoder.
+
+        >>> equalized, names = rewrite(sam, calibration.images)
 
     Args:
-        sam: in evaluation mode.
-        calibration: preprocessed images, (1, 3, S, S) each.
-        only: names of `REWRITES`, instead of all.
+        sam: in evaluation mode; left as it is.
+        calibration: preprocessed images, (1, 3, S, S) float32 each.
+        only: names of the `REWRITES` to apply; all if None.
+
+    Returns:
+        The copy, and the names of the rewrites in the order in which they were applied.
     """
     names = [name for name in REWRITES if only is None or name in only]
     sam = copy.deepcopy(sam)

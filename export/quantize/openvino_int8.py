@@ -6,15 +6,27 @@ activation, one per output channel of weights, and corrected biases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from sam_edge.backends.openvino import no_telemetry
+from sam_edge.errors import ExportError
 
-from .arithmetic import QMAX_INT8, SMALLEST_SCALE, ActivationStats, bias_correction, quantize_weight
+from ..graphs.openvino import compress_to_fp16, convert_onnx, save
+from . import qdq
+from .arithmetic import (
+    QMAX_INT7,
+    QMAX_INT8,
+    SMALLEST_SCALE,
+    ActivationStats,
+    bias_correction,
+    quantize_weight,
+)
 
 with no_telemetry():
     from openvino import opset13 as ops
@@ -142,3 +154,74 @@ def _fake_quantize(source: Any, values: ActivationStats) -> Any:
     zero = np.rint(-low / scale)
     ends = [ops.constant(np.float32(end)) for end in (-zero * scale, (255 - zero) * scale)]
     return ops.fake_quantize(source, *ends, *ends, 256).output(0)
+
+
+def write_encoder_int8(
+    source: Path,
+    path: Path,
+    facts: Mapping[str, Any],
+    observed: Mapping[str, ActivationStats],
+    keep_float: Collection[str] = (),
+    full_range: bool = False,
+) -> list[str]:
+    """Quantise weights and activations of the encoder's convolutions and linear layers to INT8.
+
+    Attention (scores, softmax, values), LayerNorm and GELU stay in float.
+
+    Args:
+        source: the encoder's FP32 ONNX file.
+        path: the .xml to write; the .bin goes beside it.
+        facts: go into the file.
+        observed: `onnx_int8.encoder_stats` of it.
+        keep_float: names of ONNX nodes to compute in float too; only their larger weights are stored in
+            INT8, so that the file hardly grows.
+        full_range: use all 8 bits of a weight. Without VNNI, x86 adds pairs of products in 16 bits, which
+            then overflow, so that the default is half of the range.
+
+    Returns:
+        what stayed in float, for the manifest.
+
+    Raises:
+        ExportError: a name that is not in the graph, or a failed conversion.
+    """
+    model = convert_onnx(source, static=True)
+    _check_names(model, source, keep_float)
+    nodes = qdq.quantizable_nodes(onnx.load(source, load_external_data=False).graph)
+    ranges = {node.name: observed[node.input[0]] for node in nodes if node.name not in keep_float}
+    quantize(model, ranges, QMAX_INT8 if full_range else QMAX_INT7)
+    store_weights(model, axes=2)
+    store_tables(model)
+    save(compress_to_fp16(model, path.parent), path, facts)
+    return ["attention scores, softmax and values", "LayerNorm", "GELU", *sorted(set(keep_float))]
+
+
+def write_decoder_int8(source: Path, path: Path, facts: Mapping[str, Any], static: bool = True) -> list[str]:
+    """Store the decoder's weights in INT8; activations stay in float. `static` is as in `write`.
+
+    Returns:
+        what stayed in float, for the manifest.
+
+    Raises:
+        ExportError: a failed conversion.
+    """
+    model = convert_onnx(source, static)
+    store_weights(model, axes=4)
+    save(compress_to_fp16(model, path.parent), path, facts)
+    return ["activations of the decoder"]
+
+
+def _check_names(model: Any, source: Path, names: Collection[str]) -> None:
+    """Raise `ExportError` where the ONNX nodes `names` are not all operators of the model."""
+    graph = onnx.load(source, load_external_data=False).graph
+    known = [node.name for node in graph.node]
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ExportError(
+            f"{source.name} has no operator {', '.join(unknown)} to keep in float; its operators are called "
+            f"like {', '.join(known[:3])}"
+        )
+    weighted = {node.name for node in qdq.quantizable_nodes(graph)}
+    found = {op.get_friendly_name().removesuffix(BARE) for op in model.get_ops()}
+    lost = sorted(set(names) & weighted - found)
+    if lost:
+        raise ExportError(f"OpenVINO fused {', '.join(lost)} of {source.name} away; it cannot stay in float")

@@ -107,7 +107,7 @@ def _run(model: onnx.ModelProto, first: int, folder: Path, inputs: Iterable[Inpu
 
 
 def _move_to_sources(graph: onnx.GraphProto, first: int) -> None:
-    """Move the nodes from index `first` on right behind those whose outputs they read.
+    """Move the nodes from index `first` on right after those whose outputs they read.
 
     A tensor can then be freed as soon as it is measured.
     """

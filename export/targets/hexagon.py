@@ -1,23 +1,16 @@
-"""Graphs for Qualcomm's Hexagon NPU (HTP): static, whole on the chip, in FP16 or with QDQ of 8-bit weights.
+"""Qualcomm's Hexagon NPU (HTP): static graphs that run whole on the chip, in FP16 or with QDQ of 8-bit
+weights.
 
-The chip has no FP32 and its compiler takes static shapes only. So the encoder and decoder are traced anew:
-
-- the decoder takes one prompt of up to `MAX_POINTS` points. Further padding points would change its masks, so
-  what is missing has a label of its own, which attention does not see: masks are those of the points given;
-- LayerNorm2d is written as the norm over the last axis that the chip has an operator for. As the published
-  mean of squares it overflows FP16 beyond 255, which costs the embedded model 2% of its embedding.
-
-"int8" is A16W8: weights in 8 bits, one scale a channel, and activations in 16, as Qualcomm's own recipes for
-transformers have it. Everything is quantised, softmax and norms too, but what depends on a prompt's points
-alone, whose coordinates need no range but digits, and the products that the search finds to cost too much.
-These run in FP16. "fp16" is all in FP16.
+The encoder and decoder are traced anew (`architectures.hexagon`) and quantised as the chip needs it
+(`quantize.hexagon`). Where Qualcomm's compiler is installed, both are compiled for the chip, too, and
+measured in its simulator.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,107 +19,127 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import QuantType, quantize
-from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config, qnn_preprocess_model
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
-from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sam_edge import axes
+from sam_edge.backends import get_backend
 from sam_edge.backends.onnxruntime.isolated import open_isolated
+from sam_edge.backends.onnxruntime.providers import SIMULATED_QNN
 from sam_edge.errors import DeviceError, ExportError
 from sam_edge.models.catalogue import Model
 from sam_edge.runtime.prompts import ABSENT
-from sam_edge.system.output import suppress_output
 
-from ..architectures.layers import LayerNorm2d
-from ..architectures.mask_decoder import Attention
-from ..architectures.model import PromptAndMaskDecoder, SamModel, decoder_example
-from ..formats.onnx import DECODER_OUTPUTS, trace
-from ..quantize.ranges import CalibrationReader, Inputs
+from ..architectures.hexagon import MAX_POINTS, FixedPointsDecoder, has_absent_points, with_last_axis_norms
+from ..architectures.model import SamModel, decoder_example
+from ..context.job import Job, Written, because_of_iou
+from ..context.lowerings import Lowering, Tracing
+from ..context.options import Option, Options
+from ..graphs.onnx import DECODER_OUTPUTS, OPSET, stamp, trace
+from .base import Target
 
-PACKAGE = "onnxruntime_qnn"
-# The mean IoU that each precision must reach. FP16 through and through costs more than that of other formats,
-# which keep norms and coordinates in FP32.
-GATES = {"fp16": 0.99, "int8": 0.95}
-MAX_POINTS = 16
-# Added to what an absent point would score in attention: to a softmax as good as minus infinity, and 16 bits
-# still have digits for the other scores.
-NEVER = -100.0
+PACKAGE, DISTRIBUTION = "onnxruntime_qnn", "onnxruntime-qnn"
+PARTS = ("encoder", "decoder")
+# The compiler ends its process at the first, and refuses the second.
+_REFUSED = ("Tile", "Einsum")
 
-
-class LastAxisNorm(nn.Module):
-    """`LayerNorm2d` as a LayerNorm over the last axis: the same function."""
-
-    def __init__(self, norm: LayerNorm2d) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        last = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
-        return last.permute(0, 3, 1, 2)
+NO_SIMULATOR = Option(
+    "no-simulator",
+    False,
+    "hexagon: neither compile for the chip nor simulate it, which takes long for large models: no context "
+    "binaries, and parity is measured on the CPU",
+    {"action": "store_true"},
+)
 
 
-class _Scores:
-    """What is added to attention's scores during a run: (1, 1, 1, tokens), or None."""
+class HexagonTarget(Target):
+    """FP16 and A16W8."""
 
-    bias: Tensor | None = None
+    info = axes.TARGETS.get("hexagon")
+    precisions = ("fp16", "int8")
+    others = "the NPU has no FP32"
+    options = (NO_SIMULATOR,)
+    supports_clip = supports_contracts = supports_text_embeddings = False
 
+    def warnings(self, options: Options) -> Iterator[str]:
+        """Without the compiler there is less to measure."""
+        if not NO_SIMULATOR.of(options) and not can_compile():
+            yield (
+                "Qualcomm's compiler is not installed, so the Hexagon variants get no context binary and "
+                "their parity is measured on the CPU; pip install 'sam-edge[qnn]' has it on x86-64 Linux and "
+                "Windows on Arm"
+            )
 
-class BiasedAttention(nn.Module):
-    """`Attention` with something added to the scores of each key."""
+    def facts(self, model: Model) -> dict[str, Any]:
+        """The label of absent points."""
+        return super().facts(model) | ({"absent_label": ABSENT} if has_absent_points(model) else {})
 
-    def __init__(self, attention: Attention, scores: _Scores) -> None:
-        super().__init__()
-        self.attention, self.scores = attention, scores
+    def measures_on(self, written: Written) -> str:
+        """On the chip's simulator where it is installed: its FP16 is not a CPU's."""
+        return "npu" if "context" in written.facts else "auto"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As `Attention.forward`."""
-        inner, bias = self.attention, self.scores.bias
-        assert bias is not None
-        q, k, v = (inner._heads(f(x)) for f, x in ((inner.q_proj, q), (inner.k_proj, k), (inner.v_proj, v)))
-        scores = (q @ k.transpose(2, 3)) / math.sqrt(q.shape[3])
-        weights = torch.softmax(scores + bias, dim=-1)
-        return inner.out_proj((weights @ v).transpose(1, 2).flatten(2))
-
-
-class FixedPointsDecoder(nn.Module):
-    """`PromptAndMaskDecoder` for one prompt, in which points with the label `ABSENT` have no part."""
-
-    def __init__(self, sam: SamModel) -> None:
-        super().__init__()
-        self.inner = PromptAndMaskDecoder(copy.deepcopy(sam))
-        self.scores = _Scores()
-        layer: Any
-        for layer in self.inner.sam.mask_decoder.transformer.layers:
-            # Where tokens are keys.
-            layer.self_attn = BiasedAttention(layer.self_attn, self.scores)
-            layer.cross_attn_image_to_token = BiasedAttention(layer.cross_attn_image_to_token, self.scores)
-
-    def forward(
-        self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, *rest: Tensor
-    ) -> tuple[Tensor, ...]:
-        """As `SamModel.decode` for N = 1."""
-        outputs = self.inner.sam.mask_decoder.output_tokens().shape[0]
-        absent = (point_labels == ABSENT).to(point_coords.dtype)
-        bias = torch.cat([absent.new_zeros(1, outputs), absent * NEVER], dim=1)
-        self.scores.bias = bias[:, None, None]
-        try:
-            return self.inner(image_embeddings, point_coords, point_labels, *rest)
-        finally:
-            self.scores.bias = None
+    def write(self, job: Job) -> Written:
+        """See the base class."""
+        written = _write_fp16(job) if job.precision == "fp16" else _write_int8(job)
+        for part in PARTS:
+            stamp(job.path(part), job.path(part), job.part_facts(part, opset=OPSET))
+        if NO_SIMULATOR.of(job.context.options) or not can_compile():
+            return written
+        job.context.progress("Qualcomm's compiler")
+        compiled = {}
+        for part in PARTS:
+            context = job.directory / f"{part}.context.onnx"
+            write_context(job.path(part), context)
+            compiled[part] = f"{job.directory.name}/{context.name}"
+        tool = f"{DISTRIBUTION} {version(DISTRIBUTION)}"
+        return Written(
+            written.higher_precision_ops,
+            written.remark,
+            {"context": {**compiled, **SIMULATED_QNN, "tool": tool}},
+        )
 
 
-def has_absent_points(model: Model) -> bool:
-    """Whether the decoder knows `ABSENT`; models of a fixed number of points fill up with padding points."""
-    return model.prompt.num_points is None
+class _Hexagon(Lowering):
+    """FP32 graphs that the compiler takes."""
+
+    name = "hexagon"
+
+    def for_model(self, sam: SamModel) -> Lowering:
+        return self
+
+    def write(self, sam: SamModel, part: str, path: Path, tracing: Tracing) -> None:
+        (write_encoder if part == "encoder" else write_decoder)(sam, tracing.model, path)
+
+
+LOWERING = _Hexagon()
+
+
+def _write_fp16(job: Job) -> Written:
+    from ..quantize import hexagon
+
+    for part in PARTS:
+        hexagon.to_fp16(job.context.graph(part, LOWERING), job.path(part))
+    return Written([])
+
+
+def _write_int8(job: Job) -> Written:
+    from ..quantize import hexagon
+
+    context, images = job.context, job.context.calibration.images
+    source = context.graph("encoder", LOWERING, equalized=True)
+    prompts = decoder_inputs(context.sam, context.model, images[:8])
+    points = hexagon.to_int8(context.graph("decoder", LOWERING), job.path("decoder"), prompts)
+
+    def quantise(names: Sequence[str]) -> None:
+        hexagon.to_int8(source, job.path("encoder"), [{"images": image} for image in images], names)
+
+    left, remark = job.search(source, quantise)
+    exact = f"decoder, {len(points)} nodes before the first attention: FP16, as points need digits"
+    return Written(["activations: 16 bits", *because_of_iou(left), exact], remark)
 
 
 def write_encoder(sam: SamModel, model: Model, path: Path) -> None:
     """images (1, 3, S, S) float32 -> as `onnx.write_encoder`, in FP32."""
     images = torch.zeros(1, 3, model.image_size, model.image_size)
-    encoder = _with_last_axis_norms(copy.deepcopy(sam.image_encoder))
+    encoder = with_last_axis_norms(copy.deepcopy(sam.image_encoder))
     trace(encoder, (images,), ["images"], list(model.embedding_names), None, path)
     _check(path)
 
@@ -135,22 +148,9 @@ def write_decoder(sam: SamModel, model: Model, path: Path) -> None:
     """As `onnx.write_decoder` for one prompt and as many points as there may be, in FP32."""
     example = decoder_example(model, 1, model.prompt.num_points or MAX_POINTS)
     # Also for a model that needs no absent points: without the sum, its attention would be fused.
-    decoder = _with_last_axis_norms(FixedPointsDecoder(sam))
+    decoder = with_last_axis_norms(FixedPointsDecoder(sam))
     trace(decoder, tuple(example.values()), list(example), DECODER_OUTPUTS, None, path)
     _check(path)
-
-
-def _with_last_axis_norms(module: nn.Module) -> nn.Module:
-    for name, child in list(module.named_children()):
-        if isinstance(child, LayerNorm2d):
-            setattr(module, name, LastAxisNorm(child))
-        else:
-            _with_last_axis_norms(child)
-    return module
-
-
-# The compiler ends its process at the first, and refuses the second.
-_REFUSED = ("Tile", "Einsum")
 
 
 def _check(path: Path) -> None:
@@ -162,65 +162,6 @@ def _check(path: Path) -> None:
             f"{path.name} holds {', '.join(sorted(refused))}, which Qualcomm's compiler does not take; this "
             "model cannot be exported for the NPU yet"
         )
-
-
-def to_fp16(source: Path, target: Path) -> None:
-    """Write the FP32 graph `source` to `target` in FP16 throughout, with FP32 inputs and outputs."""
-    with suppress_output():
-        proto = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=[])
-    # The casts are appended at the end, which the standard does not allow.
-    OnnxModel(proto).topological_sort()
-    onnx.save(proto, target)
-
-
-def to_int8(
-    source: Path, target: Path, inputs: Iterable[Inputs], keep_float: Collection[str] = ()
-) -> list[str]:
-    """Write the FP32 graph `source` to `target` as QDQ, A16W8; returns the nodes of the prompt left in float.
-
-    Args:
-        source: an FP32 graph of `write_encoder` or `write_decoder`.
-        target: where to write.
-        inputs: to calibrate with.
-        keep_float: names of nodes to leave in float.
-    """
-    with suppress_output():
-        ready = target.with_suffix(".fused.onnx")
-        # GELU as one operator, which has a range of its own.
-        if not qnn_preprocess_model(source, ready):
-            ready = source
-        graph = onnx.load(ready, load_external_data=False).graph
-        points = _of_points_alone(graph)
-        # The chip's norm takes unsigned scales.
-        norms = {n.input[1]: [{"quant_type": QuantType.QUInt8}] for n in graph.node if n.op_type == _NORM}
-        config = get_qnn_qdq_config(
-            ready,
-            CalibrationReader(inputs),
-            activation_type=QuantType.QUInt16,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            init_overrides=norms,
-        )
-        config.nodes_to_exclude = [*points, *keep_float]
-        quantize(ready, target, config)
-        target.with_suffix(".fused.onnx").unlink(missing_ok=True)
-    return points
-
-
-_NORM = "LayerNormalization"
-_PROMPT = {"point_coords", "point_labels"}
-
-
-def _of_points_alone(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes that depend on the points and on no other input."""
-    reads = {value.name: {value.name} for value in graph.input}
-    found = []
-    for node in graph.node:
-        inputs: set[str] = set().union(*(reads.get(name, set()) for name in node.input))
-        reads |= dict.fromkeys(node.output, inputs)
-        if inputs and inputs <= _PROMPT:
-            found.append(node.name)
-    return found
 
 
 @torch.inference_mode()
@@ -277,8 +218,6 @@ def _in_order(given: dict[str, Any], model: Model, labels: Sequence[int]) -> lis
 
 def can_compile() -> bool:
     """Whether Qualcomm's compiler is here."""
-    from sam_edge.backends import get_backend
-
     return find_spec(PACKAGE) is not None and any(
         one.available and one.name.startswith("QNNExecutionProvider")
         for one in get_backend("onnxruntime").devices()
@@ -298,3 +237,6 @@ def write_context(source: Path, target: Path) -> None:
     session.close()
     if not target.is_file():
         raise DeviceError(f"Qualcomm's compiler wrote nothing for {source.name}; try another version of it")
+
+
+TARGET = HexagonTarget()

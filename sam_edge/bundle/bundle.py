@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..axes import PRECISIONS
 from ..errors import BundleError, IntegrityError
 from ..system.files import sha256_file
 from .manifest import ClipEntry, Manifest, read_manifest
 from .variant import ClipVariant, File, Variant
-
-# From exact to small: "auto" takes the first that the bundle has.
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Bundle:
         Raises:
             BundleError: the bundle has no such variant; lists those it has.
         """
-        wanted = PRECISIONS if precision == "auto" else (precision,)
+        wanted = PRECISIONS.names() if precision == "auto" else (precision,)
         for one in wanted:
             for variant in self.manifest.variants:
                 if variant.format in formats and variant.precision == one:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..errors import BundleError, IntegrityError
 from ..imaging.preprocess import InputRules
 from ..system.files import write_atomically
 from .checks import check_contents
+from .enums import find_unknown_names, schema
 from .schema import validate
 from .variant import STAGES, ClipVariant, File, Json, Variant
 
@@ -322,13 +323,6 @@ class Manifest:
         return tuple(map(Variant.from_json, self.data["variants"]))
 
 
-@cache
-def schema() -> dict[str, Any]:
-    """Return the manifest's JSON schema."""
-    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.schema.json").read_bytes())
-    return loaded
-
-
 def integrity(data: Json) -> str:
     """Return the SHA-256 of the canonical JSON of everything but the key `integrity` itself."""
     rest = {key: value for key, value in data.items() if key != "integrity"}
@@ -378,6 +372,7 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{path} has schema version {version}, this sam-edge reads up to {SCHEMA_VERSION}; "
             "upgrade sam-edge"
         )
+    find_unknown_names(data)
     try:
         validate(data, schema())
     except ValueError as error:

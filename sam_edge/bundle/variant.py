@@ -187,7 +187,7 @@ class ClipParityReport:
 
 @dataclass(frozen=True)
 class Variant:
-    """One export of the model: a format and a precision, and where it was made for one, a target.
+    """One export of the model: a format and a precision, and what machine it was made for.
 
     Attributes:
         id: such as "onnx-int8".
@@ -204,8 +204,11 @@ class Variant:
         calibration_sha256: of the calibration images; None where none were used.
         tools: version of each converter by name.
         parity: as measured by the export; None while it is not measured yet.
-        target: what the graphs were made for, such as "hexagon"; None for any machine.
-        requires: what the graphs require of a machine to give these masks, such as CPU instruction sets.
+        instruction_set: the CPU instructions that the graphs were made for, such as "vnni"; None for any CPU.
+        accelerator: the chip that the graphs were made for, such as "hexagon"; None for any device.
+        browser: "web" where the graphs were made for browsers, else None.
+        requires: what a CPU must have to give these masks, such as "x86: avx512_vnni or avx_vnni"; see
+            `sam_edge.axes.Requirement`.
         absent_label: the label of points that fill up a decoder with a fixed number of points; None where
             there is none.
         context: graphs compiled ahead of time; None where there are none.
@@ -225,7 +228,9 @@ class Variant:
     calibration_sha256: str | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
     parity: ParityReport | None = None
-    target: str | None = None
+    instruction_set: str | None = None
+    accelerator: str | None = None
+    browser: str | None = None
     requires: tuple[str, ...] = ()
     absent_label: int | None = None
     context: Context | None = None
@@ -235,6 +240,11 @@ class Variant:
         """Its graphs by name: "encoder" and "decoder", and "scorer" and "upscaler" where it has both."""
         found = {name: getattr(self, name) for name in GRAPHS}
         return {name: graph for name, graph in found.items() if graph is not None}
+
+    @property
+    def target(self) -> str | None:
+        """The accelerator or browser that it was made for; None for one of the ordinary variants."""
+        return self.accelerator or self.browser
 
     @property
     def bytes(self) -> int:
@@ -257,7 +267,9 @@ class Variant:
             calibration_sha256=data.get("calibration_sha256"),
             tools=dict(data.get("tools", {})),
             parity=ParityReport.from_json(data["parity"]) if "parity" in data else None,
-            target=data.get("target"),
+            instruction_set=data.get("instruction_set"),
+            accelerator=data.get("accelerator"),
+            browser=data.get("browser"),
             requires=tuple(data.get("requires", ())),
             absent_label=data.get("absent_label"),
             context=Context.from_json(data["context"]) if "context" in data else None,
@@ -267,7 +279,9 @@ class Variant:
         """Return the manifest's entry."""
         optional: dict[str, Any] = {
             "parity": None if self.parity is None else self.parity.to_json(),
-            "target": self.target,
+            "instruction_set": self.instruction_set,
+            "accelerator": self.accelerator,
+            "browser": self.browser,
             "requires": list(self.requires) or None,
             "absent_label": self.absent_label,
             "context": None if self.context is None else self.context.to_json(),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..axes import PRECISIONS
 from ..backends import DEVICES
-from ..bundle.bundle import PRECISIONS
 from ..runtime.loading import CACHE_VARIABLE, load
 from ..runtime.sam import Sam
 
@@ -45,9 +46,19 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="auto",
-        choices=["auto", *PRECISIONS],
+        choices=_Precisions(),
         help="the variant's precision; auto is the most exact that the bundle has (default: auto)",
     )
+
+
+class _Precisions:
+    """ "auto" and every precision; other packages' are looked for when one is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("auto", *PRECISIONS.names()))
+
+    def __contains__(self, name: object) -> bool:
+        return name == "auto" or name in PRECISIONS
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from ..bundle.golden import Golden, read_golden
 from ..bundle.variant import Variant
 from ..errors import BackendError, CrashError, DeviceError
 from ..runtime.loading import load_variant
-from ..runtime.targets import meant_for
+from ..runtime.targets import meant_for, unmet_requirement
 from ..verify.clip_parity import read_clip_golden, run_clip_parity
 from ..verify.parity import run_parity
 from .options import add_bundle, add_runtime
@@ -90,6 +90,10 @@ def _row(bundle: Bundle, golden: Golden, variant: Variant, args: argparse.Namesp
     named = args.device.casefold() not in ("auto", "cpu")
     if named and devices and variant not in meant_for(alike, devices[0]):
         return row | {"reason": f"not exported for {devices[0].name}; other variants are"}
+    device = None if args.device.casefold() == "auto" else next(iter(devices), None)
+    unmet = unmet_requirement(variant, device)
+    if unmet is not None:
+        return row | {"reason": f"{variant.id} {unmet}", "missing": True}
     try:
         return row | _measure(bundle, golden, variant, args, readers[0].name)
     except CrashError as error:

@@ -11,10 +11,10 @@ from typing import Any
 from sam_edge.models.photos import HERE as PHOTO_FOLDER
 from sam_edge.models.photos import PHOTOS
 
-from ..bundle.bundle import PRECISIONS, Bundle
+from ..axes import PRECISIONS
+from ..bundle.bundle import Bundle
 from ..bundle.variant import File, Variant
 from ..errors import BundleError, ServeError
-from ..runtime.targets import WEB
 
 # `make web` builds the page here in a source tree; otherwise it is a package of its own.
 _BUILT, _PACKAGE = Path(__file__).with_name("page"), "sam_edge_page"
@@ -123,13 +123,14 @@ def page_variants(bundle: Bundle, precision: str = "auto") -> list[Variant]:
     Raises:
         BundleError: the bundle has none.
     """
-    precisions = PRECISIONS if precision == "auto" else (precision,)
+    precisions = PRECISIONS.names() if precision == "auto" else (precision,)
     found = [
         variant
         for one in precisions
-        for target in (WEB, None)
+        for for_browsers in (True, False)
         for variant in bundle.manifest.variants
-        if (variant.format, variant.precision, variant.target) == ("onnx", one, target)
+        if (variant.format, variant.precision, variant.accelerator) == ("onnx", one, None)
+        and (variant.browser is not None) == for_browsers
     ]
     if not found:
         there = ", ".join(variant.id for variant in bundle.manifest.variants)

@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..axes import PRECISIONS
 from ..bundle.variant import ClipParityReport
 from ..errors import IntegrityError
-from ..runtime.clip import Clip, normalise
 from ..system.files import write_atomically
+from ..tasks.clip import Clip, normalise
 from .parity import NON_FINITE
-
-# Cosine similarity with the reference that every feature must reach.
-GATES = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.995, "int8": 0.98}
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def run_clip_parity(
         clip: the loaded variant.
         golden: the reference's features.
         images: the bundle's golden images, (H, W, 3) uint8 RGB each.
-        precision: whose gate applies, a key of `GATES`.
+        precision: whose gate applies, of `sam_edge.axes.PRECISIONS`.
         gate: replaces the gate of that precision.
 
     Raises:
@@ -92,7 +90,7 @@ def run_clip_parity(
     cosines = [_min_cosine(text, expected_text), _min_cosine(image, expected_image)]
     differences = np.abs(image @ text.T - expected_image @ expected_text.T)
     max_difference = float(differences.max()) if np.isfinite(differences).all() else NON_FINITE
-    gate = GATES[precision] if gate is None else gate
+    gate = PRECISIONS.get(precision).clip_gate if gate is None else gate
     return ClipParityReport(
         min_text_cosine=cosines[0],
         min_image_cosine=cosines[1],

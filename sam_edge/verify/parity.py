@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..axes import PRECISIONS
 from ..bundle.golden import Golden, sample_embedding
 from ..bundle.variant import ParityReport
 from ..errors import ParityError
 from ..imaging.metrics import Mask, boundary_iou, iou
-
-if TYPE_CHECKING:
-    from ..runtime.sam import Sam
-    from ..types import ImageEmbedding
-
-# Mean and minimum IoU that each precision must reach.
-GATES = {"fp32": (0.999, 0.99), "fp16": (0.995, 0.95), "bf16": (0.995, 0.95), "int8": (0.95, 0.80)}
+from ..tasks.segmenter import Segmenter
+from ..types import ImageEmbedding
 
 # Reported instead of infinity and NaN, which JSON does not have; no gate passes it.
 NON_FINITE = 1e30
@@ -40,7 +36,7 @@ class _Measurements:
 
 
 def run_parity(
-    sam: Sam,
+    sam: Segmenter,
     golden: Golden,
     precision: str,
     min_iou: float | None = None,
@@ -54,7 +50,7 @@ def run_parity(
     Args:
         sam: the loaded variant.
         golden: the reference's outputs.
-        precision: whose gate applies, a key of `GATES`.
+        precision: whose gate applies, of `sam_edge.axes.PRECISIONS`.
         min_iou: replaces the gate on the mean; a higher gate on the minimum is lowered to it.
         on_prompt: called with each prompt's index, the mask (H, W) that the reference picks, and its IoU.
 
@@ -66,9 +62,9 @@ def run_parity(
     found = _measure_prompts(sam, golden, embeddings, on_prompt)
     if not found.picked_ious:
         raise ParityError("every mask of the golden data is empty; choose other golden prompts")
-    mean_gate, min_gate = GATES[precision]
-    mean_gate = mean_gate if min_iou is None else min_iou
-    min_gate = min(min_gate, mean_gate)
+    gate = PRECISIONS.get(precision).gate
+    mean_gate = gate.mean if min_iou is None else min_iou
+    min_gate = min(gate.min, mean_gate)
     mean, lowest = float(np.mean(found.picked_ious)), float(np.min(found.picked_ious))
     score_difference = max(found.score_differences)
     finite = max(embedding_error, score_difference) < NON_FINITE
@@ -99,7 +95,7 @@ def _embedding_errors(embeddings: list[ImageEmbedding], golden: Golden) -> list[
 
 
 def _measure_prompts(
-    sam: Sam,
+    sam: Segmenter,
     golden: Golden,
     embeddings: list[ImageEmbedding],
     on_prompt: Callable[[int, Mask, float], None],
@@ -108,14 +104,7 @@ def _measure_prompts(
     found = _Measurements()
     first = sam.manifest.first_multimask
     for index, prompt in enumerate(golden.prompts):
-        result = sam.predict_all(
-            embeddings[prompt.image_index],
-            point_coords=prompt.point_coords,
-            point_labels=prompt.point_labels,
-            boxes=prompt.box,
-            mask_input=prompt.mask_input,
-            return_logits=True,
-        )
+        result = sam.segment(embeddings[prompt.image_index], prompt.prompts, "all", return_logits=True)
         masks: NDArray[np.bool_] = result.masks[0] > prompt.threshold
         scores = result.scores[0]
         picked = first + int(prompt.scores[first:].argmax())

@@ -1,4 +1,4 @@
-"""Warm start: sooner, the same answers, and nothing that can be in the directory changes that."""
+"""The cache of compiled graphs: loads from it give the same answers, whatever else its folder holds."""
 
 import binascii
 import json
@@ -17,7 +17,7 @@ from sam_edge import OutputError, SamEdgeWarning, load
 from sam_edge.backends import Backend, Session, get_backend
 from sam_edge.backends.compile_cache import CompileCache, WorkingCopy, checksum
 from sam_edge.backends.openvino import no_telemetry
-from tests.support import toy
+from tests.support import PATIENCE, toy
 
 with no_telemetry():
     import openvino as ov
@@ -277,7 +277,7 @@ def test_processes_that_start_together(both, tmp_path):
         processes = [context.Process(target=_process, args=(both, tmp_path, results)) for _ in range(4)]
         for process in processes:
             process.start()
-        answers = [results.get(timeout=60) for _ in processes]
+        answers = [results.get(timeout=PATIENCE) for _ in processes]
         for process in processes:
             process.join()
         assert all(same(one, cold) for one in answers)

@@ -1,4 +1,4 @@
-"""Graphs in a process of their own: the same answers, and a crash is an error."""
+"""Graphs that run in a child process: the same answers, and a crash becomes an error."""
 
 import threading
 

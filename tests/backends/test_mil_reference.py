@@ -37,7 +37,7 @@ def t(array):
 # Operations
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -82,7 +82,7 @@ def test_conv_pads_to_the_same_size(size, kernel, stride):
         close(ops.conv(x, weight, strides=(stride, stride), pad_type=pad_type), theirs, 1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -107,7 +107,7 @@ def test_conv_transpose(kernel, strides, dilations, groups, pad):
     close(shaped, theirs, 1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     batch=st.sampled_from([((), ()), ((2,), (2,)), ((3, 1), (1, 2)), ((2, 2), (2,))]),
     sizes=st.tuples(*[st.integers(1, 5)] * 3),
@@ -257,7 +257,7 @@ def test_splitting_and_joining():
     assert (ops.stack([x, y], 1) == torch.stack([t(x), t(y)], 1).numpy()).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     bounds=st.lists(
         st.tuples(st.integers(0, 4), st.integers(1, 5), st.integers(1, 2)), min_size=2, max_size=2
@@ -361,7 +361,7 @@ def test_every_operation_is_tested():
 # FP16
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(width=16, allow_nan=False), st.floats(width=16, allow_nan=False))
 def test_fp16_results_are_rounded_once(a, b):
     x, y = np.float16(a), np.float16(b)

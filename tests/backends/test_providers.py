@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers, with stand-ins for those that this machine has not."""
+"""ONNX Runtime's execution providers, with stand-ins for those that this machine lacks."""
 
 import sys
 import types

@@ -1,4 +1,4 @@
-"""`sam-edge benchmark`: rows, rounds in fresh processes, what becomes of trouble, and the report's schema."""
+"""`sam-edge benchmark`: rows, rounds in fresh processes, failures, and the report's schema."""
 
 import importlib.resources
 import json
@@ -30,6 +30,7 @@ from sam_edge.cli import main
 from sam_edge.errors import DeviceError, SamEdgeError
 from sam_edge.imaging.metrics import erode
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 from sam_edge.verify.parity import run_parity
 from tests.support import toy
@@ -70,8 +71,11 @@ def test_a_row_has_latency_memory_and_iou(report):
     for phase in PHASES:
         assert row[phase]["n"] >= 2 and len(row[phase]["rounds"]) == 2, phase
         assert 0 <= row[phase]["p50"] <= row[phase]["p90"] <= row[phase]["p99"], phase
-    parts = sum(row[f"{name}_ms"]["p50"] for name in ("preprocess", "encoder", "decoder", "postprocess"))
-    assert parts < 3 * row["end_to_end_ms"]["p50"]
+    # A busy machine makes a round of one phase slower than it is, so that the least of each counts.
+    parts = sum(
+        min(row[f"{name}_ms"]["rounds"]) for name in ("preprocess", "encoder", "decoder", "postprocess")
+    )
+    assert parts < 3 * max(row["end_to_end_ms"]["rounds"])
     assert row["compile_ms"]["p50"] <= row["load_ms"]["p50"]
     assert 10 < row["peak_rss_mb"] < 2000
     assert row["on_device"] in (1, None)  # older versions of ONNX Runtime do not say
@@ -101,10 +105,10 @@ def test_every_kind_of_report_is_written(report):
     assert "onnx-fp32" in (report / "report.md").read_text()
 
 
-def test_json_is_the_report(capsys, toy_bundle, tmp_path):
-    assert (
-        main(["benchmark", str(toy_bundle), *QUICK, "--device", "cpu", "--out", str(tmp_path), "--json"]) == 0
-    )
+def test_json_is_the_report(monkeypatch, capsys, toy_bundle, tmp_path):
+    monkeypatch.setattr("sam_edge.benchmarks.cli.run_child", lambda task, timeout=0: answer(task))
+    arguments = [*QUICK, "--device", "cpu", "--out", str(tmp_path), "--json"]
+    assert main(["benchmark", str(toy_bundle), *arguments]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out) == json.loads((tmp_path / "report.json").read_text())
     assert captured.err == ""
@@ -359,7 +363,7 @@ def test_pictures_without_masks(capsys, toy_bundle, tmp_path):
     assert "has masks for no image in" in capsys.readouterr().err
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6))
 def test_the_innermost_pixel_is_farthest_from_the_edge(seed):
     rng = np.random.default_rng(seed)
@@ -393,10 +397,11 @@ def test_the_reference_is_a_row_like_any_other(exported, kind, least):
     bundle = open_bundle(exported)
     backend = PyTorch(kind, EMBEDDED, 320)
     variant = variant_of(bundle, kind)
-    sessions = [
-        backend.open(exported / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")
-    ]
-    sam = Sam(bundle, variant, "pytorch", *sessions)
+    sessions = {
+        part: backend.open(exported / variant.graphs[part].path, "cpu", None)
+        for part in ("encoder", "decoder")
+    }
+    sam = Sam(OpenedGraphs(bundle, variant, "pytorch", sessions))
     report = run_parity(sam, read_golden(bundle.check_golden()), "fp16")
     assert report.mean_iou >= least
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam_edge import BundleError, IntegrityError, SamEdgeError, load
@@ -15,9 +15,7 @@ from sam_edge.bundle.golden import read_golden
 from sam_edge.bundle.manifest import integrity, model_facts, read_manifest, schema, write_manifest
 from tests.support import toy
 
-ONE_BUNDLE = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+ONE_BUNDLE = settings(max_examples=150)
 FILES = ["manifest.json", "golden.npz", "onnx-fp32/encoder.onnx", "onnx-fp32/decoder.onnx"]
 
 

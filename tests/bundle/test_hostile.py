@@ -1,20 +1,18 @@
-"""Bundles made to do harm: hashes are right, contents are not. Every one works or is a clear error."""
+"""Malicious bundles, whose hashes are right and whose contents are not: each loads or is a clear error."""
 
 import copy
 import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam_edge import SamAutomaticMaskGenerator, SamEdgeError, load
 from sam_edge.system.files import sha256_file
 from tests.support import toy
 
-ONE_BUNDLE = settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+ONE_BUNDLE = settings(max_examples=200)
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

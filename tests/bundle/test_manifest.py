@@ -1,11 +1,11 @@
-"""Bundles from elsewhere: damage is found, and the schema check agrees with the jsonschema library."""
+"""Manifests of unknown origin: damage is found, and our schema check agrees with the jsonschema library."""
 
 import copy
 import json
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sam_edge
@@ -16,7 +16,7 @@ from sam_edge.bundle.schema import validate
 from sam_edge.bundle.variant import STAGES, ClipVariant, Variant
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.data())
 def test_any_flipped_bit_is_a_clear_error(bundle, data):
     files = sorted(p for p in bundle.rglob("*") if p.is_file())
@@ -46,7 +46,7 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(st.data())
 def test_the_schema_check_agrees_with_jsonschema(exported, data):
     manifest = copy.deepcopy(json.loads((exported / "manifest.json").read_text()))
@@ -80,8 +80,10 @@ def test_a_missing_file_is_named(bundle):
 def test_entries_are_written_as_they_were_read(toy_bundle):
     (entry,) = read_manifest(toy_bundle).data["variants"]
     special = {
-        "target": "hexagon",
-        "requires": ["avx512_vnni"],
+        "instruction_set": "vnni",
+        "accelerator": "hexagon",
+        "browser": "web",
+        "requires": ["x86: avx512_vnni"],
         "absent_label": -2,
         "context": {
             "encoder": "e.bin",

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from safetensors.torch import save_file
 
+from sam_edge.axes import PRECISIONS, Gate
 from sam_edge.bundle.manifest import integrity
 from sam_edge.cli import main
 from sam_edge.imaging.regions import label
@@ -229,7 +231,8 @@ def test_bad_export_requests(capsys, arguments, says):
 
 
 def test_a_gate_that_cannot_be_met_publishes_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sam_edge.verify.parity", fromlist=["x"]).GATES, "fp32", (1.1, 1.1))
+    stricter = replace(PRECISIONS.get("fp32"), gate=Gate(1.1, 1.1))
+    monkeypatch.setitem(PRECISIONS._built_in(), "fp32", stricter)
     assert main(["export", "--out", str(tmp_path / "b"), "--json"]) == 1
     assert "nothing was published" in capsys.readouterr().err
     assert not os.listdir(tmp_path)

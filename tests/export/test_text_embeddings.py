@@ -17,14 +17,6 @@ DIM = CATALOGUE["sam_edge_tiny"].decoder.dim
 
 
 @pytest.fixture(scope="module")
-def with_texts(tmp_path_factory):
-    out = tmp_path_factory.mktemp("texts") / "bundle"
-    arguments = ["--format", "onnx,openvino", "--dynamic", "--text-embeddings"]
-    assert main(["export", *arguments, "--out", str(out)]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
 def reference():
     return build_reference(load_checkpoint(HERE / CATALOGUE["sam_edge_tiny"].checkpoint.file))
 
@@ -142,9 +134,9 @@ def test_the_manifest_says_so(with_texts, exported):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--format", "coreml"], "no Core ML form"),
+        (["--format", "coreml"], "not supported by Core ML"),
         (["--format", "openvino"], "needs --dynamic"),
-        (["--compat", "segment-anything"], "has no text embeddings"),
+        (["--compat", "segment-anything"], "does not support --text-embeddings"),
     ],
 )
 def test_what_cannot_have_texts_is_refused_at_once(tmp_path, capsys, arguments, says):

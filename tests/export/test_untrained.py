@@ -4,7 +4,7 @@ import torch
 
 from sam_edge.cli import main
 from sam_edge.export.architectures.model import SamModel
-from sam_edge.export.golden import at_median, make_golden
+from sam_edge.export.reference.golden import at_median, make_golden
 from sam_edge.models.catalogue import CATALOGUE
 from tools.make_checkpoint import random_weights
 

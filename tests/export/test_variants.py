@@ -11,8 +11,8 @@ import pytest
 
 import sam_edge
 import sam_edge.backends.openvino
-import sam_edge.export.context
-import sam_edge.export.formats.onnx
+import sam_edge.export.formats.base
+import sam_edge.export.graphs.onnx
 from sam_edge.backends.openvino import has_bf16
 from sam_edge.cli import main
 
@@ -38,7 +38,8 @@ def refused(capsys, arguments, says, code=2):
     ],
 )
 def test_a_converter_that_is_not_installed_is_named_with_its_extra(capsys, monkeypatch, arguments, package):
-    monkeypatch.setattr(sam_edge.export.context, "find_spec", lambda name: None if name == package else name)
+    base = sam_edge.export.formats.base
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == package else name)
     refused(capsys, [*arguments, "--out", "b"], f"needs {package}, which is not installed; pip install")
 
 
@@ -80,7 +81,7 @@ def test_a_full_disk_leaves_nothing(capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sam_edge.export.formats.onnx, "save", full)
+    monkeypatch.setattr(sam_edge.export.graphs.onnx, "save", full)
     refused(capsys, ["--out", "b"], "No space left on device")
 
 
@@ -88,7 +89,10 @@ def test_a_full_disk_leaves_nothing(capsys, monkeypatch):
     ("arguments", "says"),
     [
         (["--w8a8"], "--w8a8 needs --format coreml"),
-        (["--precision", "fp32,bf16"], "--precision bf16 is of OpenVINO; add openvino to --format"),
+        (
+            ["--precision", "fp32,bf16"],
+            "bf16 is supported by OpenVINO only; add openvino to --format",
+        ),
         (["--format", "coreml,openvino", "--precision", "bf16"], "give another one for the other formats"),
         (["--format", "coreml", "--precision", "int8", "--w8a8", "--ios", "16"], "--ios 17 or 18"),
         (["--format", "coreml", "--compat", "segment-anything"], "add onnx to --format"),
@@ -178,3 +182,27 @@ def test_the_hostile_twin_holds_in_int8(tmp_path):
     variants = json.loads((tmp_path / "b" / "manifest.json").read_text())["variants"]
     assert len(variants) == 2
     assert all(variant["parity"]["mean_iou"] >= 0.95 for variant in variants)
+
+
+VNNI = {"instruction_set": "vnni", "requires": ["x86: avx512_vnni or avx_vnni or amx_int8"]}
+
+
+def test_int8_for_vnni_says_what_it_requires(tmp_path, monkeypatch, capsys):
+    """Of a machine without it here: it says so, measures all the same, and does not load what it made."""
+    from sam_edge.export.targets import vnni
+    from sam_edge.runtime import targets
+    from sam_edge.system.cpu import Cpu
+
+    for module in (vnni, targets):
+        monkeypatch.setattr(module, "this_cpu", lambda: Cpu("x86", frozenset({"avx2"})))
+    out = tmp_path / "bundle"
+    arguments = ["--target", "vnni", "--precision", "fp32,int8", "--min-iou", "0", "--out", str(out)]
+    assert main(["export", *arguments]) == 0
+    assert "warning: --target vnni requires x86: avx512_vnni or" in capsys.readouterr().err
+    fp32, int8 = json.loads((out / "manifest.json").read_text())["variants"]
+    assert not fp32.keys() & VNNI.keys()
+    assert {key: int8.get(key) for key in VNNI} == VNNI
+    with pytest.raises(sam_edge.DeviceError, match="load onnx-fp32 instead"):
+        sam_edge.load(out, precision="int8")
+    monkeypatch.setattr(targets, "this_cpu", lambda: Cpu("x86", frozenset({"avx_vnni"})))
+    sam_edge.load(out, precision="int8").close()

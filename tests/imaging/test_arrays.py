@@ -25,7 +25,7 @@ RULES = InputRules((64, 64), "longest_side", True, (120.0, 110.0, 100.0), (58.0,
 side = st.integers(1, 90)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(side, side, side, side, st.integers(0, 2**32 - 1))
 def test_resize_is_pillows(h, w, new_h, new_w, seed):
     image = np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
@@ -66,7 +66,7 @@ def test_an_image_of_another_kind_is_refused(image):
         preprocess(image, RULES)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 99))
 def test_upscale_is_the_published_two_steps(h, w, seed):
     logits = np.random.default_rng(seed).normal(0, 5, (2, 3, 16, 16)).astype(np.float32)
@@ -88,7 +88,7 @@ def test_upscale_is_the_published_two_steps(h, w, seed):
         assert abs(window.outer - (one > 0.5).sum()) <= (np.abs(one - 0.5) < 1e-3).sum()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
 def test_rle_is_pycocotools(mask):
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))

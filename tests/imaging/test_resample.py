@@ -10,7 +10,7 @@ from sam_edge.imaging.resample import resize_bilinear
 side = st.integers(1, 300)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(side, side, side, side, st.integers(0, 2**32 - 1), st.integers(1, 4))
 def test_columns_then_rows_are_pillows(h, w, new_h, new_w, seed, threads):
     image = np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""`sam-edge download` against a server of our own that stops, lies, and is not there."""
+"""`sam-edge download` from a local server that stops halfway, sends the wrong file, or is down."""
 
 import contextlib
 import hashlib
@@ -57,6 +57,13 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def without_a_proxy(monkeypatch):
+    """Whatever the environment names: nothing here is to be asked of one."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "*")
+
+
 @pytest.fixture
 def server(monkeypatch):
     """Serves CONTENT at its `url`; the catalogue's vit_b is fetched from there."""
@@ -70,7 +77,6 @@ def server(monkeypatch):
         )
         server.url = f"http://127.0.0.1:{server.server_port}/file"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         published(monkeypatch, url=server.url)
         yield server
         server.shutdown()

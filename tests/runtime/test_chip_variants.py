@@ -1,16 +1,21 @@
-"""Variants that are made for a chip: when they are taken, and their decoders' fixed number of points."""
+"""Variants exported for one accelerator: when they are chosen, and their decoders' fixed number of points."""
 
 import json
+import subprocess
+import warnings
 
 import numpy as np
 import pytest
 
-from sam_edge import BundleError, PromptError, load
+from sam_edge import BundleError, DeviceError, PromptError, SamEdgeWarning, load
 from sam_edge.backends import DeviceInfo, Session, get_backend
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
-from sam_edge.runtime.loading import Wanted, choose, explain_choice
+from sam_edge.runtime import targets
+from sam_edge.runtime.choice import Request, choose, explain_choice
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
+from sam_edge.system.cpu import Cpu, this_cpu
 from tests.support import toy
 
 BACKEND = get_backend("onnxruntime")
@@ -21,7 +26,7 @@ def add_hexagon(data):
     (one,) = data["variants"]
     for precision in ("int8", "fp16"):
         name = f"onnx-{precision}-hexagon"
-        data["variants"].append({**one, "id": name, "precision": precision, "target": "hexagon"})
+        data["variants"].append({**one, "id": name, "precision": precision, "accelerator": "hexagon"})
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def devices(monkeypatch):
 
 
 def taken(bundle, **wanted):
-    return choose(open_bundle(bundle), Wanted(**wanted))[1]["id"]
+    return choose(open_bundle(bundle), Request(**wanted)).variant.id
 
 
 def test_the_chips_variants_are_for_the_chip(both, devices):
@@ -75,9 +80,9 @@ def test_where_there_is_nothing_else_they_run_anywhere(toy_copy, devices):
 
 def test_what_is_said_of_the_others(both, devices):
     devices("QNNExecutionProvider")
-    lines = [str(one) for one in explain_choice(open_bundle(both), Wanted(backend="onnxruntime"))]
+    lines = [str(one) for one in explain_choice(open_bundle(both), Request(backend="onnxruntime"))]
     assert "onnxruntime cpu CPUExecutionProvider onnx-int8-hexagon: made for hexagon" in lines
-    wanted = Wanted(backend="onnxruntime", device="npu")
+    wanted = Request(backend="onnxruntime", device="npu")
     lines = [str(one) for one in explain_choice(open_bundle(both), wanted)]
     said = "onnxruntime npu QNNExecutionProvider onnx-fp32: onnx-fp16-hexagon is made for this device"
     assert said in lines
@@ -130,7 +135,7 @@ def fixed(bundle, count=5):
 
     def change(data):
         (one,) = data["variants"]
-        one["target"], one["absent_label"] = "hexagon", -2
+        one["accelerator"], one["absent_label"] = "hexagon", -2
         shapes = {"point_coords": [1, count, 2], "point_labels": [1, count]}
         for tensor in one["decoder"]["inputs"]:
             tensor["shape"] = shapes.get(tensor["name"], tensor["shape"])
@@ -145,7 +150,8 @@ def fixed(bundle, count=5):
     opened = open_bundle(bundle)
     (variant,) = opened.manifest.variants
     encoder = BACKEND.open(bundle / variant.encoder.path, "cpu", None)
-    return Sam(opened, variant, "onnxruntime", encoder, Session(decode, "npu")), given
+    sessions = {"encoder": encoder, "decoder": Session(decode, "npu")}
+    return Sam(OpenedGraphs(opened, variant, "onnxruntime", sessions)), given
 
 
 def test_prompts_are_filled_up_with_absent_points(toy_copy):
@@ -190,3 +196,149 @@ def test_a_compiled_graph_without_a_hash(toy_copy, place):
     toy.rewrite_manifest(toy_copy, change)
     with pytest.raises(BundleError, match=r"not among its files|not a file inside the bundle"):
         open_bundle(toy_copy)
+
+
+# What a variant requires of the CPU
+
+
+def needs_vnni(data):
+    """An INT8 variant for CPUs with VNNI beside the ordinary FP32 one."""
+    (one,) = data["variants"]
+    requires = {"instruction_set": "vnni", "requires": ["x86: avx512_vnni or avx_vnni or amx_int8"]}
+    data["variants"].append({**one, "id": "onnx-int8", "precision": "int8", **requires})
+
+
+def only_vnni(data):
+    needs_vnni(data)
+    del data["variants"][0]
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """A machine with this CPU."""
+
+    def have(architecture, *features):
+        found = Cpu(architecture, None if features == (None,) else frozenset(features))
+        monkeypatch.setattr(targets, "this_cpu", lambda: found)
+        targets._warn_of_unknown_cpu.cache_clear()
+
+    return have
+
+
+VNNI = [
+    ("x86", "avx2", "avx512_vnni"),
+    ("x86", "avx_vnni"),
+    ("x86", "amx_int8"),
+    ("arm", "asimddp"),
+    ("arm",),
+]
+
+
+@pytest.mark.parametrize("machine", VNNI)
+def test_cpus_that_have_what_a_variant_requires(toy_copy, cpu, machine):
+    toy.rewrite_manifest(toy_copy, needs_vnni)
+    cpu(*machine)
+    with load(toy_copy, precision="int8") as sam:
+        assert sam.variant.id == "onnx-int8"
+
+
+def test_a_cpu_without_it_is_refused_and_told_what_to_take(toy_copy, cpu):
+    toy.rewrite_manifest(toy_copy, needs_vnni)
+    cpu("x86", "avx2", "avx512f")
+    with pytest.raises(DeviceError, match=r"onnx-int8 requires x86: avx512_vnni or .*load onnx-fp32 instead"):
+        load(toy_copy, precision="int8")
+    with load(toy_copy) as sam:
+        assert sam.variant.id == "onnx-fp32"
+        said = [str(choice) for choice in sam.choices if choice.variant == "onnx-int8"]
+    assert said == [
+        "onnxruntime cpu CPUExecutionProvider onnx-int8: requires x86: avx512_vnni or avx_vnni or amx_int8, "
+        "which this CPU does not have"
+    ]
+
+
+def test_where_there_is_no_other_the_user_exports_again(toy_copy, cpu, capsys):
+    toy.rewrite_manifest(toy_copy, only_vnni)
+    cpu("x86", "avx2")
+    with pytest.raises(DeviceError, match="export it again with --target any"):
+        load(toy_copy)
+    assert not [c for c in explain_choice(open_bundle(toy_copy), Request("onnxruntime")) if c.chosen]
+    assert main(["verify", str(toy_copy), "--json"]) == 2
+    assert "onnx-int8 requires x86: avx512_vnni" in capsys.readouterr().err
+
+
+def test_verify_leaves_out_what_this_cpu_cannot_draw(toy_copy, cpu, capsys):
+    toy.rewrite_manifest(toy_copy, needs_vnni)
+    cpu("x86", "avx2")
+    assert main(["verify", str(toy_copy), "--json"]) == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)["variants"]}
+    assert rows["onnx-fp32"]["passed"] and rows["onnx-int8"]["passed"] is None
+    assert "which this CPU does not have" in rows["onnx-int8"]["reason"]
+
+
+def test_other_devices_do_not_need_it(both, devices, cpu):
+    """A GPU or NPU adds products of bytes in 32 bits."""
+    devices("VitisAIExecutionProvider")
+    toy.rewrite_manifest(
+        both, lambda data: [one.update(requires=["x86: avx_vnni"]) for one in data["variants"]]
+    )
+    cpu("x86", "avx2")
+    bundle = open_bundle(both)
+    npu = BACKEND.devices()[1]
+    assert all(targets.unmet_requirement(one, npu) is None for one in bundle.manifest.variants)
+
+
+def test_a_system_that_does_not_say_is_warned_about_once(toy_copy, cpu):
+    toy.rewrite_manifest(toy_copy, only_vnni)
+    cpu("x86", None)
+    with pytest.warns(SamEdgeWarning, match="does not say what its CPU has"):
+        load(toy_copy).close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(toy_copy).close()
+
+
+def test_a_requirement_that_cannot_be_read(toy_copy):
+    toy.rewrite_manifest(toy_copy, only_vnni)
+    with pytest.raises(BundleError):
+        toy.rewrite_manifest(toy_copy, lambda data: data["variants"][0].update(requires=["a fast CPU"]))
+        load(toy_copy)
+
+
+CPUINFO = {
+    "flags\t\t: fpu avx2 avx512_vnni\n": ("x86_64", "x86", {"fpu", "avx2", "avx512_vnni"}),
+    "processor : 0\nFeatures\t: fp asimd asimddp\n": ("aarch64", "arm", {"fp", "asimd", "asimddp"}),
+    "processor : 0\nisa : rv64imafdc\n": ("riscv64", "riscv64", None),
+}
+
+
+@pytest.mark.parametrize("text", CPUINFO)
+def test_the_cpu_of_linux(tmp_path, monkeypatch, text):
+    machine, architecture, features = CPUINFO[text]
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr("sam_edge.system.cpu._CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert this_cpu.__wrapped__() == Cpu(architecture, None if features is None else frozenset(features))
+
+
+@pytest.mark.parametrize(
+    ("machine", "said", "features"),
+    [
+        ("arm64", "hw.optional.arm.FEAT_DotProd: 1\nhw.optional.arm.FEAT_I8MM: 0\n", {"asimddp"}),
+        ("x86_64", "hw.optional.avx512vnni: 1\nhw.memsize: 8\n", {"avx512_vnni"}),
+        ("x86_64", "hw.optional.avx2_0: 1\n", set()),
+        ("x86_64", "", None),
+    ],
+)
+def test_the_cpu_of_a_mac(monkeypatch, machine, said, features):
+    done = subprocess.CompletedProcess([], 0, said, "")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert this_cpu.__wrapped__().features == (None if features is None else frozenset(features))
+
+
+def test_the_cpu_of_another_system(monkeypatch):
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    assert this_cpu.__wrapped__() == Cpu("x86", None)

@@ -1,4 +1,4 @@
-"""A model that takes its images stretched: its masks are resized once, and its logits may have a limit."""
+"""A model whose input is stretched to a square: masks are resized once, and logits may be clamped."""
 
 import numpy as np
 import torch

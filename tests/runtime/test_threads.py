@@ -1,4 +1,4 @@
-"""One `Sam`, many threads, many calls: the same answers, and no memory that is not given back."""
+"""One `Sam`, many threads, many calls: the same answers, and no memory leaks."""
 
 import subprocess
 import sys
@@ -13,9 +13,9 @@ from sam_edge import BackendError, load
 from sam_edge.backends import Backend, Session
 from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
-from sam_edge.runtime import loading
+from sam_edge.runtime import choice
 from sam_edge.system.threads import split_across_threads
-from tests.support import toy
+from tests.support import PATIENCE, toy
 
 THREADS, CALLS = 8, 1000
 
@@ -123,7 +123,7 @@ def test_closing_while_others_run(toy_bundle, backend):
             running = [pool.submit(work, i) for i in range(4)]
             sam.predict(embedding, [[9, 9]])
             sam.close()
-            assert all(one.result(timeout=30) >= 0 for one in running)
+            assert all(one.result(PATIENCE) >= 0 for one in running)
 
 
 def test_a_context_manager_closes(toy_bundle):
@@ -138,13 +138,13 @@ def test_a_context_manager_closes(toy_bundle):
 def resident(code, bundle):
     """Run `code`; return what it prints, in MB."""
     head = f"""
-import gc, sys
+import gc, os, sys
 import numpy as np, sam_edge
 
 def megabytes():
     gc.collect()
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096 / 1e6
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 bundle = {str(bundle)!r}
 picture = np.zeros((48, 80, 3), np.uint8)
@@ -201,7 +201,7 @@ class Doors(Backend):
         self.concurrent_open, self.fails_at = together, fails_at
         self.opened, self.closed = [], []
         # Passed by two threads at once only.
-        self.barrier = threading.Barrier(2, timeout=30)
+        self.barrier = threading.Barrier(2, timeout=PATIENCE)
 
     def open(self, path, device, threads):
         """A graph."""
@@ -222,7 +222,7 @@ def test_where_one_graph_cannot_be_opened_the_other_is_closed(
     toy_bundle, monkeypatch, together, fails_at, opened, closed
 ):
     doors = Doors(together, fails_at)
-    monkeypatch.setattr(loading, "find_backends", lambda _: iter([doors]))
+    monkeypatch.setattr(choice, "find_backends", lambda _: iter([doors]))
     with pytest.raises(BackendError, match=f"no {fails_at}"):
         load(toy_bundle)
     if together:

@@ -20,6 +20,7 @@ from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.manifest import write_manifest
 from sam_edge.cli import main
 from sam_edge.imaging.io import read_image
+from tests.support import PATIENCE
 
 
 def start(*arguments):
@@ -31,7 +32,7 @@ def start(*arguments):
 
 def fetch(url, body=None, **headers):
     parts = urlsplit(url)
-    with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=30)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)) as connection:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("GET" if body is None else "POST", parts.path, body, fields)
         answer = connection.getresponse()
@@ -59,7 +60,7 @@ def test_the_command_serves_until_it_is_interrupted(exported, page, photo):
         assert json.loads(fetch(f"{url}config.json")[1])["encode"] == "both"
     finally:
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=30)
+        out, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and out == ""
     assert error == "encodes with onnx-fp32 (onnxruntime, cpu)\n"
 
@@ -85,9 +86,9 @@ sys.exit(main())
         asked = threads.submit(fetch, f"{url}embeddings", photo.read_bytes(), content_type="image/jpeg")
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
-        status, body = asked.result(30)
+        status, body = asked.result(PATIENCE)
     assert status == 503 and json.loads(body) == {"error": "the server was stopped"}
-    _, error = process.communicate(timeout=30)  # which lets the encoder go
+    _, error = process.communicate(timeout=PATIENCE)  # which lets the encoder go
     assert process.returncode == 0 and error.count("\n") == 1
 
 
@@ -98,7 +99,7 @@ def test_without_an_encoder_nothing_is_loaded(exported, page, photo):
         assert fetch(f"{url}embeddings", photo.read_bytes(), content_type="image/jpeg")[0] == 404
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30)[1] == ""
+        assert process.communicate(timeout=PATIENCE)[1] == ""
 
 
 def fails(capsys, *arguments):

@@ -1,4 +1,4 @@
-"""Asks an application as ASGI asks, and an encoder that can be held."""
+"""Requests to an ASGI application without a server, and an encoder that waits until it is released."""
 
 import asyncio
 import json
@@ -6,7 +6,8 @@ import threading
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from sam_edge.runtime.mock import mock_sam
+from sam_edge.testing import mock_sam
+from tests.support import PATIENCE
 
 OURS = ("host", "127.0.0.1:8000")
 
@@ -81,5 +82,5 @@ class HeldSam:
 
     def encode(self, image):
         self.began.append(image.shape[:2])
-        assert self.go.wait(30)
+        assert self.go.wait(PATIENCE)
         return self._sam.encode(image)

@@ -131,7 +131,7 @@ boxes = arrays(
 ).map(lambda b: np.concatenate([np.minimum(b[:, :2], b[:, 2:]), np.maximum(b[:, :2], b[:, 2:])], 1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(boxes, st.floats(0.05, 0.95), st.integers(0, 99))
 def test_nms_is_pairwise_suppression(boxes, threshold, seed):
     scores = np.random.default_rng(seed).integers(0, 5, len(boxes)) / 4
@@ -148,7 +148,7 @@ def test_nms_is_pairwise_suppression(boxes, threshold, seed):
     assert nms(boxes, scores, threshold).tolist() == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 3), st.floats(0, 0.5))
 def test_crops_are_the_published_ones(height, width, layers, overlap):
     from tools.published import published
@@ -157,7 +157,7 @@ def test_crops_are_the_published_ones(height, width, layers, overlap):
     assert generate_crop_boxes((height, width), layers, overlap) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(arrays(bool, st.tuples(st.integers(0, 9), st.integers(0, 9))), st.data())
 def test_a_window_is_encoded_as_the_whole_mask(window, data):
     h, w = window.shape

@@ -1,4 +1,4 @@
-"""The table of targets, from reports made by hand."""
+"""The table of performance goals, from hand-made reports."""
 
 import json
 

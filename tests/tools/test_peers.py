@@ -1,4 +1,4 @@
-"""The peers' session, with environments that are this interpreter."""
+"""A benchmark session of the peers, whose environments are all this interpreter."""
 
 import json
 import os

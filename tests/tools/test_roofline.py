@@ -3,7 +3,6 @@
 import pytest
 
 from sam_edge.bundle.bundle import open_bundle
-from sam_edge.cli import main as export
 from tools.roofline import Operator, Rates, main, markdown, work
 
 
@@ -54,10 +53,8 @@ def test_the_bounds_are_of_what_is_computed_and_of_what_is_moved():
     assert "a share of 0.36 of the first, and could reach at most 0.49" in printed
 
 
-def test_openvinos_operators_have_the_arithmetic_of_the_manifest(tmp_path, capsys):
-    bundle = tmp_path / "bundle"
-    assert export(["export", "--format", "openvino", "--precision", "fp32", "--out", str(bundle)]) == 0
-    capsys.readouterr()
+def test_openvinos_operators_have_the_arithmetic_of_the_manifest(six_variants, capsys):
+    bundle = six_variants
     assert main([str(bundle), "--variant", "openvino-fp32", "--runs", "1"]) == 0
     printed = capsys.readouterr().out
     assert "| FullyConnected |" in printed and "| Convolution |" in printed

@@ -27,14 +27,15 @@ from sam_edge.bundle.bundle import open_bundle
 from sam_edge.bundle.golden import read_golden
 from sam_edge.errors import BundleError
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.formats.onnx import write_encoder
-from sam_edge.export.formats.openvino import write_encoder_int8
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.pipeline import export_bundle, find_checkpoint
 from sam_edge.export.quantize.calibration import packaged_calibration
 from sam_edge.export.quantize.equalization import REWRITES, rewrite
 from sam_edge.export.quantize.onnx_int8 import encoder_stats, quantize_encoder
+from sam_edge.export.quantize.openvino_int8 import write_encoder_int8
 from sam_edge.export.quantize.ranges import CalibrationReader
 from sam_edge.models.catalogue import DEFAULT_MODEL
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 from sam_edge.system.files import sha256_file
 from sam_edge.system.output import suppress_output
@@ -132,7 +133,9 @@ def measure(
                 int8 = Path(folder) / f"int8{suffix}"
                 quantise(encoder, int8, calibration)
                 session = get_backend(backend).open(int8, "cpu", None)
-                report = run_parity(Sam(bundle, variant, backend, session, decoder), golden, "int8")
+                sessions = {"encoder": session, "decoder": decoder}
+                opened = OpenedGraphs(bundle, variant, backend, sessions)
+                report = run_parity(Sam(opened), golden, "int8")
                 session.close()
                 row[recipe] = {key: getattr(report, key) for key in COLUMNS}
             measured.append(row)

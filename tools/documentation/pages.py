@@ -29,7 +29,7 @@ SCHEMA = ROOT / "sam_edge" / "bundle" / "manifest.schema.json"
 # under "More", errors and warnings on their own page.
 PYTHON_SECTIONS = {
     "Load and predict": ("load", "Sam"),
-    "Values": ("Prompts", "Masks", "ImageEmbedding", "EmbeddingCache", "Choice"),
+    "Values": ("Prompts", "Masks", "MaskRecord", "ImageEmbedding", "EmbeddingCache", "Choice", "DeviceName"),
     "In place of segment_anything": ("SamPredictor", "SamAutomaticMaskGenerator", "sam_model_registry"),
 }
 # Section -> public names below the top level, as "module:name".
@@ -39,7 +39,7 @@ PYTHON_MODULES = {
         "sam_edge.backends:Session",
         "sam_edge.backends:DeviceInfo",
     ),
-    "For an app's tests": ("sam_edge.runtime.mock:mock_sam",),
+    "For an app's tests": ("sam_edge.testing:mock_sam",),
     "Masks as arrays": (
         "sam_edge.imaging.regions:clean",
         "sam_edge.imaging.regions:label",
@@ -138,26 +138,31 @@ def cli_page() -> str:
         indent = " " * len("usage: ")
         usage = parser.format_usage().removeprefix("usage: ").rstrip()
         lines += [usage.replace(f"\n{indent}", "\n"), "```", ""]
-        lines += ["| argument | default | meaning |", "|---|---|---|"]
-        lines += [_option_row(parser, action) for action in parser._actions if action.dest != "help"]
+        lines += [_option(parser, action) for action in parser._actions if action.dest != "help"]
         lines.append("")
     return "\n".join(lines)
 
 
-def _option_row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     metavar = action.metavar if isinstance(action.metavar, str) else None
     if action.option_strings:
         value = "" if action.nargs == 0 else f" {metavar or action.dest.upper()}"
-        name = f"`{', '.join(action.option_strings)}{value}`"
+        name = f"{', '.join(action.option_strings)}{value}"
     else:
-        name = f"`{metavar or action.dest}`"
-    meaning = parser._get_formatter()._expand_help(action) if action.help else ""
+        name = metavar or action.dest
+    notes = ["required"] if action.required and action.option_strings else []
     if action.choices is not None:
-        choices = ", ".join(f"`{choice}`" for choice in action.choices)
-        meaning = f"{meaning}{'; ' if meaning else ''}one of {choices}"
-    shown = action.default not in (None, False, argparse.SUPPRESS, [], "")
-    default = _public_path(action.default) if shown else ("required" if action.required else "")
-    return f"| {name} | {_cell(default)} | {_cell(meaning)} |"
+        notes.append(f"one of {', '.join(f'`{choice}`' for choice in action.choices)}")
+    meaning = parser._get_formatter()._expand_help(action) if action.help else ""
+    if action.default not in (None, False, argparse.SUPPRESS, [], "") and "(default" not in meaning:
+        notes.append(f"default `{_public_path(action.default)}`")
+    return _entry(name, ", ".join(notes), meaning)
+
+
+def _entry(name: str, notes: str, meaning: str) -> str:
+    """An entry of a list: tables with a column of prose are hard to read on a phone."""
+    shown = f"- **`{name}`**{f' ({notes})' if notes else ''}"
+    return re.sub(r"\s+", " ", f"{shown}: {meaning}" if meaning else shown)
 
 
 def _public_path(value: object) -> str:
@@ -176,13 +181,13 @@ def manifest_page() -> str:
         MANIFEST_INTRO,
         "## manifest.json",
         "",
-        *_schema_table(schema, ()),
+        *_schema_fields(schema, ()),
     ]
     for path, node in _nested(schema, ()):
-        lines += [f"## {'.'.join(path)}", "", *_description(node), *_schema_table(node, path)]
+        lines += [f"## {'.'.join(path)}", "", *_description(node), *_schema_fields(node, path)]
     for name, node in schema["$defs"].items():
         lines += [f"## {name}", "", *_description(node)]
-        lines += _schema_table(node, None) if "properties" in node else [f"{_type(node)}.", ""]
+        lines += _schema_fields(node, None) if "properties" in node else [f"{_type(node)}.", ""]
     return "\n".join(lines)
 
 
@@ -198,15 +203,15 @@ def _description(node: dict[str, Any]) -> list[str]:
     return [f"{node['description']}.", ""] if "description" in node else []
 
 
-def _schema_table(node: dict[str, Any], path: tuple[str, ...] | None) -> list[str]:
+def _schema_fields(node: dict[str, Any], path: tuple[str, ...] | None) -> list[str]:
     """The fields of an object; `path` is its section's, or None if nested objects have no sections."""
-    lines = ["| field | type | required | meaning |", "|---|---|---|---|"]
+    lines = []
     for name, child in node.get("properties", {}).items():
-        required = "yes" if name in node.get("required", ()) else ""
         kind = _type(child)
         if path is not None and "properties" in child:
             kind = f"[{kind}](#{''.join((*path, name)).lower()})"
-        lines.append(f"| `{name}` | {kind} | {required} | {_cell(child.get('description', ''))} |")
+        optional = "" if name in node.get("required", ()) else ", optional"
+        lines.append(_entry(name, f"{kind}{optional}", child.get("description", "")))
     return [*lines, ""]
 
 
@@ -228,10 +233,11 @@ def _type(node: dict[str, Any]) -> str:
     if kind == "array":
         low, high = node.get("minItems"), node.get("maxItems")
         count = f"{low} " if low is not None and low == high else "one or more " if low == 1 else ""
-        items = node.get("items")
-        return f"array of {count}{_type(items) if isinstance(items, dict) else 'any'}"
+        items = _type(node.get("items", {}))
+        plural = re.sub(r"^(integer|number|string|object)", r"\1s", items)
+        return f"array of {count}{plural}"
     if kind == "string" and "pattern" in node:
-        return f"string matching `{node['pattern']}`".replace("|", "\\|")
+        return f"string matching `{node['pattern']}`"
     return _with_range(kind, node)
 
 

@@ -20,7 +20,7 @@ from scipy.ndimage import distance_transform_edt
 
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
 from sam_edge.export.checkpoints.resize import resize
-from sam_edge.export.golden import Reference
+from sam_edge.export.reference.golden import Reference
 from sam_edge.imaging.metrics import boundary_iou, iou
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from tools.training.scenes import held_out_assets, held_out_scenes

@@ -1,4 +1,7 @@
-/** A bundle, and what the Python runtime makes of it: SAM_EDGE_BUNDLE, or one that Python exports here. */
+/**
+ * A bundle, and what the Python runtime makes of it: SAM_EDGE_BUNDLE, or one that Python exports here. Where
+ * SAM_EDGE_REFERENCE names a folder, the latter is kept there for the next run on the same bundle.
+ */
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -44,8 +47,9 @@ export default function setup(project: TestProject) {
       bundle,
     );
   }
-  const reference = join(scratch, "reference");
-  run("web/tests/reference.py", resolve(bundle), reference);
+  const reference = resolve(process.env.SAM_EDGE_REFERENCE ?? join(scratch, "reference"));
+  if (!existsSync(join(reference, "reference.json")))
+    run("web/tests/reference.py", resolve(bundle), reference);
   project.provide("bundle", resolve(bundle));
   project.provide("reference", reference);
   project.provide("python", python);

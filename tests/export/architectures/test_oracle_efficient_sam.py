@@ -16,8 +16,8 @@ from sam_edge.errors import PromptError
 from sam_edge.export.architectures.mask_decoder import MaskDecoder
 from sam_edge.export.checkpoints.layouts import LAYOUTS
 from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.golden import Reference, make_golden
 from sam_edge.export.optimize.fuse import fuse
+from sam_edge.export.reference.golden import Reference, make_golden
 from sam_edge.imaging.preprocess import InputRules, preprocess
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.runtime.prompts import encode_prompts
@@ -68,7 +68,7 @@ def decoded(sam, embeddings, kind, mask=0.0):
 def test_names_and_shapes_are_the_published_ones(golden, name):
     (layout,) = [one for one in LAYOUTS if "efficient_sam" in one.families]
     stored = {key: torch.empty(shape, device="meta") for key, shape in published_shapes(golden, name).items()}
-    found = {key: tuple(value.shape) for key, value in layout.ours(stored).items()}
+    found = {key: tuple(value.shape) for key, value in layout.rename(stored).items()}
     assert found == expected_shapes(CATALOGUE[f"efficient_sam_{name}"])
 
 

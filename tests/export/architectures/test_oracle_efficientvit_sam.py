@@ -15,7 +15,7 @@ import torch
 from sam_edge.backends import mil_reference
 from sam_edge.export.architectures.model import build_model
 from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.formats import coreml, onnx, openvino
+from sam_edge.export.graphs import coreml, onnx, openvino
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.export.quantize import equalization as rewrites
 from sam_edge.export.quantize import fp16

@@ -150,7 +150,7 @@ def hugging_face():
         theirs.prompt_encoder.shared_embedding.positional_embedding.data
     )
     (layout,) = [one for one in LAYOUTS if one.name == "huggingface" and "sam" in one.families]
-    weights = layout.ours(dict(theirs.state_dict()))
+    weights = layout.rename(dict(theirs.state_dict()))
     ours = SamModel(SMALL).eval().requires_grad_(False)
     ours.load_state_dict(weights, strict=True)
     return ours, theirs

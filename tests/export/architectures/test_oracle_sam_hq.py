@@ -13,7 +13,7 @@ from transformers import SamHQConfig, SamHQModel
 
 from sam_edge.export.checkpoints.layouts import LAYOUTS
 from sam_edge.export.checkpoints.read import build_reference, expected_shapes, load_checkpoint
-from sam_edge.export.formats.onnx import write_decoder, write_encoder
+from sam_edge.export.graphs.onnx import write_decoder, write_encoder
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE
 from sam_edge.models.encoders import VitEncoder
@@ -125,7 +125,7 @@ def test_fused_is_the_same(published):
 def test_every_size_has_the_published_names_and_shapes(golden, name):
     (layout,) = [one for one in LAYOUTS if one.name == "published" and "sam_hq" in one.families]
     stored = {key: torch.empty(shape, device="meta") for key, shape in published_shapes(golden, name).items()}
-    found = {key: tuple(value.shape) for key, value in layout.ours(stored).items()}
+    found = {key: tuple(value.shape) for key, value in layout.rename(stored).items()}
     assert found == expected_shapes(CATALOGUE[f"sam_hq_{name}"])
 
 
@@ -231,7 +231,7 @@ def test_a_file_with_both_names_of_the_positions_is_read(hugging_face, tmp_path)
 def test_every_size_has_hugging_faces_names_and_shapes(name):
     (layout,) = [one for one in LAYOUTS if one.name == "huggingface" and "sam_hq" in one.families]
     with torch.device("meta"):
-        weights = layout.ours(dict(hugging_face_model(CATALOGUE[name]).state_dict()))
+        weights = layout.rename(dict(hugging_face_model(CATALOGUE[name]).state_dict()))
     assert {key: tuple(value.shape) for key, value in weights.items()} == expected_shapes(CATALOGUE[name])
 
 

@@ -74,5 +74,5 @@ def test_another_depth_names_the_family(tmp_path, name):
 
 
 def test_no_family_at_all(tmp_path):
-    with pytest.raises(CheckpointError, match=r"is no model that sam-edge knows.*unexpected, first conv1"):
+    with pytest.raises(CheckpointError, match=r"matches no model of the catalogue.*unexpected, first conv1"):
         read(tmp_path, {"conv1.weight": torch.zeros(3, 3), "fc.weight": torch.zeros(2, 2)})

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -16,33 +17,28 @@ from pycocotools import mask as coco
 from transformers import CLIPModel, CLIPTokenizer
 
 from sam_edge import BackendError, BundleError, IntegrityError, ParityError, PromptError, load
+from sam_edge.axes import PRECISIONS
 from sam_edge.bundle.golden import read_golden
 from sam_edge.bundle.manifest import integrity, schema
 from sam_edge.cli import main
-from sam_edge.export.clip.variants import ClipWorkshop, add_variant, read_clip
-from sam_edge.export.context import Options
+from sam_edge.export.clip.variants import ClipExport, add_variant, read_clip
+from sam_edge.export.context.options import Options
 from sam_edge.models.photos import read_photo
-from sam_edge.verify.clip_parity import GATES, read_clip_golden
+from sam_edge.verify.clip_parity import read_clip_golden
 from tests.support import ROOT
-from tools.make_clip import END, SMALL, random_clip, write_hugging_face
+from tools.make_clip import END, SMALL
 
 TEXTS = ["a photo of the dog", "THE CAT", "Ünïcode 12!", "the dog " * 30]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_hugging_face(tmp_path_factory.mktemp("clip") / "clip", random_clip())
+def folder(clip_folder):
+    return clip_folder
 
 
 @pytest.fixture(scope="module")
-def with_clip(folder, tmp_path_factory):
-    """The embedded model with a small random CLIP, in ONNX and OpenVINO; do not change it."""
-    out = tmp_path_factory.mktemp("with-clip") / "bundle"
-    # The gates on masks are off: they are not what is tested here, and the search would take its time.
-    arguments = ["--format", "onnx,openvino", "--precision", "fp32,fp16,int8", "--min-iou", "0"]
-    arguments += ["--dynamic", "--text-embeddings"]  # for the examples of docs/guides/text.md
-    assert main(["export", "--clip", str(folder), *arguments, "--out", str(out)]) == 0
-    return out
+def with_clip(six_variants):
+    return six_variants
 
 
 @pytest.fixture
@@ -68,7 +64,7 @@ def test_features_of_texts_and_images_are_transformers(with_clip, folder, backen
         ).pooler_output
     for ours, wanted in ((texts, wanted_texts), (pictures, wanted_pictures)):
         right = (wanted / wanted.norm(dim=1, keepdim=True)).numpy()
-        assert (ours * right).sum(1).min() >= GATES[precision]
+        assert (ours * right).sum(1).min() >= PRECISIONS.get(precision).clip_gate
         if precision == "fp32" and ours is texts:
             assert np.abs(ours - right).max() < 1e-4
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
@@ -94,7 +90,7 @@ def test_the_manifest_describes_it(with_clip, exported):
     assert [v["id"] for v in clip["variants"]] == [v["id"] for v in data["variants"]]
     for variant in clip["variants"]:
         parity, precision = variant["parity"], variant["id"].rpartition("-")[2]
-        assert parity["passed"] and parity["gate"] == GATES[precision]
+        assert parity["passed"] and parity["gate"] == PRECISIONS.get(precision).clip_gate
         assert min(parity["min_text_cosine"], parity["min_image_cosine"]) >= parity["gate"]
         assert parity["num_texts"] == 12 and parity["num_images"] == 4
         if precision == "int8":
@@ -222,7 +218,7 @@ def test_texts_that_are_none(with_clip):
 
 def test_clip_opens_when_it_is_asked_for_and_closes_with_its_sam(with_clip):
     with load(with_clip) as sam:
-        assert sam._clip is None
+        assert sam._graphs._clip is None
         clip = sam.clip
         assert sam.clip is clip
     with pytest.raises(BackendError, match="was closed"):
@@ -247,7 +243,7 @@ def test_core_ml_packages_keep_the_features(folder, copy, precision):
     data, variant = manifest(copy), {"id": f"coreml-{precision}", "format": "coreml", "precision": precision}
     data["variants"].append(variant)
     images = read_golden(copy / "golden.npz").images
-    shop = ClipWorkshop(read_clip(folder), Options(), images, copy, lambda step: None)
+    shop = ClipExport(read_clip(folder), Options(), images, copy, lambda step: None)
     entry = add_variant(shop, variant, copy, data, {})
     assert entry["parity"]["passed"] and entry["parity"]["device"] in ("mil-reference", "cpu")
     (ids,) = entry["text_encoder"]["inputs"]
@@ -256,9 +252,9 @@ def test_core_ml_packages_keep_the_features(folder, copy, precision):
     assert size < {"fp32": 1e6, "fp16": 5e5, "int8": 4e5}[precision]
 
 
-def test_the_examples_of_the_documentation(with_clip, tmp_path, monkeypatch):
+def test_the_examples_of_the_documentation(with_texts, tmp_path, monkeypatch):
     page = ROOT / "docs/guides/text.md"
-    (tmp_path / "bundle").symlink_to(with_clip)
+    (tmp_path / "bundle").symlink_to(with_texts)
     Image.fromarray(read_photo("astronaut.jpg")).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
@@ -270,10 +266,11 @@ def test_the_examples_of_the_documentation(with_clip, tmp_path, monkeypatch):
 
 
 def test_below_its_gate_it_is_refused(folder, copy, monkeypatch):
-    monkeypatch.setitem(GATES, "fp32", 1.1)
+    stricter = replace(PRECISIONS.get("fp32"), clip_gate=1.1)
+    monkeypatch.setitem(PRECISIONS._built_in(), "fp32", stricter)
     data, source = manifest(copy), read_clip(folder)
     shutil.rmtree(copy / "clip/onnx-fp32")
     images = read_golden(copy / "golden.npz").images
-    shop = ClipWorkshop(source, Options(), images, copy, lambda step: None)
+    shop = ClipExport(source, Options(), images, copy, lambda step: None)
     with pytest.raises(ParityError, match="does not make the reference's features: the least cosine"):
         add_variant(shop, data["variants"][0], copy, data, {})

@@ -11,7 +11,7 @@ from sam_edge.errors import CheckpointError
 from sam_edge.export.architectures.clip import ClipConfig, ClipModel, Tower
 from sam_edge.export.clip.checkpoint import load_clip
 from sam_edge.export.clip.tokenizer import make_tokenizer
-from sam_edge.runtime.clip import read_tokenizer
+from sam_edge.tasks.clip import read_tokenizer
 from tools.make_clip import (
     END,
     SMALL,
@@ -219,8 +219,8 @@ def test_the_tokeniser_is_transformers(tmp_path, kind):
             lambda folder: (folder / "vocab.json").write_text("{}"),
             "lacks <|startoftext|>".replace("|", "\\|"),
         ),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is no tokeniser"),
-        (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"), "is no tokeniser"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "is no tokenizer"),
+        (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"), "is no tokenizer"),
     ],
 )
 def test_a_damaged_vocabulary(tmp_path, change, says):

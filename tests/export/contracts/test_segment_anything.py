@@ -8,7 +8,7 @@ import torch
 from sam_edge.cli import main
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.contracts.segment_anything import write_published_decoder
-from sam_edge.export.formats import onnx
+from sam_edge.export.graphs import onnx
 from tests.export.architectures.test_oracle_sam import SMALL, randomise
 from tools.make_checkpoint import write_checkpoint
 from tools.published import published, published_sam

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,7 +16,8 @@ from sam_edge.backends.mil_reference import load
 from sam_edge.errors import BackendError, DeviceError, ExportError
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.formats import coreml
+from sam_edge.export.graphs import coreml
+from sam_edge.export.quantize import coreml_w8a8
 from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
@@ -154,7 +155,7 @@ def test_halves_and_quarters_the_size(packages):
         assert files == {"Manifest.json", "Data/com.apple.CoreML/model.mlmodel", WEIGHTS}
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(st.data())
 def test_any_package_works_or_is_refused(packages, tmp_path, data):
     """Cut short or with bytes changed."""
@@ -276,7 +277,7 @@ def test_ios_18_lists_the_point_counts(small, tmp_path):
 def test_w8a8(small, tmp_path):
     path = tmp_path / "encoder.mlpackage"
     given, images = seen(SMALL_VIT, *LANDSCAPE)
-    coreml.write_encoder_w8a8(small, SMALL_VIT, path, {}, 17, [images.numpy()])
+    coreml_w8a8.write_encoder_w8a8(small, SMALL_VIT, path, {}, 17, [images.numpy()])
     program = load(path)
     kinds = program.histogram()
     assert kinds["quantize"] >= 8 and kinds["dequantize"] >= kinds["quantize"]
@@ -289,9 +290,9 @@ def test_what_cannot_be_written_is_refused(small, tmp_path):
         with pytest.raises(ExportError, match=message):
             coreml.write_encoder(small, SMALL_VIT, path, {}, precision, ios)
     with pytest.raises(ExportError, match="iOS 17"):
-        coreml.write_encoder_w8a8(small, SMALL_VIT, path, {}, 16, [np.zeros((1, 3, 96, 96), np.float32)])
+        coreml_w8a8.write_encoder_w8a8(small, SMALL_VIT, path, {}, 16, [np.zeros((1, 3, 96, 96), np.float32)])
     with pytest.raises(ExportError, match="calibration"):
-        coreml.write_encoder_w8a8(small, SMALL_VIT, path, {}, 17, [])
+        coreml_w8a8.write_encoder_w8a8(small, SMALL_VIT, path, {}, 17, [])
     grey = replace(SMALL_VIT, preprocess=replace(SMALL_VIT.preprocess, pad_value=1.0))
     with pytest.raises(ExportError, match="pads with"):
         coreml.write_encoder(small, grey, path, {}, "fp16", 17)

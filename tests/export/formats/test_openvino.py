@@ -14,12 +14,13 @@ from sam_edge.backends.openvino import BACKEND, has_bf16
 from sam_edge.errors import DeviceError, ExportError
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.formats import onnx, openvino
+from sam_edge.export.graphs import onnx, openvino
+from sam_edge.export.quantize import openvino_int8
 from sam_edge.export.quantize.onnx_int8 import encoder_stats
 from sam_edge.models.catalogue import CATALOGUE, HERE, Decoder
 from sam_edge.models.encoders import VitEncoder
 from sam_edge.models.photos import PHOTOS, read_photo
-from tests.support import ROOT
+from tests.support import ROOT, left_behind
 
 # Imported by the exporter, without its telemetry.
 ov = openvino.ov
@@ -200,7 +201,7 @@ def test_shapes_are_as_asked_for(tiny, tmp_path, static):
 def test_the_facts_and_no_others_are_in_the_file(tiny, tmp_path):
     _, _, source = tiny
     path = tmp_path / "decoder.xml"
-    for write in (openvino.write, openvino.write_decoder_int8):
+    for write in (openvino.write, openvino_int8.write_decoder_int8):
         write(source / "decoder.onnx", path, FACTS)
         model = ov.Core().read_model(path)
         assert json.loads(model.get_rt_info("sam_edge").astype(str)) == FACTS
@@ -243,14 +244,14 @@ def int8(tiny, tmp_path_factory):
     for precision in ("fp32", "fp16"):
         for part in ("encoder", "decoder"):
             openvino.write(source / f"{part}.onnx", root / precision / f"{part}.xml", FACTS, precision)
-    kept = openvino.write_encoder_int8(
+    kept = openvino_int8.write_encoder_int8(
         source / "encoder.onnx",
         root / "int8/encoder.xml",
         FACTS,
         encoder_stats(source / "encoder.onnx", pictures(model, 4)),
         keep_float=["node_conv2d", "node_conv2d_1"],
     )
-    openvino.write_decoder_int8(source / "decoder.onnx", root / "int8/decoder.xml", FACTS)
+    openvino_int8.write_decoder_int8(source / "decoder.onnx", root / "int8/decoder.xml", FACTS)
     return root, kept
 
 
@@ -285,7 +286,7 @@ def test_the_size_does_not_depend_on_what_stays_in_float(tiny, int8, tmp_path):
     products = [name for name in names if "matmul" not in name]
     path = tmp_path / "encoder.xml"
     observed = encoder_stats(source / "encoder.onnx", pictures(model, 1))
-    openvino.write_encoder_int8(source / "encoder.onnx", path, FACTS, observed, products)
+    openvino_int8.write_encoder_int8(source / "encoder.onnx", path, FACTS, observed, products)
     assert not kinds(path)[1]
     assert megabytes(tmp_path) <= 1.02 * sum(f.stat().st_size for f in (root / "int8").glob("encoder*")) / 1e6
     picture = pictures(model, 1)[0]
@@ -311,7 +312,7 @@ def test_relative_positions_stay_in_float(vit, tmp_path):
     _, _, source = vit
     out = tmp_path / "int8.xml"
     observed = encoder_stats(source / "encoder.onnx", pictures(VIT, 2))
-    openvino.write_encoder_int8(source / "encoder.onnx", out, FACTS, observed, full_range=True)
+    openvino_int8.write_encoder_int8(source / "encoder.onnx", out, FACTS, observed, full_range=True)
     _, quantised = kinds(out)
     # qkv, proj and the MLP's two, for each of the two blocks.
     assert len(quantised["MatMul"]) == 8
@@ -325,7 +326,7 @@ def test_what_cannot_be_quantised_is_said(tiny, tmp_path):
         encoder_stats(encoder, [])
     observed = encoder_stats(encoder, pictures(model, 1))
     with pytest.raises(ExportError, match=r"no operator bogus .* like node_"):
-        openvino.write_encoder_int8(encoder, out, FACTS, observed, keep_float=["bogus"])
+        openvino_int8.write_encoder_int8(encoder, out, FACTS, observed, keep_float=["bogus"])
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(ExportError, match=r"cannot convert .*bad\.onnx"):
         openvino.write(tmp_path / "bad.onnx", out, FACTS)
@@ -341,10 +342,11 @@ def refuse(*_, **__):
     raise OSError("no network in this test")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from pathlib import Path
-from sam_edge.export.formats import openvino
+from sam_edge.export.graphs import openvino
+from sam_edge.export.quantize import openvino_int8
 source = Path({str(source / "decoder.onnx")!r})
 openvino.write(source, Path("decoder.xml"), {{}}, "fp16")
-openvino.write_decoder_int8(source, Path("decoder.xml"), {{}})
+openvino_int8.write_decoder_int8(source, Path("decoder.xml"), {{}})
 """
     home = tmp_path / "home"
     home.mkdir()
@@ -356,4 +358,4 @@ openvino.write_decoder_int8(source, Path("decoder.xml"), {{}})
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert not list(home.iterdir())
+    assert not left_behind(home, "openvino", "telemetry", "intel", "nncf")

@@ -129,7 +129,7 @@ def test_the_rewrites_make_the_twin_and_its_model_one(models, name):
         assert (theirs[key] - value).norm() <= 1e-3 * value.norm() + 1e-4, key
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 1000), strength=st.floats(1, 100))
 def test_any_twin_is_undone(seed, strength):
     sam = small_vit()

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from sam_edge.bundle.manifest import read_manifest
-from sam_edge.export.formats.onnx import write_encoder
+from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.quantize import fp16
 from sam_edge.export.quantize import onnx_int8 as int8
 from sam_edge.export.quantize.calibration import packaged_calibration

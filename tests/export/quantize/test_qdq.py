@@ -1,4 +1,4 @@
-"""What is measured of tensors, and that rounded weights leave a product's mean where it was."""
+"""Statistics of observed tensors, and the bias correction that keeps a product's mean after rounding."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Graphs for Qualcomm's Hexagon NPU, and the NPU in its makers' simulator."""
+"""Variants for Qualcomm's Hexagon NPU, run in Qualcomm's simulator."""
 
 import json
 import platform
@@ -11,10 +11,11 @@ import torch
 
 from sam_edge import load
 from sam_edge.cli import main
+from sam_edge.export.architectures import hexagon as lowering
 from sam_edge.export.architectures.layers import LayerNorm2d
 from sam_edge.export.architectures.model import build_model, decoder_example
 from sam_edge.export.checkpoints.read import build_reference, load_checkpoint
-from sam_edge.export.formats import onnx
+from sam_edge.export.graphs import onnx
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.export.targets import hexagon
 from sam_edge.models.catalogue import CATALOGUE, HERE
@@ -50,17 +51,17 @@ PROMPTS = [
 @torch.inference_mode()
 @pytest.mark.parametrize(("coords", "labels"), PROMPTS)
 def test_absent_points_change_nothing(sam, coords, labels):
-    decoder = hexagon.FixedPointsDecoder(sam).eval()
+    decoder = lowering.FixedPointsDecoder(sam).eval()
     embedding = torch.randn(1, 128, 20, 20, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(1, 1, 80, 80), torch.zeros(1)
     given = torch.tensor([coords], dtype=torch.float32), torch.tensor([labels], dtype=torch.float32)
     expected = sam.decode(embedding, *given, *mask)
-    found = decoder(embedding, *prompt(coords, labels, hexagon.MAX_POINTS), *mask)
+    found = decoder(embedding, *prompt(coords, labels, lowering.MAX_POINTS), *mask)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    if len(coords) < hexagon.MAX_POINTS:
+    if len(coords) < lowering.MAX_POINTS:
         # Padding points, which the model knows, are something else.
-        points, codes = prompt(coords, labels, hexagon.MAX_POINTS)
+        points, codes = prompt(coords, labels, lowering.MAX_POINTS)
         padded = sam.decode(embedding, points, codes.clamp_min(-1), *mask)
         assert (padded[0] - expected[0]).abs().max() > 0.01
 
@@ -70,7 +71,7 @@ def test_the_norm_over_the_last_axis_is_the_same_function():
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
     x = torch.randn(2, 12, 5, 7) * 30
-    torch.testing.assert_close(hexagon.LastAxisNorm(norm)(x), norm(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lowering.LastAxisNorm(norm)(x), norm(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mobile_sam", "sam2.1_hiera_tiny", "sam_hq_vit_tiny", "efficient_sam_vitt"])
@@ -112,10 +113,10 @@ def test_decoders_of_other_families(tmp_path, name):
         (["--precision", "fp32"], "the NPU has no FP32"),
         (["--format", "openvino"], "makes ONNX graphs"),
         (["--format", "onnx,openvino"], "--target any,hexagon"),
-        (["--compat", "segment-anything"], "has no form for hexagon"),
-        (["--text-embeddings"], "has no form for hexagon"),
-        (["--clip", "folder"], "has no form for hexagon"),
-        (["--target", "any,vnni,hexagon"], "both of CPUs"),
+        (["--compat", "segment-anything"], "not supported by --target hexagon"),
+        (["--text-embeddings"], "not supported by --target hexagon"),
+        (["--clip", "folder"], "not supported by --target hexagon"),
+        (["--target", "any,vnni,hexagon"], "both instruction sets of CPUs"),
         (["--target", "snapdragon"], "unknown target 'snapdragon'"),
     ],
 )
@@ -141,7 +142,7 @@ def manifest(bundle):
 def test_without_the_compiler(without_compiler, capsys):
     ordinary, npu = manifest(without_compiler)["variants"]
     assert [one["id"] for one in (ordinary, npu)] == ["onnx-fp16", "onnx-fp16-hexagon"]
-    assert "target" not in ordinary and npu["target"] == "hexagon"
+    assert "accelerator" not in ordinary and npu["accelerator"] == "hexagon"
     assert npu["absent_label"] == -2 and "context" not in npu
     assert npu["parity"]["device"] == "cpu" and npu["parity"]["mean_iou"] > 0.99
     capsys.readouterr()
@@ -198,7 +199,7 @@ npu.close(), compiled.close()
 
 def test_no_simulator_is_for_hexagon(capsys, tmp_path):
     assert main(["export", "--no-simulator", "--out", str(tmp_path / "b")]) == 2
-    assert "--no-simulator is for --target hexagon" in capsys.readouterr().err
+    assert "--no-simulator needs --target hexagon" in capsys.readouterr().err
 
 
 @simulated

@@ -110,7 +110,10 @@ export function runnable(manifest: Manifest): Variant[] {
  */
 export function chooseVariant(manifest: Manifest, id?: string): Variant {
   const here = runnable(manifest);
-  const first = here.find(({ target }) => target === "web") ?? here.find(({ target }) => !target) ?? here[0];
+  const first =
+    here.find(({ browser }) => browser !== undefined) ??
+    here.find(({ accelerator }) => accelerator === undefined) ??
+    here[0];
   const chosen = id === undefined ? first : here.find((variant) => variant.id === id);
   if (chosen === undefined) {
     const there = manifest.variants.map((variant) => variant.id).join(", ");

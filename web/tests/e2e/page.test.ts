@@ -2,7 +2,17 @@ import { existsSync, readFileSync } from "node:fs";
 import type { Browser } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { bits, bytes, iou, maskOf, type ReferenceArrays, reference } from "../support.ts";
-import { launch, PHOTO, PHOTOS, ROOT, SWIFTSHADER, serveForReal, servePage, Visit } from "./browser.ts";
+import {
+  launch,
+  PATIENCE,
+  PHOTO,
+  PHOTOS,
+  ROOT,
+  SWIFTSHADER,
+  serveForReal,
+  servePage,
+  Visit,
+} from "./browser.ts";
 
 const FP32 = "onnx-fp32";
 const { photo } = reference.variants[FP32];
@@ -121,9 +131,9 @@ describe("a photograph", () => {
     await visit.page.mouse.move(...(await visit.at(photo.point)));
     // Scaling the picture again may round a pixel otherwise.
     const change = async () => Math.abs((await drawn()) - plain) / plain;
-    await expect.poll(change, { timeout: 20_000 }).toBeGreaterThan(1e-3);
+    await expect.poll(change, PATIENCE).toBeGreaterThan(1e-3);
     await visit.page.mouse.move(2, 2);
-    await expect.poll(change, { timeout: 20_000 }).toBeLessThan(1e-6);
+    await expect.poll(change, PATIENCE).toBeLessThan(1e-6);
     expect(await visit.page.locator("#candidates canvas").count()).toBe(0);
   });
 

@@ -95,7 +95,7 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
 
   test("masks drawn only where the picture is are the same", async () => {
     const only = await load(folderSource(bundle), ort, { variant: id, pictureOnly: true, encoder: false });
-    expect(only.pictureOnly).toBe(only.variant.target === "web" && only.variant.upscaler !== undefined);
+    expect(only.pictureOnly).toBe(only.variant.browser === "web" && only.variant.upscaler !== undefined);
     const [rows, columns] = only.manifest.mask.size;
     for (const [i, embedding] of embeddings.entries()) {
       const prompts: Prompt[] = [{ points: [[20, 30]] }, { points: [[50, 9]] }];

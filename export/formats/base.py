@@ -1,0 +1,125 @@
+"""What a format is to the exporter. docs/guides/add-a-format.md has a complete one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sam_edge import axes
+from sam_edge.bundle.variant import STAGES
+from sam_edge.errors import BackendError, SamEdgeError
+
+from ..context.job import Job, ModuleJob, Written
+from ..context.options import Option, Options
+
+R = TypeVar("R", bound=Callable[..., Any])
+Tensors = list[dict[str, Any]]
+
+
+class Format(Generic[R]):
+    """A file format: what it needs, which precisions and options it has, and how it is written.
+
+    Subclasses set `info`, `suffix`, `packages` and `tools`, fill `recipes`, and define `tensors`; what
+    recipes take and return is up to `write`, which by default calls the one of the job's precision with the
+    job.
+
+    Attributes:
+        info: what the runtime knows of it.
+        suffix: of its files.
+        packages: import names of what writes it; `sam-edge[export]` has those of sam-edge's own formats.
+        tools: distributions whose versions the manifest records.
+        options: command-line options that it understands.
+        recipes: how each precision is written, by name. Others add theirs.
+        module_recipes: how a CLIP's encoders are written, by precision; returns what stayed in higher
+            precision, and why.
+    """
+
+    info: axes.Format
+    suffix: str
+    packages: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    options: tuple[Option[Any], ...] = ()
+
+    def __init__(self) -> None:
+        self.recipes: dict[str, R] = {}
+        self.module_recipes: dict[str, Callable[[ModuleJob], list[str]]] = {}
+
+    @property
+    def name(self) -> str:
+        """As in the manifest and on the command line."""
+        return self.info.name
+
+    @property
+    def rank(self) -> int:
+        """Its place among the others."""
+        return self.info.rank
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that it has a recipe for, from exact to small."""
+        return tuple(one for one in axes.PRECISIONS.names() if one in self.recipes)
+
+    def check(self, options: Options) -> None:
+        """Raise `SamEdgeError` for options that this format cannot have, or that would change nothing."""
+
+    def check_machine(self, options: Options) -> None:
+        """Raise `BackendError` where this machine cannot write or measure what is asked for."""
+        missing = [package for package in self.packages if find_spec(package) is None]
+        if missing:
+            raise BackendError(
+                f"--format {self.name} needs {', '.join(missing)}, which is not installed; "
+                "pip install 'sam-edge[export]'"
+            )
+
+    def write(self, job: Job) -> Written:
+        """Write the encoder and decoder of one variant.
+
+        Args:
+            job: what to write and where.
+
+        Raises:
+            ExportError: the graph cannot be converted.
+        """
+        written: Written = self.recipes[job.precision](job)
+        return written
+
+    def write_module(self, job: ModuleJob) -> list[str]:
+        """Write one encoder of a CLIP; returns what stayed in a higher precision, and why.
+
+        Raises:
+            SamEdgeError: there is no recipe for this precision.
+        """
+        if job.precision not in self.module_recipes:
+            raise SamEdgeError(
+                f"--clip is not supported by --format {self.name} --precision {job.precision}; leave one of "
+                "them out"
+            )
+        return self.module_recipes[job.precision](job)
+
+    def tensors(self, path: Path) -> tuple[Tensors, Tensors]:
+        """Inputs and outputs of a written graph: name, dtype and shape, dynamic axes by name."""
+        raise NotImplementedError
+
+    def facts(self, options: Options) -> dict[str, Any]:
+        """What the manifest says of every variant of this format besides what all formats have."""
+        return {}
+
+    def graph_entry(self, directory: Path, part: str, root: Path) -> dict[str, Any]:
+        """The manifest's entry of a written graph of the bundle at `root`."""
+        path = directory / f"{part}{self.suffix}"
+        inputs, outputs = self.tensors(path)
+        return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
+
+    def entry(self, directory: Path, root: Path, options: Options) -> dict[str, Any]:
+        """What the manifest says of a written variant that follows from its format and files."""
+        stages = [part for part in STAGES if (directory / f"{part}{self.suffix}").exists()]
+        return {
+            "opset": None,
+            "deployment_target": None,
+            **self.facts(options),
+            **{part: self.graph_entry(directory, part, root) for part in ("encoder", "decoder", *stages)},
+            "tools": {tool: version(tool) for tool in self.tools},
+        }

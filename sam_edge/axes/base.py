@@ -1,0 +1,126 @@
+"""What the runtime knows of a format, a precision and a target: names, order, gates, requirements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..errors import BundleError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format of graphs. `sam_edge.export.formats` has what writes it.
+
+    Attributes:
+        name: as in the manifest and on the command line.
+        rank: its place among the others.
+        title: as in sentences.
+        colour: of its rows in plots; None for whichever is left.
+    """
+
+    name: str
+    rank: int
+    title: str
+    colour: str | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The mean and minimum IoU with the reference's masks that a variant must reach."""
+
+    mean: float
+    min: float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How numbers are stored and computed. Which formats have it is up to the exporter's recipes.
+
+    Attributes:
+        name: as in the manifest and on the command line.
+        rank: from exact to small: "auto" takes the first that a bundle has.
+        gate: what masks must reach.
+        clip_gate: the smallest cosine similarity that a CLIP's features must have with the reference's.
+        stays_exact: what is kept in a higher precision, in a sentence.
+        calibrated: whether calibration images shape it, and a search for operators to keep in float.
+        marker: matplotlib's marker in plots.
+    """
+
+    name: str
+    rank: int
+    gate: Gate
+    clip_gate: float
+    stays_exact: str
+    calibrated: bool = False
+    marker: str = "P"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A feature that CPUs of an architecture must have; other CPUs need nothing.
+
+    Written "x86: avx512_vnni or avx_vnni", with the names that Linux has for features.
+
+    Attributes:
+        architecture: "x86" or "arm".
+        any_of: features, of which one will do.
+    """
+
+    architecture: str
+    any_of: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.architecture}: {' or '.join(self.any_of)}"
+
+    @classmethod
+    def parse(cls, text: str) -> Requirement:
+        """Read what `str` wrote.
+
+        Raises:
+            BundleError: it is something else.
+        """
+        match = re.fullmatch(r"(\w+): ([\w.]+(?: or [\w.]+)*)", text)
+        if match is None:
+            raise BundleError(
+                f"the requirement {text!r:.80} cannot be read; expected one like 'x86: avx512_vnni or "
+                "avx_vnni'; export the bundle again, or upgrade sam-edge"
+            )
+        return cls(match[1], tuple(match[2].split(" or ")))
+
+
+Axis = Literal["instruction_set", "accelerator", "browser"]
+AXES: tuple[Axis, ...] = ("instruction_set", "accelerator", "browser")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of machine that variants are made for. `sam_edge.export.targets` has what is made for it.
+
+    Attributes:
+        name: as in the manifest, under the name of its axis, and on the command line.
+        rank: its place among the others.
+        axis: "instruction_set", which shapes the ordinary variants; "accelerator" or "browser", which have
+            variants of their own.
+        title: as in sentences.
+        requires: what a CPU must have to give these masks; variants made for it carry this.
+        gates: of precisions whose gate is another than usual.
+        devices: how the names of its devices begin, as backends list them.
+        runs_whole: whether its devices must run these graphs whole, leaving no part to the CPU.
+    """
+
+    name: str
+    rank: int
+    axis: Axis
+    title: str
+    requires: tuple[Requirement, ...] = ()
+    gates: Mapping[str, Gate] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    runs_whole: bool = False
+
+    @property
+    def has_own_variants(self) -> bool:
+        """Whether it has variants of its own beside the ordinary ones."""
+        return self.axis != "instruction_set"

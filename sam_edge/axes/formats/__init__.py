@@ -1,0 +1,1 @@
+"""One file per format: what the runtime knows of it, as `FORMAT`."""

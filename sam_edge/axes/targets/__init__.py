@@ -1,0 +1,1 @@
+"""One file per target: what the runtime knows of it, as `TARGET`."""
