@@ -79,8 +79,7 @@ RECIPES: dict[str, tuple[Callable[[Path, Path, Images], None], str, str]] = {
 
 def combinations() -> Iterator[tuple[str, list[str]]]:
     """Labels and rewrites of the rows: none, each alone, all but each, all."""
-    # No model has a BatchNorm left.
-    names = [name for name in REWRITES if name != "fold_batch_norm"]
+    names = list(REWRITES)
     yield "none", []
     for name in names:
         yield f"only {name}", [name]
