@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_edge.backends import find_backends, is_here
+from sam_edge.backends import find_backends, is_available
 from sam_edge.benchmarks.measure.interleave import sample_in_rounds
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.runtime.loading import load
@@ -67,7 +67,7 @@ def main() -> None:
         bundle = open_bundle(name)
         for variant in bundle.manifest.variants:
             for backend in find_backends():
-                if backend.name in BACKENDS and variant.format in backend.formats and is_here(backend):
+                if backend.name in BACKENDS and variant.format in backend.formats and is_available(backend):
                     cells = row(Path(name), backend.name, variant.precision)
                     label = f"{bundle.manifest.model.name} {variant.id}"
                     print(f"| {' | '.join([label, *cells])} |", flush=True)

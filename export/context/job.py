@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The share of the weights that INT8 may leave in float for masks better than its gate asks for. To reach
 # the gate itself, half of the operators may stay.
-LIGHT = 0.02
+LIGHT_WEIGHT_SHARE = 0.02
 
 Quantise = Callable[[Sequence[str]], None]
 
@@ -104,7 +104,7 @@ class Job:
         if self.enough(first):
             return kept, f"{len(kept)} products in float"
         ranking = context.ranking(source)
-        light = limit_to_weight_share(source, ranking, LIGHT)
+        light = limit_to_weight_share(source, ranking, LIGHT_WEIGHT_SHARE)
         found, best, _ = search_nodes_to_exclude(light, max(1, len(kept)), tried, self.enough)
         if not best["passed"]:
             heavy = ranking[: len(ranking) // 2]

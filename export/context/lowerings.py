@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sam_edge.bundle.manifest import STAGES
+from sam_edge.bundle.variant import STAGES
 from sam_edge.models.catalogue import Model
 
 from ..architectures.lowering import has_cpu_lowering, lower

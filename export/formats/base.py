@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sam_edge import axes
-from sam_edge.bundle.manifest import STAGES
+from sam_edge.bundle.variant import STAGES
 from sam_edge.errors import BackendError, SamEdgeError
 
 from ..context.job import Job, ModuleJob, Written

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_edge import axes
-from sam_edge.bundle.manifest import STAGES
+from sam_edge.bundle.variant import STAGES
 from sam_edge.errors import SamEdgeError
 
 from ..context.job import Job, ModuleJob, Written, because_of_iou

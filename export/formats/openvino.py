@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sam_edge import axes
-from sam_edge.bundle.manifest import STAGES
+from sam_edge.bundle.variant import STAGES
 from sam_edge.errors import BackendError, SamEdgeError
 
 from ..context.job import Job, ModuleJob, Written, because_of_iou
