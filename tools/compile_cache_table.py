@@ -13,6 +13,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +27,13 @@ ROUNDS = 9
 BACKENDS = ("onnxruntime", "openvino")
 
 
-def seconds(bundle: Path, backend: str, precision: str, checked: bool, cache: str | None) -> float:
+def seconds(bundle: Path, backend: str, precision: Any, checked: bool, cache: str | None) -> float:
     """Seconds of loading, and of the first prompts: OpenVINO compiles for each of their shapes."""
     start = time.perf_counter()
     sam = load(bundle, backend, precision=precision, threads=1, check_integrity=checked, cache_dir=cache)
     spent = time.perf_counter() - start
     # The encoder is left out: it takes as long either way.
-    shapes = {t.name: t.shape for t in sam.variant.encoder.outputs}
+    shapes = {t.name: tuple(map(int, t.shape)) for t in sam.variant.encoder.outputs}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     main = arrays.pop("image_embeddings")
     size = sam.manifest.input.size
