@@ -8,10 +8,13 @@ from typing import Any
 
 import sam_edge
 from sam_edge.axes import PRECISIONS
+from sam_edge.bundle.build import MaskRules, manifest_json
 from sam_edge.bundle.golden import Golden, write_golden
 from sam_edge.bundle.manifest import (
-    SCHEMA_VERSION,
+    CheckpointInfo,
     Manifest,
+    ModelInfo,
+    PromptRules,
     ResizedFrom,
     describe_resize_accuracy,
     model_facts,
@@ -214,64 +217,53 @@ def _clip(
     return described
 
 
-def _encoder_gmacs(model: Model, own: Model) -> dict[str, float]:
+def _encoder_gmacs(model: Model, own: Model) -> float | None:
     if model != own:
         from .macs import encoder_gmacs
 
-        return {"encoder_gmacs": encoder_gmacs(model)}
-    return {"encoder_gmacs": ENCODER_GMACS[model.name]} if model.name in ENCODER_GMACS else {}
+        return encoder_gmacs(model)
+    return ENCODER_GMACS.get(model.name)
 
 
 def _describe(loaded: Loaded, own: Model, checkpoint: Path) -> dict[str, Any]:
+    """Build the manifest without golden data and variants."""
     model: Model = loaded.model
-    side = model.image_size
     rules = model.preprocess
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "sam_edge_version": sam_edge.__version__,
-        "model": {
-            "family": model.family,
-            "name": model.name,
-            "parameters": model.parameters,
-            **_encoder_gmacs(model, own),
-            "checkpoint": {
-                "file": checkpoint.name,
-                "sha256": sha256_file(checkpoint),
-                "bytes": checkpoint.stat().st_size,
-                "layout": loaded.layout,
-            },
-            "license": model.checkpoint.license,
-        },
-        "input": {
-            "size": [side, side],
-            "resize": rules.resize,
-            "antialias": rules.antialias,
-            "color_order": "RGB",
-            "mean": list(rules.mean),
-            "std": list(rules.std),
-            "pad_value": rules.pad_value,
-        },
-        "prompt": {
-            "coordinate_size": [model.coordinate_size, model.coordinate_size],
-            "labels": {
-                "background": 0,
-                "foreground": 1,
-                "box_top_left": 2,
-                "box_bottom_right": 3,
-                "padding": -1,
-            },
-            "padding_point": model.prompt.padding_point,
-            "num_points": model.prompt.num_points,
-            "mask_prompt": model.prompt.mask_prompt,
-        },
-        "mask": {
-            "threshold": model.mask_threshold,
-            "count": model.mask_count,
-            "first_multimask": model.first_multimask,
-            "scores": model.scores,
-            "low_res_limit": model.low_res_limit,
-            "pred_iou_thresh": model.pred_iou_thresh,
-            "stability_score_thresh": model.stability_score_thresh,
-            "size": [4 * model.embedding_side, 4 * model.embedding_side],
-        },
-    }
+    source = CheckpointInfo(
+        checkpoint.name, sha256_file(checkpoint), checkpoint.stat().st_size, loaded.layout
+    )
+    return manifest_json(
+        sam_edge_version=sam_edge.__version__,
+        model=ModelInfo(
+            model.family,
+            model.name,
+            model.parameters,
+            source,
+            model.checkpoint.license,
+            _encoder_gmacs(model, own),
+        ),
+        image_input=InputRules(
+            (model.image_size, model.image_size),
+            rules.resize,
+            rules.antialias,
+            rules.mean,
+            rules.std,
+            rules.pad_value,
+        ),
+        prompt=PromptRules(
+            (model.coordinate_size, model.coordinate_size),
+            model.prompt.padding_point,
+            model.prompt.num_points,
+            model.prompt.mask_prompt,
+        ),
+        mask=MaskRules(
+            size=(4 * model.embedding_side, 4 * model.embedding_side),
+            threshold=model.mask_threshold,
+            count=model.mask_count,
+            first_multimask=model.first_multimask,
+            scores=model.scores,
+            low_res_limit=model.low_res_limit,
+            pred_iou_thresh=model.pred_iou_thresh,
+            stability_score_thresh=model.stability_score_thresh,
+        ),
+    )

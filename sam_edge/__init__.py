@@ -1,14 +1,14 @@
 """Run exported Segment Anything models with NumPy and one inference runtime.
 
 sam = sam_edge.load("bundle")
-embedding = sam.encode(image)                       # (H, W, 3) uint8 RGB, once per image
+embedding = sam.encode(image)  # (H, W, 3) uint8 RGB, once per image
 masks = sam.predict(embedding, point_coords=[[320, 240]], point_labels=[1])
 """
 
 import os
 
-# Its packages since 1.29 report their use to a web service, and keep an identity of the device in the user's
-# cache, unless this is set before they are imported. Who wants that sets it to 0.
+# ONNX Runtime since 1.29 reports its use to a web service, and keeps an identity of the device in the user's
+# cache, unless this is set before it is imported. Set it to 0 to allow that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from .compat.automatic_mask_generator import SamAutomaticMaskGenerator
@@ -21,6 +21,7 @@ from .errors import (
     CheckpointError,
     CrashError,
     DeviceError,
+    DownloadError,
     ExportError,
     ImageError,
     IntegrityError,
@@ -34,7 +35,7 @@ from .errors import (
 from .runtime.embedding_cache import EmbeddingCache
 from .runtime.loading import load
 from .runtime.sam import Sam
-from .types import Choice, ImageEmbedding, Masks, Prompts
+from .types import Choice, DeviceName, ImageEmbedding, MaskRecord, Masks, Prompts
 
 __version__ = "0.1.0"
 
@@ -46,11 +47,14 @@ __all__ = [
     "Choice",
     "CrashError",
     "DeviceError",
+    "DeviceName",
+    "DownloadError",
     "EmbeddingCache",
     "ExportError",
     "ImageEmbedding",
     "ImageError",
     "IntegrityError",
+    "MaskRecord",
     "Masks",
     "OutputError",
     "ParityError",

@@ -13,10 +13,11 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sam_edge.backends import find_backends, is_here
+from sam_edge.backends import find_backends, is_available
 from sam_edge.benchmarks.measure.interleave import sample_in_rounds
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.runtime.loading import load
@@ -26,13 +27,13 @@ ROUNDS = 9
 BACKENDS = ("onnxruntime", "openvino")
 
 
-def seconds(bundle: Path, backend: str, precision: str, checked: bool, cache: str | None) -> float:
+def seconds(bundle: Path, backend: str, precision: Any, checked: bool, cache: str | None) -> float:
     """Seconds of loading, and of the first prompts: OpenVINO compiles for each of their shapes."""
     start = time.perf_counter()
     sam = load(bundle, backend, precision=precision, threads=1, check_integrity=checked, cache_dir=cache)
     spent = time.perf_counter() - start
     # The encoder is left out: it takes as long either way.
-    shapes = {t.name: t.shape for t in sam.variant.encoder.outputs}
+    shapes = {t.name: tuple(map(int, t.shape)) for t in sam.variant.encoder.outputs}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     main = arrays.pop("image_embeddings")
     size = sam.manifest.input.size
@@ -67,7 +68,7 @@ def main() -> None:
         bundle = open_bundle(name)
         for variant in bundle.manifest.variants:
             for backend in find_backends():
-                if backend.name in BACKENDS and variant.format in backend.formats and is_here(backend):
+                if backend.name in BACKENDS and variant.format in backend.formats and is_available(backend):
                     cells = row(Path(name), backend.name, variant.precision)
                     label = f"{bundle.manifest.model.name} {variant.id}"
                     print(f"| {' | '.join([label, *cells])} |", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sam_edge.backends import Backend, Session, get_backend
 from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.variant import Variant
-from sam_edge.runtime.loading import open_graph
+from sam_edge.runtime.opener import OpenedGraphs, open_graph
 from sam_edge.runtime.sam import Sam
 from sam_edge.types import Arrays
 
@@ -79,5 +79,6 @@ def load_row(task: Task) -> LoadedRow:
         for part in ("encoder", "decoder")
     )
     end = time.perf_counter()
-    sam = Sam(bundle, variant, backend.name, encoder.session, decoder.session)
+    sessions = {"encoder": encoder.session, "decoder": decoder.session}
+    sam = Sam(OpenedGraphs(bundle, variant, backend.name, sessions))
     return LoadedRow(sam, encoder, decoder, 1e3 * (end - start), 1e3 * (end - before))

@@ -1,10 +1,10 @@
-"""The reference as Qualcomm's Hexagon NPU needs it: static shapes, norms over the last axis, absent points.
+"""Lowering for Qualcomm's Hexagon NPU: static shapes, absent points, LayerNorm over the last axis.
 
-- The chip's compiler takes static shapes only. So the decoder takes one prompt of `MAX_POINTS` points.
-  Further padding points would change its masks, so what is missing has a label of its own, which attention
-  does not see: masks are those of the points given.
-- LayerNorm2d is written as the norm over the last axis that the chip has an operator for. As the published
-  mean of squares it overflows FP16 beyond 255, which costs the embedded model 2% of its embedding.
+- The NPU's compiler supports static shapes only, so the decoder reads one prompt of `MAX_POINTS` points. More
+  padding points would change its masks, so unused points have a label of their own and are masked in
+  attention: the masks are those of the points given.
+- LayerNorm2d becomes a LayerNorm over the last axis, for which the NPU has an operator. The published mean of
+  squares overflows FP16 for values beyond 255, which costs the embedded model 2% of its embedding.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .mask_decoder import Attention
 from .model import PromptAndMaskDecoder, SamModel
 
 MAX_POINTS = 16
-# Added to what an absent point would score in attention: to a softmax as good as minus infinity, and 16 bits
-# still have digits for the other scores.
+# Added to the attention scores of absent points: as good as minus infinity in a softmax, and small enough to
+# leave 16-bit activations enough precision for the other scores.
 ABSENT_POINT_BIAS = -100.0
 
 
 class LastAxisNorm(nn.Module):
-    """`LayerNorm2d` as a LayerNorm over the last axis: the same function."""
+    """`LayerNorm2d` computed as a LayerNorm over the last axis."""
 
     def __init__(self, norm: LayerNorm2d) -> None:
         super().__init__()
@@ -44,20 +44,20 @@ class LastAxisNorm(nn.Module):
 
 
 class _Scores:
-    """What is added to attention's scores during a run: (1, 1, 1, tokens), or None."""
+    """The bias of the attention scores during a run, (1, 1, 1, tokens)."""
 
     bias: Tensor | None = None
 
 
 class BiasedAttention(nn.Module):
-    """`Attention` with something added to the scores of each key."""
+    """`Attention` with a bias added to the scores of each key."""
 
     def __init__(self, attention: Attention, scores: _Scores) -> None:
         super().__init__()
         self.attention, self.scores = attention, scores
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As `Attention.forward`."""
+        """(N, T, dim) queries, (N, P, dim) keys and values -> (N, T, dim)."""
         inner, bias = self.attention, self.scores.bias
         assert bias is not None
         q, k, v = (inner._heads(f(x)) for f, x in ((inner.q_proj, q), (inner.k_proj, k), (inner.v_proj, v)))
@@ -67,7 +67,7 @@ class BiasedAttention(nn.Module):
 
 
 class FixedPointsDecoder(nn.Module):
-    """`PromptAndMaskDecoder` for one prompt, in which points with the label `ABSENT` have no part."""
+    """`PromptAndMaskDecoder` for one prompt that ignores points with the label `ABSENT`."""
 
     def __init__(self, sam: SamModel) -> None:
         super().__init__()
@@ -75,14 +75,14 @@ class FixedPointsDecoder(nn.Module):
         self.scores = _Scores()
         layer: Any
         for layer in self.inner.sam.mask_decoder.transformer.layers:
-            # Where tokens are keys.
+            # The attentions in which tokens are keys.
             layer.self_attn = BiasedAttention(layer.self_attn, self.scores)
             layer.cross_attn_image_to_token = BiasedAttention(layer.cross_attn_image_to_token, self.scores)
 
     def forward(
         self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        """As `SamModel.decode` for N = 1."""
+        """Decode one prompt as `SamModel.decode` does."""
         outputs = self.inner.sam.mask_decoder.output_tokens().shape[0]
         absent = (point_labels == ABSENT).to(point_coords.dtype)
         bias = torch.cat([absent.new_zeros(1, outputs), absent * ABSENT_POINT_BIAS], dim=1)
@@ -94,12 +94,12 @@ class FixedPointsDecoder(nn.Module):
 
 
 def has_absent_points(model: Model) -> bool:
-    """Whether the decoder knows `ABSENT`; models of a fixed number of points fill up with padding points."""
+    """Whether the decoder reads the label `ABSENT`; with a fixed number of points it reads padding points."""
     return model.prompt.num_points is None
 
 
 def with_last_axis_norms(module: nn.Module) -> nn.Module:
-    """Replace every `LayerNorm2d` in `module` by a `LastAxisNorm`; returns `module`."""
+    """Replace every `LayerNorm2d` in `module` by a `LastAxisNorm`, in place, and return `module`."""
     for name, child in list(module.named_children()):
         if isinstance(child, LayerNorm2d):
             setattr(module, name, LastAxisNorm(child))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_edge.errors import CheckpointError, IntegrityError
-from sam_edge.runtime.clip import import_tokenizers, read_tokenizer
+from sam_edge.tasks.clip import import_tokenizers, read_tokenizer
 
 from ..architectures.clip import ClipConfig
 

@@ -23,8 +23,8 @@ from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.golden import Golden
 from sam_edge.bundle.manifest import ClipRules, Manifest
 from sam_edge.errors import CheckpointError, ParityError
-from sam_edge.runtime.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.system.files import sha256_file, write_atomically
+from sam_edge.tasks.clip import open_clip, preprocess, read_tokenizer
 from sam_edge.verify.clip_parity import ClipGolden, read_clip_golden, run_clip_parity, write_clip_golden
 
 from ..architectures.clip import TextEncoder
@@ -134,7 +134,7 @@ class _Part:
 
 
 class ClipExport:
-    """Writes a CLIP's variants; the FP32 ONNX graphs are traced once."""
+    """Writes CLIP in the format and precision of each variant; its FP32 ONNX graphs are traced once."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class ClipExport:
 
     @cached_property
     def parts(self) -> list[_Part]:
-        """The reference's encoders."""
+        """The reference's two encoders."""
         model, config = self.source.loaded.model, self.source.loaded.model.config
         ids = torch.full((2, config.context_length), config.end_of_text, dtype=torch.int32)
         images = torch.zeros(2, 3, config.image_size, config.image_size)
@@ -160,7 +160,7 @@ class ClipExport:
         ]
 
     def graph(self, part: _Part) -> Path:
-        """The FP32 ONNX file of a part."""
+        """Trace an encoder to an FP32 ONNX file, once."""
         if part.name not in self._graphs:
             self.progress(f"tracing CLIP's {part.name}")
             path = self.work / f"clip-{part.name}.onnx"
@@ -169,13 +169,13 @@ class ClipExport:
         return self._graphs[part.name]
 
     def samples(self, part: str) -> list[dict[str, NDArray[Any]]]:
-        """Some inputs of a part, to measure ranges on."""
+        """Inputs of an encoder to measure ranges on."""
         if part == "image_encoder":
             return [{"images": preprocess(image, self.source.rules)} for image in self.images]
         return [{"input_ids": ids[None]} for ids in tokens(self.source)]
 
     def write(self, format: str, precision: str, folder: Path, facts: Mapping[str, Any]) -> list[str]:
-        """Both encoders into `folder`; returns what stayed in higher precision, and why."""
+        """Write both encoders into `folder`, and return what stayed in higher precision and why."""
         writer = FORMATS.get(format)
         kept: list[str] = []
         for part in self.parts:
@@ -204,11 +204,11 @@ _IN_FLOAT = "activations of CLIP: only its weights are INT8, which keeps the ran
 def add_variant(
     export: ClipExport, variant: dict[str, Any], stage: Path, data: dict[str, Any], facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write CLIP for one of the bundle's variants and measure it; its entry in the manifest's `clip`.
+    """Write CLIP for one of the bundle's variants, measure its parity, and return its manifest entry.
 
     Raises:
         ExportError: the conversion failed.
-        ParityError: its features are not the reference's.
+        ParityError: its features differ from the reference's by more than the gate allows.
     """
     name, format, precision = variant["id"], variant["format"], variant["precision"]
     folder = stage / "clip" / name

@@ -28,40 +28,45 @@ def write_encoder_w8a8(
     ios: int,
     calibration: Sequence[NDArray[np.float32]],
 ) -> list[str]:
-    """The encoder with weights and activations in INT8; inputs and outputs as `write_encoder`'s.
+    """Write the encoder with weights and activations in INT8; inputs and outputs are as in `write_encoder`.
 
-    The Neural Engine of the A17 Pro, the M4 and later multiplies INT8 by INT8, at about twice the rate
-    of FP16; on older chips the weights are smaller and nothing is faster: use INT8 weights there.
+    The Neural Engine of the A17 Pro, the M4 and later multiplies INT8 by INT8 at about twice the rate of
+    FP16. On older chips only the file is smaller: use INT8 weights there.
 
     Args:
-        sam, model, path, facts: as for `write_encoder`.
+        sam, model, path, facts: as in `write_encoder`.
         ios: 17 or 18.
-        calibration: normalised, padded images (1, 3, S, S): the activations' ranges come from these.
+        calibration: normalised and padded images, (1, 3, S, S) float32 each, to measure activation ranges on.
 
     Returns:
-        What is kept in higher precision: the kinds of operation, how many and why.
+        What stayed in higher precision: the kinds of operation, how many and why.
 
     Raises:
-        ExportError: an argument that Core ML cannot have, or nothing to calibrate with.
+        ExportError: Core ML does not support an argument, or `calibration` is empty.
     """
     check(ios, "int8")
     if ios < 17:
         raise ExportError(f"W8A8 needs iOS 17 or later, not {ios}; raise the target, or use INT8 weights")
     if not calibration:
         raise ExportError("W8A8 needs calibration images; give some that are normalised and padded")
-    quantised = quantise_activations(sam.image_encoder, calibration)
-    kept = write_encoder_module(quantised, model, path, facts, "fp16", ios)
+    quantized = quantize_activations(sam.image_encoder, calibration)
+    kept = write_encoder_module(quantized, model, path, facts, "fp16", ios)
     small = sum(isinstance(m, nn.Conv2d | nn.Linear) and _is_small(m) for m in sam.image_encoder.modules())
     if small:
         kept.append(f"{small} conv or linear: FP16, with at most {INT8_THRESHOLD} weights each")
     return [*kept, "matmul, softmax, gelu, add: FP16; INT8 there costs masks"]
 
 
-class QuantisedLayer(nn.Module):
-    """A convolution or linear layer whose weight is stored, and whose input arrives, in INT8.
+class QuantizedLayer(nn.Module):
+    """A convolution or linear layer with INT8 weights and an INT8 input.
 
-    Both are symmetric: the weight with one scale an output channel, the input with one scale, as uint8
-    where it is never negative. `peak` and `lowest` are the calibrated range of the input.
+    Quantization is symmetric: weights have one scale per output channel, the input has one scale and is UINT8
+    where it is never negative.
+
+    Args:
+        layer: the FP32 layer; its weight is removed.
+        lowest: smallest value of the input on the calibration images.
+        peak: largest magnitude of the input on the calibration images.
     """
 
     weight: Tensor
@@ -82,7 +87,7 @@ class QuantisedLayer(nn.Module):
         self.input_type = (max(peak / high, 1e-6), 0, low, high, kind)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What `layer` makes of `x`, through INT8."""
+        """Apply the layer to an input of any shape that it accepts."""
         ops = torch.ops.quantized_decomposed
         steps = ops.quantize_per_tensor(x, *self.input_type)
         x = ops.dequantize_per_tensor(steps, *self.input_type)
@@ -97,37 +102,37 @@ def _is_small(layer: nn.Conv2d | nn.Linear) -> bool:
     return layer.weight.numel() <= INT8_THRESHOLD
 
 
-def quantise_activations(encoder: nn.Module, calibration: Sequence[NDArray[np.float32]]) -> nn.Module:
-    """A copy of `encoder` with every convolution and linear layer a `QuantisedLayer`, but small ones.
+def quantize_activations(encoder: nn.Module, calibration: Sequence[NDArray[np.float32]]) -> nn.Module:
+    """Copy `encoder` with every convolution and linear layer except small ones as a `QuantizedLayer`.
 
-    Not coremltools' LinearQuantizer: it puts INT8 into norms and softmax too, which costs the masks,
-    and its result is of torch's quantised tensors, which torch.export does not take.
+    coremltools' LinearQuantizer does not serve: it also quantizes norms and softmax, which costs mask
+    quality, and its result has quantized tensors, which torch.export does not support.
     """
-    # Registers torch.ops.quantized_decomposed, the operations that the converter knows.
+    # Registers torch.ops.quantized_decomposed, which the converter supports.
     importlib.import_module("torch.ao.quantization.fx._decomposed")
-    quantised = copy.deepcopy(encoder).eval()
+    quantized = copy.deepcopy(encoder).eval()
     layers = {
         name: module
-        for name, module in quantised.named_modules()
+        for name, module in quantized.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear) and not _is_small(module)
     }
     ranges = {name: (0.0, 0.0) for name in layers}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             low, peak = ranges[name]
             x = inputs[0]
             ranges[name] = min(low, float(x.min())), max(peak, float(x.abs().max()))
 
-        return note
+        return hook
 
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(observe(name)) for name, layer in layers.items()]
     with torch.inference_mode():
         for images in calibration:
-            quantised(torch.from_numpy(images))
-    for hook in hooks:
-        hook.remove()
+            quantized(torch.from_numpy(images))
+    for handle in hooks:
+        handle.remove()
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
-        setattr(quantised.get_submodule(parent), leaf, QuantisedLayer(layer, *ranges[name]))
-    return quantised
+        setattr(quantized.get_submodule(parent), leaf, QuantizedLayer(layer, *ranges[name]))
+    return quantized

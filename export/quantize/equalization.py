@@ -4,15 +4,17 @@ Static INT8 has one scale per activation tensor and one per output channel of a 
 larger than the others, or far from zero, costs all of them precision. In the following places its scale or
 offset can be moved into a neighbouring layer without changing the outputs:
 
-- LayerNorm -> Linear or Conv2d: scales (SmoothQuant, Xiao et al. 2023) and offsets (Outlier
-  Suppression+, Wei et al. 2023) go from the norm's affine into the layer;
+- LayerNorm -> Linear or Conv2d: scales go from the norm's affine into the layer (SmoothQuant, Xiao et al.
+  2023);
 - keys: a constant added to every key cancels in the softmax, also with SAM's relative positions,
   which depend on the query only. Offset keys are what breaks SAM's attention (PTQ4SAM, Lv et al. 2024);
 - queries against keys, and values against the projection: attention is linear in each;
 - the convolutional trunk: blocks end without activation, so the residual stream of a stage can be
   rescaled across its producers and consumers (cross-layer equalisation, Nagel et al. 2019). ReLU6
-  is not homogeneous, so nothing is moved across it;
-- BatchNorm after a convolution.
+  is not homogeneous, so nothing is moved across it.
+
+Offsets of norms (Outlier Suppression+, Wei et al. 2023) and of values can be moved likewise, which gains
+nothing measurable: docs/notes/2026-11-30-which-rewrites-int8-needs.md.
 
 Every scale is the geometric mean of the two sides, so that the result does not depend on an exact rescaling
 that the checkpoint already contains.
@@ -214,41 +216,10 @@ def divide_outputs(layer: Layer | Norm, scale: Tensor, rows: slice = slice(None)
         layer.bias[rows].copy_(layer.bias[rows].double() / scale)
 
 
-def absorb(layer: Layer, offset: Tensor) -> None:
-    """Change a layer's bias such that `offset` may be subtracted from its inputs, in place."""
-    assert layer.bias is not None
-    weight = layer.weight.double().flatten(2).sum(2) if layer.weight.dim() == 4 else layer.weight.double()
-    layer.bias.copy_(layer.bias.double() + weight @ offset)
-
-
 def lower_bias(layer: Layer | Norm, offset: Tensor, rows: slice = slice(None)) -> None:
     """Subtract `offset` from the outputs `rows` of a layer, in place."""
     assert layer.bias is not None
     layer.bias[rows].copy_(layer.bias[rows].double() - offset)
-
-
-def fold_batch_norm(encoder: nn.Module, seen: Seen) -> None:
-    """Fold each BatchNorm2d that directly follows a Conv2d in a Sequential into it."""
-    for module in encoder.modules():
-        if not isinstance(module, nn.Sequential):
-            continue
-        for index in range(len(module) - 1):
-            conv, norm = module[index], module[index + 1]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[index] = torch.nn.utils.fuse_conv_bn_eval(conv, norm)
-                module[index + 1] = nn.Identity()
-
-
-def shift_norms(encoder: nn.Module, seen: Seen) -> None:
-    """Centre the channels of each norm's output; not where zeros are padded in, which would not move."""
-    for link in links(encoder):
-        if link.padded or any(layer.bias is None for layer in link.readers):
-            continue
-        offset = seen[link.norm].centre
-        lower_bias(link.norm, offset)
-        for layer in link.readers:
-            absorb(layer, offset)
-        seen[link.norm].move(offset)
 
 
 def smooth_norms(encoder: nn.Module, seen: Seen) -> None:
@@ -308,14 +279,6 @@ def balance_queries(encoder: nn.Module, seen: Seen) -> None:
             table.copy_(table.double() * scale[0])
 
 
-def centre_values(encoder: nn.Module, seen: Seen) -> None:
-    """Move the middle of each value channel into the bias of `proj`: attention weights sum to one."""
-    for attention in attentions(encoder):
-        rows, values = _part(seen, attention, 2)
-        _moved(seen, attention, rows, values.centre)
-        absorb(attention.proj, values.centre)
-
-
 def scale_values(encoder: nn.Module, seen: Seen) -> None:
     """Balance each value channel with the column of `proj` that reads it."""
     for attention in attentions(encoder):
@@ -345,11 +308,8 @@ Rewrite = Callable[[nn.Module, Seen], None]
 REWRITES: dict[str, Rewrite] = {
     function.__name__: function
     for function in (
-        fold_batch_norm,
-        shift_norms,
         centre_keys,
         balance_queries,
-        centre_values,
         scale_values,
         smooth_norms,
         equalise_trunk,

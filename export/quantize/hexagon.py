@@ -1,9 +1,9 @@
 """FP16 and A16W8 for Qualcomm's Hexagon NPU.
 
-The chip has no FP32. "int8" is A16W8: weights in 8 bits, one scale a channel, and activations in 16, as
-Qualcomm's own recipes for transformers have it. Everything is quantised, softmax and norms too, but what
-depends on a prompt's points alone, whose coordinates need digits and not range, and the operators that the
-search finds to cost too much. These run in FP16. "fp16" is all in FP16.
+The NPU has no FP32. "int8" is A16W8, as in Qualcomm's recipes for transformers: 8-bit weights with one scale
+per channel and 16-bit activations. All operators are quantized, including softmax and norms, except those
+that depend on a prompt's points only, whose coordinates need precision, and those that the search excludes.
+These run in FP16. "fp16" runs everything in FP16.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def to_fp16(source: Path, target: Path) -> None:
     """Write the FP32 graph `source` to `target` in FP16 throughout, with FP32 inputs and outputs."""
     with suppress_output():
         proto = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=[])
-    # The casts are appended at the end, which the standard does not allow.
+    # The converter appends its casts at the end; ONNX requires topological order.
     OnnxModel(proto).topological_sort()
     onnx.save(proto, target)
 
@@ -37,22 +37,25 @@ def to_fp16(source: Path, target: Path) -> None:
 def to_int8(
     source: Path, target: Path, inputs: Iterable[Inputs], keep_float: Collection[str] = ()
 ) -> list[str]:
-    """Write the FP32 graph `source` to `target` as QDQ, A16W8; returns the nodes of the prompt left in float.
+    """Write the FP32 graph `source` to `target` in A16W8, with QDQ nodes.
 
     Args:
         source: an FP32 graph of `sam_edge.export.targets.hexagon`.
         target: where to write.
-        inputs: to calibrate with.
-        keep_float: names of nodes to leave in float.
+        inputs: calibration inputs.
+        keep_float: names of nodes to exclude.
+
+    Returns:
+        Names of the nodes that depend on the prompt's points only, which stay in float.
     """
     with suppress_output():
         ready = target.with_suffix(".fused.onnx")
-        # GELU as one operator, which has a range of its own.
+        # Fuses GELU into one operator, whose intermediate values then need no ranges.
         if not qnn_preprocess_model(source, ready):
             ready = source
         graph = onnx.load(ready, load_external_data=False).graph
-        points = _of_points_alone(graph)
-        # The chip's norm takes unsigned scales.
+        points = _point_nodes(graph)
+        # The NPU's LayerNorm requires unsigned scales.
         norms = {n.input[1]: [{"quant_type": QuantType.QUInt8}] for n in graph.node if n.op_type == _NORM}
         config = get_qnn_qdq_config(
             ready,
@@ -68,8 +71,8 @@ def to_int8(
     return points
 
 
-def _of_points_alone(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes that depend on the points and on no other input."""
+def _point_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that depend on the prompt's points and on no other input."""
     reads = {value.name: {value.name} for value in graph.input}
     found = []
     for node in graph.node:

@@ -1,7 +1,7 @@
-"""golden.npz: images, prompts and what the PyTorch reference made of them.
+"""golden.npz: images, prompts and the PyTorch reference's masks and scores.
 
-It lets an export be checked on the target itself, with no PyTorch there. Masks are stored as packed
-bits; nothing is pickled.
+It lets an export be checked on the target device, without PyTorch. Masks are stored as packed bits;
+nothing is pickled.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import IntegrityError
 from ..system.files import write_atomically
+from ..types import Prompts
 
 _SAMPLES = 4096
 
@@ -25,7 +26,7 @@ class GoldenPrompt:
     """One prompt, in pixels of the original image, and the reference's answer.
 
     Attributes:
-        image_index: which image of the golden data.
+        image_index: index of the image in the golden data.
         point_coords: (K, 2) or None.
         point_labels: (K,) or None.
         box: (4,) x0, y0, x1, y1 or None.
@@ -33,7 +34,7 @@ class GoldenPrompt:
         masks: (M, H, W) bool: the logits above `threshold`.
         scores: (M,) predicted IoU.
         threshold: the model's mask threshold; or, for a model whose masks are all empty or full (an
-            untrained one), the median of the picked mask's logits, so that there is something to compare.
+            untrained one), the median of the picked mask's logits, so that masks can be compared.
     """
 
     image_index: int
@@ -45,10 +46,15 @@ class GoldenPrompt:
     scores: NDArray[np.float32]
     threshold: float = 0.0
 
+    @property
+    def prompts(self) -> Prompts:
+        """The prompt as `Prompts`."""
+        return Prompts(self.point_coords, self.point_labels, self.box, self.mask_input)
+
 
 @dataclass(frozen=True)
 class Golden:
-    """Images (H, W, 3) uint8 RGB, a sample of each one's reference embeddings by name, and the prompts."""
+    """Images (H, W, 3) uint8 RGB, samples of each one's reference embeddings by name, and the prompts."""
 
     images: list[NDArray[np.uint8]]
     embeddings: list[dict[str, NDArray[np.float32]]]
@@ -56,7 +62,7 @@ class Golden:
 
 
 def sample_embedding(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At most 4096 values of an embedding, evenly strided: enough to measure its error."""
+    """Return at most 4096 values of an embedding, evenly strided: enough to measure its error."""
     flat = np.asarray(embedding, np.float32).ravel()
     return flat[:: -(-flat.size // _SAMPLES)]
 

@@ -1,7 +1,7 @@
-"""Publish a folder, a bundle say, whole or not at all.
+"""Publish a folder, such as a bundle, whole or not at all.
 
-It is built in a hidden sibling of its place and renamed when complete. A sibling's name holds
-the process that makes it, so that the next run can tell what a killed one left behind.
+It is built in a hidden folder beside its destination and renamed when complete. Its name holds the id of the
+process that builds it, so that the next run can remove what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _alive(pid: int) -> bool:
 
 
 def clean_up(out: Path) -> None:
-    """Remove what killed exports left beside `out`; put back what was set aside of an old one."""
+    """Remove what killed exports left beside `out`; restore the old bundle that one had set aside."""
     for sibling, kind, pid in _leftovers(out):
         if pid != os.getpid() and _alive(pid):
             continue
@@ -47,40 +47,46 @@ def clean_up(out: Path) -> None:
             shutil.rmtree(sibling, ignore_errors=True)
 
 
-def check_place(out: Path, sign: str, kind: str, option: str) -> None:
-    """Refuse a place that holds something other than what is to be replaced; writes nothing.
+def check_destination(out: Path, marker: str, kind: str, option: str) -> None:
+    """Refuse a destination that holds something other than what is to be replaced; writes nothing.
+
+    Args:
+        out: the destination.
+        marker: the file that every folder of this kind holds.
+        kind: what it is, for messages.
+        option: what asked for it, for messages.
 
     Raises:
-        OutputError: says which.
+        OutputError: the destination is a file, or a folder of another kind.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{option} {out} is a file; give a directory to create")
-    if out.is_dir() and any(out.iterdir()) and not (out / sign).is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
         raise OutputError(
-            f"{option} {out} holds files but no {sign}, so it is not {kind} and is not "
+            f"{option} {out} holds files but no {marker}, so it is not {kind} and is not "
             "replaced; give another directory"
         )
 
 
 @contextlib.contextmanager
 def staged(
-    out: Path, sign: str = "manifest.json", kind: str = "a bundle", option: str = "--out"
+    out: Path, marker: str = "manifest.json", kind: str = "a bundle", option: str = "--out"
 ) -> Iterator[Path]:
-    """A directory to build in; published as `out` when the block ends well, removed otherwise.
+    """Yield a directory to build in; it is published as `out` when the block succeeds, removed otherwise.
 
     Args:
-        out: may be there already, empty or of the same kind.
-        sign: the file by which one of its kind is known.
+        out: may exist already, empty or of the same kind.
+        marker: the file that every folder of this kind holds.
         kind: what it is, for messages.
         option: what asked for it, for messages.
 
     Raises:
-        OutputError: it cannot be written, or holds something else.
+        OutputError: `out` cannot be written, or holds something else.
     """
     out = out.absolute()
-    check_place(out, sign, kind, option)
+    check_destination(out, marker, kind, option)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    made = [parent for parent in out.parents if not parent.exists()]
+    created = [parent for parent in out.parents if not parent.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         clean_up(out)
@@ -96,8 +102,8 @@ def staged(
         raise OutputError(f"writing {out} failed ({error.strerror}); nothing was published") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        for parent in made:
-            # Only the folders that hold nothing: a published bundle keeps its own.
+        for parent in created:
+            # Only empty ones: a published bundle keeps its parents.
             with contextlib.suppress(OSError):
                 parent.rmdir()
 

@@ -1,7 +1,7 @@
-"""The part of JSON Schema (draft 2020-12) that the schemas of the manifest and of reports use.
+"""Validates JSON against the parts of JSON Schema (draft 2020-12) that manifests and reports need.
 
-The runtime may depend on nothing but NumPy, so this stands in for a library; the tests hold its
-verdicts against the `jsonschema` package.
+The runtime depends on nothing but NumPy, so this stands in for a library; tests compare it with the
+`jsonschema` package.
 """
 
 from __future__ import annotations

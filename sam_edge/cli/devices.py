@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..backends import all_devices, get_backend
 from ..bundle.bundle import open_bundle
-from ..runtime.loading import Wanted, explain_choice
+from ..runtime.choice import Request, explain_choice
 from .options import add_device, add_json, add_precision
 
 
@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
         get_backend(args.backend)
     choices = None
     if args.bundle is not None:
-        wanted = Wanted(args.backend, args.device, args.precision)
-        choices = explain_choice(open_bundle(args.bundle), wanted)
+        request = Request(args.backend, args.device, args.precision)
+        choices = explain_choice(open_bundle(args.bundle), request)
     if args.json:
         result = {"devices": [asdict(device) for device in all_devices()]}
         if choices is not None:

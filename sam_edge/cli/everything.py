@@ -17,6 +17,7 @@ from ..compat.automatic_mask_generator import SamAutomaticMaskGenerator
 from ..errors import OutputError
 from ..imaging import rle
 from ..system.files import write_atomically
+from ..types import MaskRecord
 from .options import add_bundle, add_image, add_load, load_sam
 
 ANNOTATIONS, OVERLAY = "annotations.json", "masks.png"
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def coco(found: list[dict[str, Any]], image: NDArray[np.uint8], name: str) -> dict[str, Any]:
+def coco(found: list[MaskRecord], image: NDArray[np.uint8], name: str) -> dict[str, Any]:
     """Convert records of the mask generator to a COCO data set of one image and one category.
 
     Args:
@@ -147,7 +148,7 @@ def coco(found: list[dict[str, Any]], image: NDArray[np.uint8], name: str) -> di
     }
 
 
-def _decode_masks(found: list[dict[str, Any]]) -> Iterator[NDArray[np.bool_]]:
+def _decode_masks(found: list[MaskRecord]) -> Iterator[NDArray[np.bool_]]:
     """Yield the masks (H, W) one at a time: all of them may not fit in memory."""
     for record in found:
         yield rle.decode(record["segmentation"])

@@ -14,7 +14,7 @@ from ..bundle.bundle import open_bundle
 from ..errors import PromptError
 from ..imaging.postprocess import Upscaling
 from ..imaging.preprocess import resized_size
-from ..runtime.prompts import encode_prompts
+from ..runtime.prompts import check_prompts
 from ..types import Masks, Prompts
 from .options import add_bundle, add_image, add_load, load_sam
 from .outputs import check_outputs, check_png, mask_paths, mask_row
@@ -110,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
     coords = [p[:2] for p in points] or None
     labels = [p[2] if len(p) == 3 else 1 for p in points] or None
     prompts = Prompts(coords, labels, boxes or None, mask_input)
-    checked, *_ = encode_prompts(prompts, size, resized, manifest.prompt, manifest.mask_size)
+    (checked,) = check_prompts(prompts, size, manifest)
     count = manifest.mask_count - manifest.first_multimask if args.multimask else 1
-    outputs = mask_paths(args.out, len(checked) * count)
+    outputs = mask_paths(args.out, len(checked.coords) * count)
     check_outputs(outputs, args.overlay, [args.image, args.mask])
     found, outcomes, backend, device = _predict(args, image, prompts)
     rows = _rows(found, outcomes)

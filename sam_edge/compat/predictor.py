@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError, PromptError
 from ..runtime.sam import Sam
-from ..types import ImageEmbedding, Prompts
+from ..tasks.segmenter import MaskOutput
+from ..types import Boxes, ImageEmbedding, MaskInput, PointCoords, PointLabels, Prompts
 from .transforms import ResizeLongestSide
 
 Floats = NDArray[np.float32]
@@ -19,10 +20,18 @@ Floats = NDArray[np.float32]
 class SamPredictor:
     """The published predictor's interface over a loaded bundle.
 
-    Prompts may lie outside the image here, as they may there; `Sam.predict` refuses them.
+        predictor = SamPredictor(sam_edge.load("bundle"))
+        predictor.set_image(image)
+        masks, scores, logits = predictor.predict(np.array([[320, 240]]), np.array([1]))
+
+    Prompts may lie outside the image, as with the published predictor; `Sam.predict` refuses them.
 
     Args:
-        sam_model: from `sam_edge.load`.
+        sam_model: from `sam_edge.load` or `sam_model_registry`.
+
+    Attributes:
+        original_size: (H, W) of the image that was set, in pixels; None without an image.
+        input_size: (H, W) of the image inside the encoder's input; None without an image.
     """
 
     _embedding: ImageEmbedding | None
@@ -42,7 +51,11 @@ class SamPredictor:
         return "cpu"
 
     def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
-        """Encode an image (H, W, 3), uint8 in `image_format`, "RGB" or "BGR".
+        """Encode an image for the predictions that follow.
+
+        Args:
+            image: (H, W, 3) uint8.
+            image_format: its colour order, "RGB" or "BGR".
 
         Raises:
             ImageError: not such an image.
@@ -54,13 +67,17 @@ class SamPredictor:
         self._image = rgb
 
     def set_embedding(self, embedding: ImageEmbedding) -> None:
-        """Go on from an image that was encoded before."""
+        """Predict on an image that was encoded before."""
         self._embedding, self._image = embedding, None
         self.original_size, self.input_size = embedding.original_size, embedding.resized_size
         self.is_image_set = True
 
     def set_torch_image(self, transformed_image: Any, original_image_size: tuple[int, int]) -> None:
-        """Encode an image (1, 3, h, w), RGB from 0 to 255, that `transform` has resized already.
+        """Encode an image that `transform` has resized already.
+
+        Args:
+            transformed_image: (1, 3, h, w) RGB from 0 to 255, an array or a torch tensor.
+            original_image_size: (H, W) in pixels before it was resized.
 
         Raises:
             ImageError: of another shape than `transform` makes of `original_image_size`.
@@ -70,16 +87,17 @@ class SamPredictor:
 
     def predict(
         self,
-        point_coords: Any = None,
-        point_labels: Any = None,
-        box: Any = None,
-        mask_input: Any = None,
+        point_coords: PointCoords | None = None,
+        point_labels: PointLabels | None = None,
+        box: Boxes | None = None,
+        mask_input: MaskInput | None = None,
         multimask_output: bool = True,
         return_logits: bool = False,
+        *,
         refine: bool = False,
         min_region_area: float = 0,
     ) -> tuple[NDArray[Any], Floats, Floats]:
-        """Masks for one prompt on the image that was set.
+        """Predict masks for one prompt on the image that was set.
 
         Args:
             point_coords: (K, 2) x, y in pixels.
@@ -87,9 +105,9 @@ class SamPredictor:
             box: (4,) x0, y0, x1, y1 in pixels.
             mask_input: (1, h, w) low-resolution logits of an earlier prediction.
             multimask_output: three masks, or one.
-            return_logits: logits instead of masks.
-            refine: take the best-scored mask only, C = 1, and refine it by a second pass on the crop around
-                it, for one more encoding; see `sam_edge.tasks.refine`.
+            return_logits: return logits instead of masks.
+            refine: return the best-scored mask only, C = 1, refined by a second pass on the crop around it,
+                for one more encoding; see `sam_edge.tasks.refine`.
             min_region_area: holes and islands of masks with fewer pixels are filled and removed.
 
         Returns:
@@ -97,8 +115,8 @@ class SamPredictor:
             logits (C, h, w).
 
         Raises:
-            PromptError: no image was set, or a prompt that makes no sense; or `refine` is asked for and only
-                an embedding was set.
+            PromptError: no image was set, or an invalid prompt; or `refine` is asked for and only an
+                embedding was set.
         """
         if refine and self._embedding is not None and self._image is None:
             raise PromptError(
@@ -107,7 +125,7 @@ class SamPredictor:
         if point_coords is not None and point_labels is None:
             raise PromptError("point_coords were given without point_labels; give both")
         prompts = Prompts(point_coords, point_labels, box, mask_input, inside=False)
-        found = self.model.predict_prompts(self._set(), prompts, multimask_output, return_logits)
+        found = self.model.segment(self._current(), prompts, _output(multimask_output), return_logits)
         if refine and self._image is not None:
             found = self.model.refine(self._image, found.only_best(), point_coords, point_labels, box)
         if min_region_area:
@@ -123,15 +141,24 @@ class SamPredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """Masks for N prompts whose coordinates `transform` has brought to the model's input.
+        """Predict masks for N prompts whose coordinates `transform` has brought to the model's input.
 
-        Arrays or torch tensors: (N, K, 2), (N, K), (N, 4) and (N, 1, h, w). The answers are of the same kind:
-        masks (N, C, H, W), scores (N, C) and low-resolution logits (N, C, h, w).
+        Args:
+            point_coords: (N, K, 2) x, y, or None; an array or a torch tensor, as all others.
+            point_labels: (N, K) 1 foreground, 0 background, or None.
+            boxes: (N, 4) x0, y0, x1, y1, or None.
+            mask_input: (N, 1, h, w) low-resolution logits, or None.
+            multimask_output: three masks for each prompt, or one.
+            return_logits: return logits instead of masks.
+
+        Returns:
+            masks (N, C, H, W), scores (N, C) and low-resolution logits (N, C, h, w): torch tensors where the
+            prompts are.
 
         Raises:
-            PromptError: no image was set, or a prompt that makes no sense.
+            PromptError: no image was set, or an invalid prompt.
         """
-        embedding = self._set()
+        embedding = self._current()
         height, width = self.transform.resized(embedding.original_size)
         scale = np.array([embedding.original_size[1] / width, embedding.original_size[0] / height])
         points = None if point_coords is None else _array(point_coords) * scale
@@ -139,30 +166,30 @@ class SamPredictor:
         labels = None if point_labels is None else _array(point_labels)
         mask = None if mask_input is None else _array(mask_input)
         prompts = Prompts(points, labels, corners, mask, inside=False)
-        found = self.model.predict_prompts(embedding, prompts, multimask_output, return_logits)
+        found = self.model.segment(embedding, prompts, _output(multimask_output), return_logits)
         like = next((x for x in (point_coords, boxes, mask_input) if x is not None), None)
         return _like(like, found.masks), _like(like, found.scores), _like(like, found.low_res_logits)
 
     def get_image_embedding(self) -> Floats:
-        """(1, C, h, w) float32: the embedding of the image that was set.
+        """Return the embedding of the image that was set, (1, C, h, w) float32.
 
         Raises:
-            PromptError: none was.
+            PromptError: no image was set.
         """
-        return self._set().image_embeddings
+        return self._current().image_embeddings
 
     @property
     def features(self) -> Floats | None:
-        """As `get_image_embedding`; None if no image was set."""
+        """The embedding of the image that was set, (1, C, h, w) float32; None without an image."""
         return None if self._embedding is None else self._embedding.image_embeddings
 
     def reset_image(self) -> None:
-        """Forget the image."""
+        """Drop the image."""
         self._embedding = self._image = None
         self.original_size = self.input_size = None
         self.is_image_set = False
 
-    def _set(self) -> ImageEmbedding:
+    def _current(self) -> ImageEmbedding:
         if self._embedding is None:
             raise PromptError("an image must be set with .set_image(...) before mask prediction")
         return self._embedding
@@ -171,11 +198,18 @@ class SamPredictor:
 def predict_batch(
     sam: Sam, batched_input: list[dict[str, Any]], multimask_output: bool
 ) -> list[dict[str, Any]]:
-    """The published `Sam.forward`: images that are resized already, each with its own prompts.
+    """Segment images that are resized already, each with its own prompts, as the published `Sam.forward`.
 
-    Each record holds `image` (3, h, w) RGB from 0 to 255 and `original_size` (H, W), and of `point_coords`
-    (N, K, 2), `point_labels` (N, K), `boxes` (N, 4) and `mask_inputs` (N, 1, h, w) what there is. Each answer
-    holds `masks` (N, C, H, W), `iou_predictions` (N, C) and `low_res_logits` (N, C, h, w).
+    Args:
+        sam: the model.
+        batched_input: a record for each image, with `image` (3, h, w) RGB from 0 to 255, `original_size`
+            (H, W), and any of `point_coords` (N, K, 2), `point_labels` (N, K), `boxes` (N, 4) and
+            `mask_inputs` (N, 1, h, w), in pixels of the resized image.
+        multimask_output: three masks for each prompt, or one.
+
+    Returns:
+        a record for each image: `masks` (N, C, H, W), `iou_predictions` (N, C) and `low_res_logits`
+        (N, C, h, w).
     """
     predictor = SamPredictor(sam)
     answers = []
@@ -192,12 +226,16 @@ def predict_batch(
     return answers
 
 
+def _output(multimask_output: bool) -> MaskOutput:
+    return "multimask" if multimask_output else "single"
+
+
 def _array(value: Any) -> NDArray[Any]:
-    """An array, or a torch tensor as one."""
+    """Return an array, or a torch tensor as one."""
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
 def _like(given: Any, array: NDArray[Any]) -> Any:
-    """`array`, as a torch tensor if `given` is one."""
+    """Return `array`, as a torch tensor if `given` is one."""
     torch = sys.modules.get("torch")
     return torch.from_numpy(array) if torch is not None and isinstance(given, torch.Tensor) else array

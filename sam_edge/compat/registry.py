@@ -1,6 +1,6 @@
 """`sam_model_registry` as in `segment_anything`: a name and a checkpoint give a model.
 
-Here the checkpoint is a bundle, or a checkpoint file whose bundle is beside it under the name that
+The checkpoint is a bundle, or a checkpoint file whose bundle is beside it under the name that
 `sam-edge export --checkpoint FILE` gives it: `sam_vit_b_01ec64.pth` and `sam_vit_b_01ec64-bundle`.
 """
 
@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BundleError
-from ..runtime.loading import load
-from ..runtime.sam import Sam
+from ..runtime.choice import Request
+from ..runtime.loading import find_opener
+from .sam import TorchSam
 
 # Names in the published registries of SAM and MobileSAM that the catalogue has under another.
 _ALIASES = {"vit_t": "mobile_sam"}
 
 
-def _build(name: str, checkpoint: str | Path | None = None) -> Sam:
+def _build(name: str, checkpoint: str | Path | None = None) -> TorchSam:
     if checkpoint is None:
         raise BundleError(
             f"sam_model_registry[{name!r}] needs checkpoint=BUNDLE, a directory made by `sam-edge export`"
@@ -28,22 +29,26 @@ def _build(name: str, checkpoint: str | Path | None = None) -> Sam:
         bundle = path.with_name(f"{path.stem}-bundle")
         if not bundle.is_dir():
             raise BundleError(
-                f"{path} is no bundle, and {bundle} is not there; make it with `sam-edge export --checkpoint "
-                f"{path} --out {bundle}`"
+                f"{path} is not a bundle, and {bundle} does not exist; make it with `sam-edge export "
+                f"--checkpoint {path} --out {bundle}`"
             )
         path = bundle
-    sam = load(path)
-    found, wanted = sam.manifest.model.name, _ALIASES.get(name, name)
-    if wanted not in ("default", found):
-        sam.close()
-        raise BundleError(f"{path} holds {found}, not {wanted}; use sam_model_registry[{found!r}]")
-    return sam
+    opener = find_opener(path, Request())
+    found, asked = opener.bundle.manifest.model.name, _ALIASES.get(name, name)
+    if asked not in ("default", found):
+        raise BundleError(f"{path} holds {found}, not {asked}; use sam_model_registry[{found!r}]")
+    return TorchSam(opener)
 
 
 class _Registry:
-    """Any name of `sam-edge models`, or "default" for whatever the bundle holds."""
+    """Maps any name of `sam-edge models`, or "default" for whatever the bundle holds, to a function that
+    loads it; the function's errors are those of `sam_edge.load`.
 
-    def __getitem__(self, name: str) -> Callable[..., Sam]:
+        sam = sam_model_registry["default"](checkpoint="bundle")
+        predictor = SamPredictor(sam)
+    """
+
+    def __getitem__(self, name: str) -> Callable[..., TorchSam]:
         return partial(_build, name)
 
 

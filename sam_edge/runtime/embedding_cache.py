@@ -1,4 +1,4 @@
-"""Embeddings by image: an image that was encoded is not encoded again."""
+"""A cache of embeddings: an image that was encoded before is not encoded again."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from .sam import Sam
 
 
 class EmbeddingCache:
-    """The embeddings of the last images, in memory and, if asked for, in a directory. Threads may share it.
+    """Keeps the embeddings of the last images, in memory and, if asked for, in a directory. Safe to use from
+    several threads.
 
-    cache = EmbeddingCache(size=8, directory="embeddings")
-    embedding = cache.encode(sam, image)
+        cache = EmbeddingCache(size=8, directory="embeddings")
+        embedding = cache.encode(sam, image)
     """
 
     def __init__(self, size: int = 8, directory: str | Path | None = None) -> None:
-        """An empty cache.
+        """Make an empty cache.
 
         Args:
-            size: how many embeddings stay in memory; the one unused for longest goes first.
-            directory: where embeddings are kept too, for later and for other processes; made if need be, and
-                never emptied. None for memory only.
+            size: how many embeddings stay in memory; the least recently used one is dropped first.
+            directory: where embeddings are kept as well, for later and for other processes; created if it is
+                missing, and never emptied. None for memory only.
 
         Raises:
             ValueError: a negative size.
-            OutputError: `directory` is not one and cannot be made.
+            OutputError: `directory` is not a directory and cannot be made one.
         """
         if size < 0:
             raise ValueError(f"size is {size}; expected 0 or more")
@@ -48,14 +49,18 @@ class EmbeddingCache:
                 ) from error
         self._memory: OrderedDict[str, ImageEmbedding] = OrderedDict()
         self._lock = threading.Lock()
-        # A lock for each image that is being encoded: whoever else wants it waits.
+        # A lock for each image that is being encoded: other callers with the same image wait.
         self._busy: dict[str, threading.Lock] = {}
 
     def encode(self, sam: Sam, image: Any) -> ImageEmbedding:
-        """`sam.encode(image)`, or what that gave before for the same pixels, model and variant.
+        """Return `sam.encode(image)`, or what it returned before for the same pixels, model and variant.
+
+        Args:
+            sam: the model.
+            image: (H, W, 3) uint8 RGB.
 
         Raises:
-            ImageError: as `sam.encode`.
+            ImageError: as `Sam.encode`.
         """
         if not isinstance(image, np.ndarray):
             return sam.encode(image)
@@ -85,12 +90,12 @@ class EmbeddingCache:
                     self._busy.pop(key, None)
 
     def clear(self) -> None:
-        """Forget what is in memory."""
+        """Drop what is in memory."""
         with self._lock:
             self._memory.clear()
 
     def __len__(self) -> int:
-        """How many embeddings are in memory."""
+        """Return how many embeddings are in memory."""
         return len(self._memory)
 
     def _known(self, key: str) -> ImageEmbedding | None:
@@ -104,7 +109,7 @@ class EmbeddingCache:
             return None
         try:
             embedding = ImageEmbedding.load(self._directory / f"{key}.npz")
-        except IntegrityError:  # none, or a damaged one
+        except IntegrityError:  # missing or damaged
             return None
         fits = embedding.model == sam.manifest.model_id and embedding.original_size == image.shape[:2]
         return embedding if fits else None

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import PromptRules
+from ..bundle.manifest import Manifest, PromptRules
 from ..errors import PromptError
+from ..imaging.preprocess import resized_size as resize_to
 from ..types import Prompts
 
 Floats = NDArray[np.float32]
 
-# The label of what is no point at all, in decoders that take a fixed number of them: unlike a padding point's
-# -1, it has no part in attention.
+# The label of an absent point, which fills up a decoder with a fixed number of points: unlike a padding
+# point, -1, it takes no part in attention.
 ABSENT = -2
 
 
+class EncodedPrompts(NamedTuple):
+    """The decoder's inputs for N prompts of K points each.
+
+    Attributes:
+        coords: (N, K, 2) float32 in pixels of the coordinate square: the points, then the two corners of the
+            box, then padding points as the model requires them.
+        labels: (N, K) float32; 2 and 3 are corners, -1 is padding.
+        mask_input: (N, 1, h, w) float32, or None.
+        text_embeddings: (N, T, dim) float32, or None.
+    """
+
+    coords: Floats
+    labels: Floats
+    mask_input: Floats | None
+    text_embeddings: Floats | None
+
+
 def by_point_count(prompts: Prompts) -> list[tuple[NDArray[np.intp], Prompts]]:
-    """Prompts with different numbers of points in groups with the same: their indices, and the prompts.
+    """Group prompts by their number of points; return each group's indices and prompts.
 
     Padding them all to one number would change their masks: padding points take part in attention.
 
     Raises:
-        PromptError: lists of different lengths, or no numbers.
+        PromptError: lists of different lengths.
     """
-    coords, labels = prompts.point_coords, prompts.point_labels
+    coords: Any = prompts.point_coords
+    labels: Any = prompts.point_labels
     if not _is_ragged(coords):
         return [(np.arange(1), prompts)]
     n = len(coords)
-    rest = {
+    rest: dict[str, Any] = {
         "point_labels": labels,
         "boxes": prompts.boxes,
         "mask_input": prompts.mask_input,
@@ -63,7 +82,7 @@ def by_point_count(prompts: Prompts) -> list[tuple[NDArray[np.intp], Prompts]]:
 
 
 def _is_ragged(coords: Any) -> bool:
-    """Whether `coords` is a list of prompts that differ in their number of points."""
+    """Tell whether `coords` is a list of prompts that differ in their number of points."""
     if not isinstance(coords, (list, tuple)):
         return False
     try:
@@ -101,10 +120,10 @@ def _points(
         raise PromptError(
             f"point_labels has shape {labels.shape}; expected one label a point, {coords.shape[:2]}"
         )
-    strange = labels[~np.isin(labels, (-1, 0, 1))]
-    if strange.size:
+    unknown = labels[~np.isin(labels, (-1, 0, 1))]
+    if unknown.size:
         raise PromptError(
-            f"point label {strange[0]:g} is unknown; expected 1 for foreground, 0 for background, or "
+            f"point label {unknown[0]:g} is unknown; expected 1 for foreground, 0 for background, or "
             "-1 for padding"
         )
     height, width = original_size
@@ -166,25 +185,19 @@ def encode_prompts(
     resized_size: tuple[int, int],
     rules: PromptRules,
     mask_size: tuple[int, int],
-) -> tuple[Floats, Floats, Floats | None, Floats | None]:
-    """Prompts in pixels of the original image -> the decoder's inputs.
+) -> EncodedPrompts:
+    """Check prompts in pixels of the original image, and bring them into the decoder's coordinates.
 
     Args:
         prompts: with the same number of points each.
         original_size: (H, W) of the image.
         resized_size: (H, W) of the image inside the coordinate square.
-        rules: how the model wants its prompts.
+        rules: how prompts are given to the decoder.
         mask_size: (h, w) of low-resolution logits.
-
-    Returns:
-        `point_coords` (N, K', 2) in pixels of the coordinate square and `point_labels` (N, K'), float32: the
-        points, then the two corners of the box (labels 2 and 3), then padding points as the rules want them;
-        `mask_input` (N, 1, h, w) float32 or None; and `text_embeddings` (N, T, dim) float32 or None.
 
     Raises:
         PromptError: says which number is wrong and what was expected.
     """
-    point_coords, point_labels, boxes = prompts.point_coords, prompts.point_labels, prompts.boxes
     given = None if prompts.mask_input is None else _mask_input(prompts.mask_input, mask_size)
     if given is not None and not rules.mask_prompt:
         raise PromptError("this model takes no mask as a prompt; give it points, or a box")
@@ -195,16 +208,7 @@ def encode_prompts(
             "are for predict_text)"
         )
     others = [len(one) for one in (given, texts) if one is not None]
-    if point_coords is None and point_labels is not None:
-        raise PromptError("point_labels were given without point_coords; give both")
-    parts: list[tuple[Floats, Floats]] = []
-    if point_coords is not None:
-        parts.append(_points(point_coords, point_labels, original_size, prompts.inside))
-        if boxes is None and not others and (parts[0][1] == -1).all(axis=1).any():
-            raise PromptError("a prompt has only padding points (label -1); give it a point, a box or a mask")
-    if boxes is not None:
-        corners = _boxes(boxes, original_size, prompts.inside).reshape(-1, 2, 2)
-        parts.append((corners, np.tile(np.array([2, 3], np.float32), (len(corners), 1))))
+    parts = _points_and_corners(prompts, original_size, bool(others))
     if not parts and not others:
         raise PromptError("no prompt was given; give a point, a box or a mask")
     counts = [len(coords) for coords, _ in parts] + others
@@ -213,27 +217,65 @@ def encode_prompts(
             f"points, boxes, masks and texts are for different numbers of prompts ({counts}); expected the "
             "same number of each"
         )
-    count = sum(coords.shape[1] for coords, _ in parts)
-    if rules.num_points is not None:
-        if count > rules.num_points:
-            raise PromptError(
-                f"a prompt has {count} points, box corners included; this model takes at most "
-                f"{rules.num_points}"
-            )
-        padding = rules.num_points - count
-    else:
-        padding = int(boxes is None or rules.padding_point == "always")
+    points = sum(coords.shape[1] for coords, _ in parts)
+    padding = _padding_count(points, prompts.boxes is not None, rules)
     parts.append(
         (np.zeros((counts[0], padding, 2), np.float32), np.full((counts[0], padding), -1, np.float32))
     )
     coords = np.concatenate([c for c, _ in parts], axis=1)
     labels = np.concatenate([label for _, label in parts], axis=1)
     scale = [resized_size[axis] / original_size[axis] for axis in (1, 0)]
-    return coords * np.array(scale, np.float32), labels, given, texts
+    return EncodedPrompts(coords * np.array(scale, np.float32), labels, given, texts)
+
+
+def check_prompts(
+    prompts: Prompts, original_size: tuple[int, int], manifest: Manifest
+) -> list[EncodedPrompts]:
+    """Check prompts for an image of `original_size` (H, W); return them encoded, one group for each number
+    of points.
+
+    Raises:
+        PromptError: says which number is wrong and what was expected.
+    """
+    resized = resize_to(original_size, manifest.coordinate_space)
+    return [
+        encode_prompts(group, original_size, resized, manifest.prompt, manifest.mask_size)
+        for _, group in by_point_count(prompts)
+    ]
+
+
+def _points_and_corners(
+    prompts: Prompts, original_size: tuple[int, int], has_others: bool
+) -> list[tuple[Floats, Floats]]:
+    """Return coordinates (N, K, 2) and labels (N, K) of the points, then of the boxes' corners (labels 2 and
+    3), of those that there are."""
+    points, labels, boxes = prompts.point_coords, prompts.point_labels, prompts.boxes
+    if points is None and labels is not None:
+        raise PromptError("point_labels were given without point_coords; give both")
+    parts: list[tuple[Floats, Floats]] = []
+    if points is not None:
+        parts.append(_points(points, labels, original_size, prompts.inside))
+        if boxes is None and not has_others and (parts[0][1] == -1).all(axis=1).any():
+            raise PromptError("a prompt has only padding points (label -1); give it a point, a box or a mask")
+    if boxes is not None:
+        corners = _boxes(boxes, original_size, prompts.inside).reshape(-1, 2, 2)
+        parts.append((corners, np.tile(np.array([2, 3], np.float32), (len(corners), 1))))
+    return parts
+
+
+def _padding_count(points: int, has_boxes: bool, rules: PromptRules) -> int:
+    """Return how many padding points a prompt of `points` points, box corners included, gets."""
+    if rules.num_points is None:
+        return int(not has_boxes or rules.padding_point == "always")
+    if points > rules.num_points:
+        raise PromptError(
+            f"a prompt has {points} points, box corners included; this model takes at most {rules.num_points}"
+        )
+    return rules.num_points - points
 
 
 def fill_up(coords: Floats, labels: Floats, count: int) -> tuple[Floats, Floats]:
-    """`point_coords` (N, K, 2) and `point_labels` (N, K) with absent points behind, `count` in all.
+    """Append absent points to `point_coords` (N, K, 2) and `point_labels` (N, K), up to `count` in all.
 
     Raises:
         PromptError: there are more.
@@ -245,5 +287,5 @@ def fill_up(coords: Floats, labels: Floats, count: int) -> tuple[Floats, Floats]
             f"most {count}; give it fewer, or load another variant"
         )
     n = len(coords)
-    none = np.zeros((n, missing, 2), np.float32), np.full((n, missing), ABSENT, np.float32)
-    return np.concatenate([coords, none[0]], axis=1), np.concatenate([labels, none[1]], axis=1)
+    absent = np.zeros((n, missing, 2), np.float32), np.full((n, missing), ABSENT, np.float32)
+    return np.concatenate([coords, absent[0]], axis=1), np.concatenate([labels, absent[1]], axis=1)

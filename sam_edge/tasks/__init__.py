@@ -1,1 +1,1 @@
-"""What is built of many predictions: everything in an image, masks by text, refined masks."""
+"""What is built on a loaded model: everything-mode, masks by text, refined masks."""

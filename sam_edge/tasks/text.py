@@ -1,17 +1,17 @@
-"""Segment by text: everything-mode's masks, ranked by how well CLIP finds that they fit the text.
+"""Segmentation by text: everything-mode's masks, ranked by the cosine similarity of CLIP's features.
 
-Each mask is shown to CLIP as a square around it, half as wide again as the mask (SAM's own text training
-crops so, between once and twice the box: Kirillov et al. 2023, appendix D.5), with what is not the mask
-blurred: the way to point CLIP at a region that Yang et al. 2023 ("Fine-Grained Visual Prompting") found best,
-with the crop of Subramanian et al. 2022 ("ReCLIP"). A cut-out on plain ground is less like the pictures that
-CLIP has seen (Liang et al. 2023, "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP").
+CLIP gets a square around each mask, half as wide again as the mask (SAM's own text training crops between
+once and twice the box: Kirillov et al. 2023, appendix D.5), blurred outside the mask: the way to point CLIP
+at a region that Yang et al. 2023 ("Fine-Grained Visual Prompting") found best, with the crop of Subramanian
+et al. 2022 ("ReCLIP"). A cut-out on a plain background is less like the images that CLIP was trained on
+(Liang et al. 2023, "Open-Vocabulary Semantic Segmentation with Mask-adapted CLIP").
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,26 +20,27 @@ from ..errors import PromptError
 from ..imaging import rle
 from ..imaging.preprocess import check_image
 from ..imaging.resample import resize_bicubic
-from ..runtime.clip import BATCH, Clip, normalise
+from ..types import MaskRecord
+from .clip import BATCH, Clip, normalise
+from .everything import EverythingOptions, generate_masks
+from .segmenter import Segmenter
 
-if TYPE_CHECKING:
-    from ..runtime.sam import Sam
-
+# Side of the crop, in longer sides of the mask's box.
 CONTEXT = 1.5
-# Of the crop's side: three box blurs this wide are a Gaussian of a sixteenth of it.
+# Radius of the box blur, as a share of the crop's side: three of them are a Gaussian of a sixteenth of it.
 _BLUR = 1 / 16
 
 
 @dataclass(frozen=True)
 class TextMasks:
-    """The masks that fit a text best, the best first.
+    """The masks that match a text best, the best first.
 
     Attributes:
         masks: (N, H, W) bool at the image's size.
         scores: (N,) float32, cosine similarity of mask and text, -1 to 1. CLIP's are small, 0.2 to 0.35 for a
-            good match; what matters is which mask has more.
+            good match; their order matters more than their values.
         probabilities: (N,) float32: softmax of the scores, times CLIP's logit scale, over all of the image's
-            masks, those left out included.
+            masks, including those left out.
         boxes: (N, 4) float32 x, y, width, height in pixels.
     """
 
@@ -50,48 +51,50 @@ class TextMasks:
 
 
 def predict_text(
-    sam: Sam,
+    segmenter: Segmenter,
     image: NDArray[np.uint8],
     text: str,
     top_k: int | None = 1,
     threshold: float | None = None,
+    *,
     templates: Sequence[str] = ("{}",),
-    masks: Sequence[Mapping[str, Any]] | None = None,
+    masks: Sequence[MaskRecord] | None = None,
 ) -> TextMasks:
-    """The masks of an image that fit a text best.
+    """Return the masks of an image that match a text best.
 
     Args:
-        sam: loaded from a bundle that was exported with `--clip`.
+        segmenter: loaded from a bundle that was exported with `--clip`.
         image: (H, W, 3) uint8 RGB.
         text: what to find, such as "a dog".
         top_k: how many masks at most; None for all.
         threshold: masks with a lower score are left out.
-        templates: sentences with {} for the text, such as "a photo of {}."; the mean of their features is
-            taken (Radford et al. 2021, section 3.1.4).
-        masks: what `SamAutomaticMaskGenerator.generate` found on this image, where it was run before, with
-            masks as arrays; else it runs with its defaults, and the model's thresholds.
+        templates: sentences with {} for the text, such as "a photo of {}."; their features are averaged
+            (Radford et al. 2021, section 3.1.4).
+        masks: what `SamAutomaticMaskGenerator.generate` found in this image, with masks as arrays; None to
+            run it with its defaults and the model's thresholds.
 
     Raises:
-        PromptError: no text, or another argument that makes no sense.
+        PromptError: no text, or another invalid argument.
         ImageError: not such an image.
         BundleError: the bundle has no CLIP; the message says how to export it.
         BackendError: the `tokenizers` package (extra "text") is not installed.
+
+    Example:
+        found = sam.predict_text(image, "a dog", top_k=3)
+        mask, score = found.masks[0], found.scores[0]
     """
     image = check_image(image)
     _check(text, top_k, threshold, templates)
-    clip = sam.clip
-    wanted = text_features(clip, text, templates)
+    clip = segmenter.clip
+    query = text_features(clip, text, templates)
     if masks is None:
-        from ..compat.automatic_mask_generator import SamAutomaticMaskGenerator
-
-        rules = sam.manifest
-        masks = SamAutomaticMaskGenerator(
-            sam,
-            pred_iou_thresh=rules.pred_iou_thresh,
-            stability_score_thresh=rules.stability_score_thresh,
-        ).generate(image)
+        rules = segmenter.manifest
+        options = EverythingOptions(
+            pred_iou_thresh=rules.pred_iou_thresh, stability_score_thresh=rules.stability_score_thresh
+        )
+        masks = generate_masks(segmenter, image, options)
     found = _segmentations(masks, image.shape[:2])
-    scores = mask_features(clip, image, found) @ wanted
+    scores = mask_features(clip, image, found) @ query
     logits = clip.rules.logit_scale * scores
     shares = np.exp(logits - logits.max(initial=-np.inf))
     shares /= max(shares.sum(), 1e-30)
@@ -105,7 +108,7 @@ def predict_text(
 
 
 def text_features(clip: Clip, text: str, templates: Sequence[str] = ("{}",)) -> NDArray[np.float32]:
-    """(embed_dim,) of length 1: the mean over the templates."""
+    """Return the feature of a text, the mean over the templates: (embed_dim,) of length 1."""
     features = clip.encode_text([template.replace("{}", text) for template in templates])
     mean: NDArray[np.float32] = normalise(features.mean(0, keepdims=True))[0]
     return mean
@@ -114,7 +117,8 @@ def text_features(clip: Clip, text: str, templates: Sequence[str] = ("{}",)) -> 
 def mask_features(
     clip: Clip, image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]
 ) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 RGB and N of (H, W) bool -> (N, embed_dim) of length 1, to compare with many texts."""
+    """Return the features of N masks (H, W) bool of an image (H, W, 3) uint8 RGB, to compare with many texts:
+    (N, embed_dim) of length 1."""
     side, grey = clip.rules.image_size, np.array(clip.rules.mean, np.float32)
     found = [np.zeros((0, clip.rules.embed_dim), np.float32)]
     for start in range(0, len(masks), BATCH):
@@ -130,14 +134,14 @@ def mask_crop(
     grey: NDArray[np.float32],
     context: float = CONTEXT,
 ) -> NDArray[np.uint8]:
-    """A square around a mask as CLIP is shown it: (side, side, 3) uint8, what is not the mask blurred.
+    """Return CLIP's input for a mask, the square around it, blurred outside the mask: (side, side, 3) uint8.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool.
         side: of the result, in pixels.
-        grey: (3,) colour of what is beyond the image.
-        context: the square's side, in longer sides of the mask's box.
+        grey: (3,) RGB that fills the part outside the image.
+        context: side of the square, in longer sides of the mask's box.
     """
     x, y, w, h = rle.bbox(mask)
     square = max(1, round(context * max(w, h)))
@@ -154,9 +158,9 @@ def mask_crop(
 
 
 def _place(at: int, size: int, length: int, square: int, side: int) -> tuple[slice, slice]:
-    """Along one axis: which part of the image the square has, and where that goes in the crop.
+    """Return, along one axis, the part of the image that the square covers, and its place in the crop.
 
-    The square is moved into the image where it fits, and is in its middle where it does not.
+    The square is moved into the image where it fits, and centred on it where it does not.
     """
     start = (length - square) // 2
     if square <= length:
@@ -167,7 +171,7 @@ def _place(at: int, size: int, length: int, square: int, side: int) -> tuple[sli
 
 
 def _blurred(image: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """(H, W, C) through three box blurs, which are nearly a Gaussian; edges go on as they are."""
+    """Blur (H, W, C) three times with a box, which is nearly a Gaussian; edges are repeated."""
     for axis in (0, 1):
         for _ in range(3):
             padding = [(0, 0)] * 3
@@ -181,8 +185,8 @@ def _blurred(image: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     return image
 
 
-def _segmentations(masks: Sequence[Mapping[str, Any]], size: tuple[int, ...]) -> list[NDArray[np.bool_]]:
-    """The masks of everything-mode's records, (H, W) each."""
+def _segmentations(masks: Sequence[MaskRecord], size: tuple[int, ...]) -> list[NDArray[np.bool_]]:
+    """Return the masks of everything-mode's records, (H, W) each."""
     found = [record["segmentation"] for record in masks]
     for one in found:
         if not isinstance(one, np.ndarray) or one.shape != size or one.dtype != bool:

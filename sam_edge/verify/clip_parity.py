@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..axes import PRECISIONS
 from ..bundle.variant import ClipParityReport
 from ..errors import IntegrityError
-from ..runtime.clip import Clip, normalise
 from ..system.files import write_atomically
+from ..tasks.clip import Clip, normalise
 from .parity import NON_FINITE
 
 

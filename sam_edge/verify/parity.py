@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,8 @@ from ..bundle.golden import Golden, sample_embedding
 from ..bundle.variant import ParityReport
 from ..errors import ParityError
 from ..imaging.metrics import Mask, boundary_iou, iou
-
-if TYPE_CHECKING:
-    from ..runtime.sam import Sam
-    from ..types import ImageEmbedding
+from ..tasks.segmenter import Segmenter
+from ..types import ImageEmbedding
 
 # Reported instead of infinity and NaN, which JSON does not have; no gate passes it.
 NON_FINITE = 1e30
@@ -38,7 +36,7 @@ class _Measurements:
 
 
 def run_parity(
-    sam: Sam,
+    sam: Segmenter,
     golden: Golden,
     precision: str,
     min_iou: float | None = None,
@@ -97,7 +95,7 @@ def _embedding_errors(embeddings: list[ImageEmbedding], golden: Golden) -> list[
 
 
 def _measure_prompts(
-    sam: Sam,
+    sam: Segmenter,
     golden: Golden,
     embeddings: list[ImageEmbedding],
     on_prompt: Callable[[int, Mask, float], None],
@@ -106,14 +104,7 @@ def _measure_prompts(
     found = _Measurements()
     first = sam.manifest.first_multimask
     for index, prompt in enumerate(golden.prompts):
-        result = sam.predict_all(
-            embeddings[prompt.image_index],
-            point_coords=prompt.point_coords,
-            point_labels=prompt.point_labels,
-            boxes=prompt.box,
-            mask_input=prompt.mask_input,
-            return_logits=True,
-        )
+        result = sam.segment(embeddings[prompt.image_index], prompt.prompts, "all", return_logits=True)
         masks: NDArray[np.bool_] = result.masks[0] > prompt.threshold
         scores = result.scores[0]
         picked = first + int(prompt.scores[first:].argmax())

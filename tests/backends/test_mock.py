@@ -12,7 +12,7 @@ from sam_edge.backends import get_backend
 from sam_edge.bundle.manifest import schema
 from sam_edge.bundle.schema import validate
 from sam_edge.imaging.metrics import iou
-from sam_edge.runtime.mock import mock_sam
+from sam_edge.testing import mock_sam
 from tests.support import ROOT, toy
 
 IMAGE = np.zeros((300, 400, 3), np.uint8)
@@ -130,7 +130,7 @@ def test_the_default_models_bundle(exported):
     with load(exported, backend="mock") as sam:
         embedding = sam.encode(IMAGE)
         outputs = {tensor.name: tensor.shape for tensor in sam.variant.encoder.outputs}
-        assert {name: list(array.shape) for name, array in embedding.arrays.items()} == outputs
+        assert {name: array.shape for name, array in embedding.arrays.items()} == outputs
         assert iou(sam.predict(embedding, boxes=[50, 60, 210, 260]).best()[0], box(50, 60, 210, 260)) > 0.95
 
 
@@ -148,7 +148,7 @@ def test_a_graph_of_no_bundle(tmp_path, toy_bundle):
 def test_it_needs_numpy_only_and_is_never_chosen(toy_bundle):
     """With no runtime installed, and the documentation's example."""
     text = (ROOT / "docs/guides/backends.md").read_text()
-    example = re.search(r"```python\n(from sam_edge\.\w+\.mock.*?)```", text, re.S)[1]
+    example = re.search(r"```python\n(from sam_edge\.testing.*?)```", text, re.S)[1]
     blocked = ["onnxruntime", "openvino", "coremltools", "onnx", "torch", "PIL", "scipy"]
     code = f"""
 import sys; sys.modules.update(dict.fromkeys({blocked!r}))

@@ -30,6 +30,7 @@ from sam_edge.cli import main
 from sam_edge.errors import DeviceError, SamEdgeError
 from sam_edge.imaging.metrics import erode
 from sam_edge.models.catalogue import CATALOGUE, DEFAULT_MODEL, HERE
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 from sam_edge.verify.parity import run_parity
 from tests.support import toy
@@ -396,10 +397,11 @@ def test_the_reference_is_a_row_like_any_other(exported, kind, least):
     bundle = open_bundle(exported)
     backend = PyTorch(kind, EMBEDDED, 320)
     variant = variant_of(bundle, kind)
-    sessions = [
-        backend.open(exported / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")
-    ]
-    sam = Sam(bundle, variant, "pytorch", *sessions)
+    sessions = {
+        part: backend.open(exported / variant.graphs[part].path, "cpu", None)
+        for part in ("encoder", "decoder")
+    }
+    sam = Sam(OpenedGraphs(bundle, variant, "pytorch", sessions))
     report = run_parity(sam, read_golden(bundle.check_golden()), "fp16")
     assert report.mean_iou >= least
 

@@ -80,8 +80,10 @@ def test_a_missing_file_is_named(bundle):
 def test_entries_are_written_as_they_were_read(toy_bundle):
     (entry,) = read_manifest(toy_bundle).data["variants"]
     special = {
-        "target": "hexagon",
-        "requires": ["avx512_vnni"],
+        "instruction_set": "vnni",
+        "accelerator": "hexagon",
+        "browser": "web",
+        "requires": ["x86: avx512_vnni"],
         "absent_label": -2,
         "context": {
             "encoder": "e.bin",

@@ -24,7 +24,7 @@ def theirs():
 
 @pytest.fixture(scope="module")
 def ours(exported):
-    with sam_edge.load(exported) as sam:
+    with sam_edge.sam_model_registry["default"](checkpoint=exported) as sam:
         yield sam
 
 

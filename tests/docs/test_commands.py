@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,3 +131,16 @@ def test_quick_commands_run(page, words, folder, capsys):
     for option in ("--out", "--overlay"):
         if option in words:
             assert (folder / words[words.index(option) + 1]).exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_demo_ends_by_saying_how_to_open_the_page():
+    def last_line(node):
+        command = ["make", "--no-print-directory", "--dry-run", "demo", f"NODE={node}"]
+        recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        last = recipe.rstrip().splitlines()[-1]
+        return subprocess.run(last, shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    (command,) = re.findall(r"\.venv/bin/sam-edge serve \S+", last_line(1))
+    check_command(shlex.split(command))
+    assert "Node.js 20.19" in last_line(0) and "sam-edge serve out" not in last_line(0)

@@ -25,6 +25,7 @@ EXAMPLES = {
 RUN_ELSEWHERE = {
     "docs/guides/backends.md": "tests/backends/test_mock.py",
     "docs/guides/write-a-backend.md": "tests/backends/test_plugins.py",
+    "docs/guides/add-a-format.md": "tests/export/test_seams.py",
     "docs/guides/text.md": "tests/export/clip/test_bundle.py",
 }
 

@@ -5,7 +5,7 @@ import re
 
 import sam_edge
 from sam_edge import errors
-from tests.docs.pages import read
+from tests.docs.pages import PAGES, read
 from tests.support import ROOT
 from tools.documentation import pages
 from tools.documentation.command_line import parser_of, subparsers
@@ -58,3 +58,14 @@ def test_the_readmes_tables_name_every_format_and_precision():
 def test_every_field_of_the_manifest_has_a_meaning():
     fields = re.findall(r"^- \*\*`(\w+)`\*\*(.*)", pages.manifest_page(), re.M)
     assert len(fields) > 80 and not [name for name, rest in fields if "): " not in rest]
+
+
+def test_files_that_pages_name_exist():
+    named = [
+        (page, path)
+        for page in PAGES
+        for path in re.findall(
+            r"`((?:export|models|tools|tests|benchmarks|sam_edge|web)/[\w./-]*)`", read(page)
+        )
+    ]
+    assert named and not [(page, path) for page, path in named if not (ROOT / path).exists()]

@@ -17,6 +17,7 @@ from sam_edge.export.reference.golden import Reference
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.photos import read_photo
 from sam_edge.runtime.loading import load_variant
+from sam_edge.types import Prompts
 
 IMAGE = read_photo("cat.jpg")
 VARIANTS = [f"{kind}-{precision}" for kind in ("onnx", "openvino") for precision in ("fp32", "fp16", "int8")]
@@ -84,14 +85,14 @@ def test_only_prompts_that_pass_are_drawn(bundle, name, threshold):
     with sam, whole:
         embedding = sam.encode(IMAGE)
         list(sam.candidates(embedding, POINTS[:1], ALL))
-        scorer, upscaler = sam._stages
+        scorer, upscaler = sam._graphs._stages
         drawn = []
 
         def count(inputs):
             drawn.append(len(inputs["image_tokens"]))
             return upscaler.run(inputs)
 
-        sam._stages = scorer, Session(count, "cpu")
+        sam._graphs._stages = scorer, Session(count, "cpu")
         found = list(sam.candidates(embedding, POINTS, threshold))
         scores = whole.predict(embedding, POINTS[:, None], np.ones((len(POINTS), 1))).scores
         upscaler.close()
@@ -162,10 +163,11 @@ def test_prompts_with_masks_are_each_the_references(bundle, name):
         embedding = sam.encode(IMAGE)
         points, labels = POINTS[:3, None].astype(np.float32), np.ones((3, 1), np.float32)
         first = sam.predict(embedding, points, labels, multimask_output=False).low_res_logits
-        together = sam.predict_all(embedding, points, labels, mask_input=first)
-        without = sam.predict_all(embedding, points, labels)
+        together = sam.segment(embedding, Prompts(points, labels, mask_input=first), "all")
+        without = sam.segment(embedding, Prompts(points, labels), "all")
         for n in range(3):
-            alone = sam.predict_all(embedding, points[n], labels[n], mask_input=first[n])
+            prompt = Prompts(points[n], labels[n], mask_input=first[n])
+            alone = sam.segment(embedding, prompt, "all")
             np.testing.assert_array_equal(together.low_res_logits[n], alone.low_res_logits[0])
             low_res, _, scores = reference.decode(seen, points[n], labels[n], first[n])
             np.testing.assert_allclose(together.low_res_logits[n], low_res, atol=5e-3)

@@ -183,7 +183,7 @@ def test_without_a_hash_nothing_is_resumed_and_it_says_so(server, monkeypatch, c
     server.stop = 1_048_576
     refused(capsys, tmp_path, "the same command starts again")
     server.stop = None
-    assert "unchecked" in fetched(capsys, tmp_path)
+    assert "not checked: no hash" in fetched(capsys, tmp_path)
     assert server.asked == [None, None]
 
 

@@ -12,7 +12,8 @@ from sam_edge.backends import DeviceInfo, Session, get_backend
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
 from sam_edge.runtime import targets
-from sam_edge.runtime.loading import Wanted, choose, explain_choice
+from sam_edge.runtime.choice import Request, choose, explain_choice
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 from sam_edge.system.cpu import Cpu, this_cpu
 from tests.support import toy
@@ -52,7 +53,7 @@ def devices(monkeypatch):
 
 
 def taken(bundle, **wanted):
-    return choose(open_bundle(bundle), Wanted(**wanted))[1].id
+    return choose(open_bundle(bundle), Request(**wanted)).variant.id
 
 
 def test_the_chips_variants_are_for_the_chip(both, devices):
@@ -79,9 +80,9 @@ def test_where_there_is_nothing_else_they_run_anywhere(toy_copy, devices):
 
 def test_what_is_said_of_the_others(both, devices):
     devices("QNNExecutionProvider")
-    lines = [str(one) for one in explain_choice(open_bundle(both), Wanted(backend="onnxruntime"))]
+    lines = [str(one) for one in explain_choice(open_bundle(both), Request(backend="onnxruntime"))]
     assert "onnxruntime cpu CPUExecutionProvider onnx-int8-hexagon: made for hexagon" in lines
-    wanted = Wanted(backend="onnxruntime", device="npu")
+    wanted = Request(backend="onnxruntime", device="npu")
     lines = [str(one) for one in explain_choice(open_bundle(both), wanted)]
     said = "onnxruntime npu QNNExecutionProvider onnx-fp32: onnx-fp16-hexagon is made for this device"
     assert said in lines
@@ -149,7 +150,8 @@ def fixed(bundle, count=5):
     opened = open_bundle(bundle)
     (variant,) = opened.manifest.variants
     encoder = BACKEND.open(bundle / variant.encoder.path, "cpu", None)
-    return Sam(opened, variant, "onnxruntime", encoder, Session(decode, "npu")), given
+    sessions = {"encoder": encoder, "decoder": Session(decode, "npu")}
+    return Sam(OpenedGraphs(opened, variant, "onnxruntime", sessions)), given
 
 
 def test_prompts_are_filled_up_with_absent_points(toy_copy):
@@ -259,7 +261,7 @@ def test_where_there_is_no_other_the_user_exports_again(toy_copy, cpu, capsys):
     cpu("x86", "avx2")
     with pytest.raises(DeviceError, match="export it again with --target any"):
         load(toy_copy)
-    assert not [c for c in explain_choice(open_bundle(toy_copy), Wanted("onnxruntime")) if c.chosen]
+    assert not [c for c in explain_choice(open_bundle(toy_copy), Request("onnxruntime")) if c.chosen]
     assert main(["verify", str(toy_copy), "--json"]) == 2
     assert "onnx-int8 requires x86: avx512_vnni" in capsys.readouterr().err
 

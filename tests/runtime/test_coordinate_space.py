@@ -22,8 +22,8 @@ def test_prompts_and_masks_go_through_the_coordinate_square(wide, monkeypatch):
     # 144 / 80 * 41 = 73.8, rounded in the square and not in the input, where 64 / 80 * 41 = 32.8.
     assert embedding.resized_size == (33, 64)
     given = {}
-    run = wide._decoder.run
-    monkeypatch.setattr(wide._decoder, "run", lambda inputs: given.update(inputs) or run(inputs))
+    run = wide._graphs.decoder.run
+    monkeypatch.setattr(wide._graphs.decoder, "run", lambda inputs: given.update(inputs) or run(inputs))
     found = wide.predict(embedding, [[40, 20]], return_logits=True)
     np.testing.assert_allclose(given["point_coords"][0, 0], [40 * 144 / 80, 20 * 74 / 41], rtol=1e-6)
     full = F.interpolate(torch.from_numpy(found.low_res_logits), (144, 144), mode="bilinear")[..., :74, :]

@@ -13,7 +13,7 @@ from sam_edge import BackendError, load
 from sam_edge.backends import Backend, Session
 from sam_edge.backends.openvino import BACKEND as OPENVINO
 from sam_edge.backends.openvino import no_telemetry
-from sam_edge.runtime import loading
+from sam_edge.runtime import choice
 from sam_edge.system.threads import split_across_threads
 from tests.support import PATIENCE, toy
 
@@ -222,7 +222,7 @@ def test_where_one_graph_cannot_be_opened_the_other_is_closed(
     toy_bundle, monkeypatch, together, fails_at, opened, closed
 ):
     doors = Doors(together, fails_at)
-    monkeypatch.setattr(loading, "find_backends", lambda _: iter([doors]))
+    monkeypatch.setattr(choice, "find_backends", lambda _: iter([doors]))
     with pytest.raises(BackendError, match=f"no {fails_at}"):
         load(toy_bundle)
     if together:

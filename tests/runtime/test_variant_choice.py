@@ -7,7 +7,8 @@ import pytest
 from sam_edge import BackendError, BundleError, DeviceError, load
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
-from sam_edge.runtime.loading import Wanted, explain_choice, load_variant
+from sam_edge.runtime.choice import Request, explain_choice
+from sam_edge.runtime.loading import load_variant
 from tests.support import toy
 
 
@@ -38,7 +39,7 @@ def machine(monkeypatch):
 
 
 def lines(bundle, **wanted):
-    return [str(choice) for choice in explain_choice(open_bundle(bundle), Wanted(**wanted))]
+    return [str(choice) for choice in explain_choice(open_bundle(bundle), Request(**wanted))]
 
 
 def test_every_line(machine, wide):

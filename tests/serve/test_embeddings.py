@@ -14,8 +14,8 @@ from safetensors.numpy import load as load_safetensors
 import sam_edge
 from sam_edge.errors import BackendError
 from sam_edge.imaging.io import read_image
-from sam_edge.runtime.mock import mock_sam
 from sam_edge.serve.site import Limits
+from sam_edge.testing import mock_sam
 from tests.support.asgi import HeldSam, ask, asked, post
 
 SMALL = ("content-type", "image/png")

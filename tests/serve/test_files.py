@@ -52,11 +52,11 @@ def test_every_file_of_the_manifest_with_its_hash_as_tag(serve, exported):
     app = serve()
     variant = read_manifest(exported).variants[0]
     for file in [read_manifest(exported).golden, *variant.files]:
-        path, tag = f"/bundle/{file['path']}", f'"{file["sha256"]}"'
+        path, tag = f"/bundle/{file.path}", f'"{file.sha256}"'
         plain = ask(app, "GET", path)
-        assert plain.body == (exported / file["path"]).read_bytes()
+        assert plain.body == (exported / file.path).read_bytes()
         assert plain.headers["etag"] == tag and plain.headers["cache-control"] == "no-cache"
-        hashed = ask(app, "GET", path, query=f"sha256={file['sha256']}")
+        hashed = ask(app, "GET", path, query=f"sha256={file.sha256}")
         assert hashed.body == plain.body and "immutable" in hashed.headers["cache-control"]
         known = ask(app, "GET", path, [("if-none-match", f'"x", {tag}')])
         assert (known.status, known.body) == (304, b"")

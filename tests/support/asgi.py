@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from sam_edge.runtime.mock import mock_sam
+from sam_edge.testing import mock_sam
 from tests.support import PATIENCE
 
 OURS = ("host", "127.0.0.1:8000")

@@ -11,9 +11,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from sam_edge.bundle.build import MaskRules, float_graph, manifest_json
 from sam_edge.bundle.golden import Golden, GoldenPrompt, sample_embedding, write_golden
-from sam_edge.bundle.manifest import write_manifest
+from sam_edge.bundle.manifest import CheckpointInfo, ModelInfo, PromptRules, write_manifest
+from sam_edge.bundle.variant import File, ParityReport, Variant
+from sam_edge.imaging.preprocess import InputRules
 from sam_edge.system.files import sha256_file
+from sam_edge.types import Prompts
 
 SIDE, GRID = 64, 8
 SHA = "0123456789abcdef" * 4
@@ -145,91 +149,43 @@ def _file(root, name):
     return {"path": name, "sha256": sha256_file(path), "bytes": path.stat().st_size}
 
 
-def _graph(path, inputs, outputs):
-    def tensors(side):
-        return [{"name": name, "dtype": "float32", "shape": shape} for name, *shape in side]
-
-    return {"path": path, "inputs": tensors(inputs), "outputs": tensors(outputs)}
-
-
 def manifest_data(root: Path) -> dict:
     folder = "onnx-fp32"
-    return {
-        "schema_version": 1,
-        "sam_edge_version": "0.1.0",
-        "model": {
-            "family": "toy",
-            "name": "toy",
-            "parameters": 0,
-            "checkpoint": {"file": "toy.pth", "sha256": SHA, "bytes": 1, "layout": "published"},
-            "license": "Apache-2.0",
-        },
-        "input": {
-            "size": [SIDE, SIDE],
-            "resize": "longest_side",
-            "antialias": True,
-            "color_order": "RGB",
-            "mean": [123.675, 116.28, 103.53],
-            "std": [58.395, 57.12, 57.375],
-            "pad_value": 0.0,
-        },
-        "prompt": {
-            "coordinate_size": [SIDE, SIDE],
-            "labels": {
-                "background": 0,
-                "foreground": 1,
-                "box_top_left": 2,
-                "box_bottom_right": 3,
-                "padding": -1,
-            },
-            "padding_point": "without_box",
-            "num_points": None,
-            "mask_prompt": True,
-        },
-        "mask": {
-            "threshold": 0.0,
-            "count": 4,
-            "first_multimask": 1,
-            "scores": "predicted_iou",
-            "low_res_limit": None,
-            "size": [GRID, GRID],
-        },
-        "golden": _file(root, "golden.npz"),
-        "variants": [
-            {
-                "id": folder,
-                "format": "onnx",
-                "precision": "fp32",
-                "opset": 18,
-                "deployment_target": None,
-                "files": [_file(root, f"{folder}/{name}.onnx") for name in PARTS],
-                "encoder": _graph(
-                    f"{folder}/encoder.onnx",
-                    [("images", 1, 3, SIDE, SIDE)],
-                    [("image_embeddings", 1, 3, GRID, GRID)],
-                ),
-                "decoder": _graph(f"{folder}/decoder.onnx", *DECODER),
-                "scorer": _graph(f"{folder}/scorer.onnx", *SCORER),
-                "upscaler": _graph(f"{folder}/upscaler.onnx", *UPSCALER),
-                "higher_precision_ops": [],
-                "calibration_sha256": None,
-                "tools": {"onnx": onnx.__version__},
-                "parity": {
-                    "mean_iou": 1.0,
-                    "p5_iou": 1.0,
-                    "min_iou": 1.0,
-                    "boundary_iou": 1.0,
-                    "all_masks_mean_iou": 1.0,
-                    "all_masks_min_iou": 1.0,
-                    "max_score_difference": 0.0,
-                    "embedding_relative_error": 0.0,
-                    "num_prompts": 3,
-                    "gate": {"mean_iou": 0.999, "min_iou": 0.99},
-                    "passed": True,
-                },
-            }
-        ],
-    }
+    encoder = [("images", 1, 3, SIDE, SIDE)], [("image_embeddings", 1, 3, GRID, GRID)]
+    graphs = dict(zip(PARTS, (encoder, DECODER, SCORER, UPSCALER), strict=True))
+    variant = Variant(
+        id=folder,
+        format="onnx",
+        precision="fp32",
+        **{name: float_graph(f"{folder}/{name}.onnx", *sides) for name, sides in graphs.items()},
+        files=tuple(File(**_file(root, f"{folder}/{name}.onnx")) for name in PARTS),
+        opset=18,
+        tools={"onnx": onnx.__version__},
+        parity=ParityReport(
+            mean_iou=1.0,
+            p5_iou=1.0,
+            min_iou=1.0,
+            boundary_iou=1.0,
+            all_masks_mean_iou=1.0,
+            all_masks_min_iou=1.0,
+            max_score_difference=0.0,
+            embedding_relative_error=0.0,
+            num_prompts=3,
+            gate={"mean_iou": 0.999, "min_iou": 0.99},
+            passed=True,
+        ),
+    )
+    return manifest_json(
+        sam_edge_version="0.1.0",
+        model=ModelInfo("toy", "toy", 0, CheckpointInfo("toy.pth", SHA, 1, "published"), "Apache-2.0"),
+        image_input=InputRules(
+            (SIDE, SIDE), "longest_side", True, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 0.0
+        ),
+        prompt=PromptRules((SIDE, SIDE), "without_box", None),
+        mask=MaskRules((GRID, GRID)),
+        golden=File(**_file(root, "golden.npz")),
+        variants=[variant],
+    )
 
 
 def write_bundle(root: Path) -> Path:
@@ -252,7 +208,7 @@ def write_bundle(root: Path) -> Path:
         embedding = sam.encode(image)
         prompts = []
         for coords, labels, corners, mask_input in asked:
-            found = sam.predict_all(embedding, coords, labels, corners, mask_input)
+            found = sam.segment(embedding, Prompts(coords, labels, corners, mask_input), "all")
             answer = found.masks[0], found.scores[0]
             prompts.append(GoldenPrompt(0, coords, labels, corners, mask_input, *answer))
     sample = {name: sample_embedding(array) for name, array in embedding.arrays.items()}

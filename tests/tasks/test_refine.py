@@ -11,8 +11,8 @@ from scipy import ndimage
 from sam_edge import ImageError, Masks, PromptError, SamPredictor
 from sam_edge.bundle.manifest import Manifest
 from sam_edge.imaging.metrics import iou
-from sam_edge.runtime.mock import mock_sam
 from sam_edge.tasks.refine import crop_around
+from sam_edge.testing import mock_sam
 
 SIZE = 420, 700
 BOX = [301, 97, 347, 160]
@@ -47,7 +47,7 @@ def with_prompt_rules(sam, **rules):
 def spied(mock, monkeypatch):
     """The crops and prompts of second passes."""
     seen = []
-    encode, predict = mock.encode, mock.predict_prompts
+    encode, predict = mock.encode, mock.segment
     monkeypatch.setattr(mock, "encode", lambda image: seen.append([image.shape[:2]]) or encode(image))
 
     def predicting(embedding, prompts, *arguments, **options):
@@ -55,7 +55,7 @@ def spied(mock, monkeypatch):
             seen[-1].append(prompts)
         return predict(embedding, prompts, *arguments, **options)
 
-    monkeypatch.setattr(mock, "predict_prompts", predicting)
+    monkeypatch.setattr(mock, "segment", predicting)
     return seen
 
 
@@ -115,13 +115,13 @@ def test_the_first_mask_stands_and_it_is_said_why(mock, monkeypatch, outcome):
     if outcome == "empty":
         first = Masks(np.zeros_like(first.masks), first.scores, np.full_like(first.low_res_logits, -9))
     if outcome == "drifted":
-        predict = mock.predict_prompts
+        predict = mock.segment
 
         def elsewhere(embedding, prompts, *arguments, **options):
             found = predict(embedding, prompts, *arguments, **options)
             return replace(found, masks=-found.masks)
 
-        monkeypatch.setattr(mock, "predict_prompts", elsewhere)
+        monkeypatch.setattr(mock, "segment", elsewhere)
     found = mock.refine(IMAGE, first, boxes=box)
     assert found.outcomes == [[outcome] * 3]
     for name in ("masks", "scores", "low_res_logits"):

@@ -13,7 +13,8 @@ from sam_edge.bundle.manifest import ClipRules
 from sam_edge.bundle.variant import ClipVariant, Graph, Tensor
 from sam_edge.imaging.resample import resize_bicubic
 from sam_edge.models.photos import PHOTOS, read_photo
-from sam_edge.runtime.clip import Clip, normalise, preprocess
+from sam_edge.tasks.clip import Clip, normalise, preprocess
+from sam_edge.tasks.everything import EverythingOptions
 from sam_edge.tasks.text import mask_crop, mask_features, predict_text
 
 RULES = ClipRules(32, (100.0, 120.0, 140.0), (50.0, 60.0, 70.0), 8, 9, 3, 10.0)
@@ -241,15 +242,14 @@ def test_templates_are_averaged(scene):
 def test_everything_mode_runs_where_no_masks_are_given(scene, monkeypatch):
     sam, image, records = scene
 
-    class Generator:
-        def __init__(self, model, pred_iou_thresh, stability_score_thresh):
-            assert model is sam and (pred_iou_thresh, stability_score_thresh) == (0.7, 0.6)
+    def generate(model, given, options):
+        assert model is sam and given is image
+        assert options == EverythingOptions(
+            options.point_grids, pred_iou_thresh=0.7, stability_score_thresh=0.6
+        )
+        return records
 
-        def generate(self, given):
-            assert given is image
-            return records
-
-    monkeypatch.setattr("sam_edge.compat.automatic_mask_generator.SamAutomaticMaskGenerator", Generator)
+    monkeypatch.setattr("sam_edge.tasks.text.generate_masks", generate)
     np.testing.assert_array_equal(predict_text(sam, image, "blue").masks[0], records[2]["segmentation"])
 
 

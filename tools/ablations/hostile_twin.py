@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sam_edge.export.architectures.model import SamModel
 from sam_edge.export.quantize.equalization import (
-    absorb,
+    Layer,
     attentions,
     divide_outputs,
     links,
@@ -33,13 +33,22 @@ VALUE_OFFSET = 5.0
 OUTLIERS = 1 / 16
 
 
-def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0) -> SamModel:
+def absorb(layer: Layer, offset: Tensor) -> None:
+    """Change a layer's bias such that `offset` may be subtracted from its inputs, in place."""
+    assert layer.bias is not None
+    weight = layer.weight.double().flatten(2).sum(2) if layer.weight.dim() == 4 else layer.weight.double()
+    layer.bias.copy_(layer.bias.double() + weight @ offset)
+
+
+def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0, offsets: bool = True) -> SamModel:
     """Copy a model, with the same FP32 outputs up to rounding and with outlier channels inside.
 
     Args:
         sam: the model; it is not changed.
         strength: how many times larger an outlier channel becomes.
         seed: chooses the channels.
+        offsets: also move the outputs of norms and the values of attention away from zero, which no rewrite
+            undoes.
     """
     twin = copy.deepcopy(sam)
     encoder = twin.image_encoder
@@ -57,7 +66,7 @@ def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0) -> Sa
     with torch.no_grad():
         for link in links(encoder):
             channels = link.norm.weight.numel()
-            if not link.padded and all(layer.bias is not None for layer in link.readers):
+            if offsets and not link.padded and all(layer.bias is not None for layer in link.readers):
                 offset = signs(channels)
                 lower_bias(link.norm, offset)
                 for layer in link.readers:
@@ -76,9 +85,10 @@ def hostile_twin(sam: SamModel, strength: float = STRENGTH, seed: int = 0) -> Sa
             for table in tables(attention):
                 table.copy_(table.double() / scale)
             lower_bias(attention.qkv, KEY_OFFSET * signs(dim), keys)
-            offset = VALUE_OFFSET * signs(dim)
-            lower_bias(attention.qkv, offset, values)
-            absorb(attention.proj, offset)
+            if offsets:
+                offset = VALUE_OFFSET * signs(dim)
+                lower_bias(attention.qkv, offset, values)
+                absorb(attention.proj, offset)
             scale = outliers(dim)
             divide_outputs(attention.qkv, 1 / scale, values)
             scale_inputs(attention.proj, 1 / scale)

@@ -35,6 +35,7 @@ from sam_edge.export.quantize.onnx_int8 import encoder_stats, quantize_encoder
 from sam_edge.export.quantize.openvino_int8 import write_encoder_int8
 from sam_edge.export.quantize.ranges import CalibrationReader
 from sam_edge.models.catalogue import DEFAULT_MODEL
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 from sam_edge.system.files import sha256_file
 from sam_edge.system.output import suppress_output
@@ -78,8 +79,7 @@ RECIPES: dict[str, tuple[Callable[[Path, Path, Images], None], str, str]] = {
 
 def combinations() -> Iterator[tuple[str, list[str]]]:
     """Labels and rewrites of the rows: none, each alone, all but each, all."""
-    # No model has a BatchNorm left.
-    names = [name for name in REWRITES if name != "fold_batch_norm"]
+    names = list(REWRITES)
     yield "none", []
     for name in names:
         yield f"only {name}", [name]
@@ -132,7 +132,9 @@ def measure(
                 int8 = Path(folder) / f"int8{suffix}"
                 quantise(encoder, int8, calibration)
                 session = get_backend(backend).open(int8, "cpu", None)
-                report = run_parity(Sam(bundle, variant, backend, session, decoder), golden, "int8")
+                sessions = {"encoder": session, "decoder": decoder}
+                opened = OpenedGraphs(bundle, variant, backend, sessions)
+                report = run_parity(Sam(opened), golden, "int8")
                 session.close()
                 row[recipe] = {key: getattr(report, key) for key in COLUMNS}
             measured.append(row)

@@ -11,6 +11,7 @@ import contextlib
 import io
 import runpy
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
@@ -82,5 +83,7 @@ def _runner(argv: Sequence[str]) -> Callable[[], Any]:
 
 
 def _run_module(module: str, arguments: Sequence[str]) -> None:
-    with mock.patch.object(sys, "argv", [module, *arguments]):
+    with mock.patch.object(sys, "argv", [module, *arguments]), warnings.catch_warnings():
+        # The module may have been imported before; it stops at its arguments, so that does not matter.
+        warnings.simplefilter("ignore", RuntimeWarning)
         runpy.run_module(module, run_name="__main__", alter_sys=False)

@@ -29,7 +29,7 @@ SCHEMA = ROOT / "sam_edge" / "bundle" / "manifest.schema.json"
 # under "More", errors and warnings on their own page.
 PYTHON_SECTIONS = {
     "Load and predict": ("load", "Sam"),
-    "Values": ("Prompts", "Masks", "ImageEmbedding", "EmbeddingCache", "Choice"),
+    "Values": ("Prompts", "Masks", "MaskRecord", "ImageEmbedding", "EmbeddingCache", "Choice", "DeviceName"),
     "In place of segment_anything": ("SamPredictor", "SamAutomaticMaskGenerator", "sam_model_registry"),
 }
 # Section -> public names below the top level, as "module:name".
@@ -39,7 +39,7 @@ PYTHON_MODULES = {
         "sam_edge.backends:Session",
         "sam_edge.backends:DeviceInfo",
     ),
-    "For an app's tests": ("sam_edge.runtime.mock:mock_sam",),
+    "For an app's tests": ("sam_edge.testing:mock_sam",),
     "Masks as arrays": (
         "sam_edge.imaging.regions:clean",
         "sam_edge.imaging.regions:label",

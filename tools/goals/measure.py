@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -28,7 +28,7 @@ from sam_edge.benchmarks.measure.worker import milliseconds
 from sam_edge.bundle.bundle import Bundle, open_bundle
 from sam_edge.bundle.variant import Variant
 from sam_edge.errors import BackendError
-from sam_edge.types import Prompts
+from sam_edge.types import Precision, Prompts
 from tools.drop_in import everything
 from tools.goals.targets import PEAK, PUBLISHED, PYTORCH, Row
 from tools.published import published_around
@@ -82,7 +82,8 @@ class Measurement:
     def load(self, variant: Variant) -> sam_edge.Sam:
         """Load a variant in this process."""
         backend = _BACKENDS[variant.format]
-        return sam_edge.load(self.bundle.path, backend, "cpu", variant.precision, self.threads)
+        precision = cast(Precision, variant.precision)
+        return sam_edge.load(self.bundle.path, backend, "cpu", precision, self.threads)
 
     def sample(self, figure: str, work: Mapping[str, Callable[[], list[float]]], warmup: int = 0) -> None:
         """Run the work of each row in interleaved rounds, and keep its samples as `figure`."""

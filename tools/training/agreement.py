@@ -29,6 +29,7 @@ from sam_edge.imaging.metrics import boundary_iou, iou
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.runtime.loading import load_variant
 from sam_edge.runtime.sam import Sam
+from sam_edge.types import Prompts
 from tools.training.evaluate import SEED, box_of, centre
 from tools.training.scenes import held_out_assets, held_out_scenes
 
@@ -114,7 +115,7 @@ def _compare(
     for kind, prompt in prompts.items():
         best, truth = expected[kind]
         if truth.any():
-            mask = sam.predict_all(embedding, **prompt).masks[0, best]
+            mask = sam.segment(embedding, Prompts(**prompt), "all").masks[0, best]
             found[kind].append(iou(mask, truth))
             found[f"{kind}_boundary"].append(boundary_iou(mask, truth))
 

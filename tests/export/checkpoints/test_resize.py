@@ -26,6 +26,7 @@ from sam_edge.export.graphs.onnx import write_encoder
 from sam_edge.export.optimize.fuse import fuse
 from sam_edge.models.catalogue import CATALOGUE, HERE
 from sam_edge.models.encoders import HieraEncoder
+from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.runtime.sam import Sam
 from sam_edge.verify.parity import run_parity
 from tests.export.architectures.test_oracle_mobile_sam import randomise as randomise_mobile_sam
@@ -195,13 +196,8 @@ def test_the_cost_is_what_users_would_see(small, exported):
             if mask_input is not None:
                 given = torch.from_numpy(mask_input)[None]
                 mask_input = F.interpolate(given, (64, 64), mode="bilinear")[0].numpy()
-            result = sam.predict_all(
-                embeddings[prompt.image_index],
-                point_coords=prompt.point_coords,
-                point_labels=prompt.point_labels,
-                boxes=prompt.box,
-                mask_input=mask_input,
-            )
+            prompts = replace(prompt, mask_input=mask_input).prompts
+            result = sam.segment(embeddings[prompt.image_index], prompts, "all")
             best = 1 + int(prompt.scores[1:].argmax())
             found.append(coco_iou(result.masks[0, best], prompt.masks[best]))
     assert recorded["size"] == [320, 320] and recorded["num_prompts"] == len(found)
@@ -238,8 +234,12 @@ def test_embeddings_of_another_size_are_refused(small, exported):
 def test_pytorch_is_measured_at_the_bundles_size(small):
     bundle = open_bundle(small)
     backend, variant = PyTorch("pytorch-fp32", EMBEDDED, 256), variant_of(bundle, "pytorch-fp32")
-    parts = [backend.open(small / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")]
-    report = run_parity(Sam(bundle, variant, "pytorch", *parts), read_golden(small / "golden.npz"), "fp32")
+    parts = {
+        part: backend.open(small / variant.graphs[part].path, "cpu", None) for part in ("encoder", "decoder")
+    }
+    report = run_parity(
+        Sam(OpenedGraphs(bundle, variant, "pytorch", parts)), read_golden(small / "golden.npz"), "fp32"
+    )
     assert report.mean_iou >= 0.999
 
 

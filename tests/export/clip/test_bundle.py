@@ -218,7 +218,7 @@ def test_texts_that_are_none(with_clip):
 
 def test_clip_opens_when_it_is_asked_for_and_closes_with_its_sam(with_clip):
     with load(with_clip) as sam:
-        assert sam._clip is None
+        assert sam._graphs._clip is None
         clip = sam.clip
         assert sam.clip is clip
     with pytest.raises(BackendError, match="was closed"):

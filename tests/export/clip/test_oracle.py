@@ -11,7 +11,7 @@ from sam_edge.errors import CheckpointError
 from sam_edge.export.architectures.clip import ClipConfig, ClipModel, Tower
 from sam_edge.export.clip.checkpoint import load_clip
 from sam_edge.export.clip.tokenizer import make_tokenizer
-from sam_edge.runtime.clip import read_tokenizer
+from sam_edge.tasks.clip import read_tokenizer
 from tools.make_clip import (
     END,
     SMALL,

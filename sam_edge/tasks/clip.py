@@ -37,12 +37,13 @@ class Clip:
         self.device = image.device
 
     def tokenize(self, texts: Sequence[str]) -> NDArray[np.int32]:
-        """T texts -> (T, context_length) int32: token numbers, then zeros. What is too long is cut off.
+        """Encode T texts as token numbers, (T, context_length) int32: the tokens, cut to that length, then
+        zeros.
 
         Raises:
             BackendError: the `tokenizers` package is not installed.
-            PromptError: a text that is none.
-            IntegrityError: a tokeniser that cannot be used.
+            PromptError: a text is not a string of valid Unicode.
+            IntegrityError: the bundle's tokenizer cannot be used.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise PromptError("texts should be a list of strings")
@@ -60,18 +61,22 @@ class Clip:
         return ids
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """T texts -> (T, embed_dim) float32, of length 1; errors as `tokenize`'s."""
+        """Encode T texts as features of length 1, (T, embed_dim) float32; raises as `tokenize`."""
         return self.encode_tokens(self.tokenize(texts))
 
     def encode_tokens(self, input_ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        """(T, context_length) int32 -> (T, embed_dim) float32, of length 1."""
+        """Encode (T, context_length) int32 token numbers as features of length 1, (T, embed_dim) float32."""
         return self._run(self._text, "text_encoder", {"input_ids": input_ids}, BATCH)
 
     def encode_images(self, images: Sequence[NDArray[np.uint8]], batch: int = BATCH) -> NDArray[np.float32]:
-        """N images (H, W, 3) uint8 RGB, of any sizes -> (N, embed_dim) float32, of length 1.
+        """Encode N images (H, W, 3) uint8 RGB, of any sizes, as features of length 1, (N, embed_dim) float32.
+
+        Args:
+            images: what to encode.
+            batch: how many go through the graph at once, where it takes any number.
 
         Raises:
-            ImageError: one is no such image.
+            ImageError: not such an image.
         """
         found = [np.zeros((0, self.rules.embed_dim), np.float32)]
         for start in range(0, len(images), batch):
@@ -82,7 +87,7 @@ class Clip:
         return np.concatenate(found)
 
     def _run(self, session: Session, part: str, inputs: Arrays, batch: int) -> NDArray[np.float32]:
-        """In batches of at most `batch`, or of what the graph was exported for."""
+        """Run in batches of at most `batch`, or of the number that the graph was exported for."""
         ((name, array),) = inputs.items()
         graph = self.variant.graphs[part]
         fixed = graph.inputs[0].shape[0]
@@ -102,25 +107,25 @@ class Clip:
         self._image.close()
 
 
-def open_clip(bundle: Bundle, variant: str, opened: Callable[[ClipVariant, str], Session]) -> Clip:
-    """The CLIP that belongs to a variant of the bundle; its files are checked first.
+def open_clip(bundle: Bundle, variant: str, open_graph: Callable[[ClipVariant, str], Session]) -> Clip:
+    """Open the CLIP that belongs to a variant of the bundle; its files are checked first.
 
     Args:
-        bundle: as exported with `--clip`.
-        variant: its name.
-        opened: opens a graph of a manifest's entry, "text_encoder" or "image_encoder".
+        bundle: exported with `--clip`.
+        variant: the variant's id.
+        open_graph: opens a graph of a CLIP variant, "text_encoder" or "image_encoder".
 
     Raises:
         BundleError: the bundle has none; the message says how to export it.
         IntegrityError: its files are not as exported.
-        BackendError, DeviceError: the backend refuses them, or has no such device.
+        BackendError, DeviceError: the backend refuses the graphs, or has no such device.
     """
     rules, found = bundle.clip().rules, bundle.clip_variant(variant)
     bundle.check_files(found)
     tokenizer = bundle.check_tokenizer()
-    text = opened(found, "text_encoder")
+    text = open_graph(found, "text_encoder")
     try:
-        image = opened(found, "image_encoder")
+        image = open_graph(found, "image_encoder")
     except BaseException:
         text.close()
         raise
@@ -128,7 +133,8 @@ def open_clip(bundle: Bundle, variant: str, opened: Callable[[ClipVariant, str],
 
 
 def preprocess(image: NDArray[np.uint8], rules: ClipRules) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 RGB -> (1, 3, S, S) float32, as published: bicubic, short side to S, the centre of it.
+    """Resize an image (H, W, 3) uint8 RGB as published, bicubic with its short side to S, and crop its
+    centre: (1, 3, S, S) float32.
 
     Raises:
         ImageError: not such an image.
@@ -138,18 +144,18 @@ def preprocess(image: NDArray[np.uint8], rules: ClipRules) -> NDArray[np.float32
     short = min(height, width)
     size = side * height // short, side * width // short
     top, left = (round((length - side) / 2) for length in size)
-    square = resize_bicubic(image, size, (top, left, side, side)).astype(np.float32)
+    crop = resize_bicubic(image, size, (top, left, side, side)).astype(np.float32)
     mean, std = np.array(rules.mean, np.float32), np.array(rules.std, np.float32)
-    return np.ascontiguousarray(((square - mean) / std).transpose(2, 0, 1)[None])
+    return np.ascontiguousarray(((crop - mean) / std).transpose(2, 0, 1)[None])
 
 
 def normalise(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row of (N, D) divided by its length, so that products are cosine similarities."""
+    """Divide each row of (N, D) by its length, so that products are cosine similarities."""
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-30))
 
 
 def import_tokenizers() -> ModuleType:
-    """The `tokenizers` package.
+    """Import the `tokenizers` package.
 
     Raises:
         BackendError: it is not installed.
@@ -164,7 +170,7 @@ def import_tokenizers() -> ModuleType:
 
 
 def read_tokenizer(data: bytes, context_length: int) -> Any:
-    """A tokeniser from the bytes of its JSON; cuts texts to `context_length` and adds nothing after them.
+    """Read a tokenizer from the bytes of its JSON; it cuts texts to `context_length` and does not pad them.
 
     Raises:
         BackendError: the `tokenizers` package is not installed.
