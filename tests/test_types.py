@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -14,8 +13,7 @@ from sam_edge.axes import PRECISIONS
 from sam_edge.tasks.everything import OUTPUT_MODES
 from sam_edge.testing import mock_sam
 from sam_edge.types import MaskRecord, OutputMode, Precision
-
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
 
 GOOD = """
 import numpy as np

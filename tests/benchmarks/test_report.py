@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sam_edge.benchmarks.compare.cli import share
@@ -313,7 +313,6 @@ def places(value, path=()):
         yield from places(item, (*path, name))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_report_is_read_where_its_schema_allows_it(data):
     report = sample_report()
@@ -349,7 +348,6 @@ def test_what_is_no_share(text):
         share(text, "--x")
 
 
-@settings(deadline=None)
 @given(st.floats(0.2, 5), st.integers(0, 100))
 def test_the_ratio_is_the_machines_and_the_variants(factor, seed):
     a = sample_report(seed=seed, noise=1e-9, drift=0, calibration_noise=0)

@@ -16,7 +16,7 @@ from sam_edge.runtime.loading import find_opener
 from sam_edge.runtime.opener import OpenedGraphs
 from sam_edge.system.cpu import Cpu
 from sam_edge.testing import mock_sam
-from tests.support import toy
+from tests.support import PATIENCE, toy
 
 
 def test_a_bundle_or_the_checkpoint_beside_it(toy_bundle, tmp_path):
@@ -134,7 +134,7 @@ def test_moving_while_other_threads_run(two, toy_bundle):
         image, point = toy.picture(), np.array([[40.0, 24.0]])
         embedding = sam.encode(image)
         expected = sam.predict(embedding, point).masks
-        begun, moved = threading.Barrier(5, timeout=60), threading.Event()
+        begun, moved = threading.Barrier(5, timeout=PATIENCE), threading.Event()
 
         def work(_):
             begun.wait()
@@ -149,7 +149,7 @@ def test_moving_while_other_threads_run(two, toy_bundle):
                 sam.to(("gpu", "cpu")[i % 2])
             moved.set()
             for one in running:
-                one.result(timeout=60)
+                one.result(timeout=PATIENCE)
         assert sam.device == "cpu"
 
 

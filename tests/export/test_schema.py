@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -11,9 +10,10 @@ from sam_edge import axes
 from sam_edge.bundle.manifest import schema
 from sam_edge.export.formats import FORMATS
 from sam_edge.export.targets import TARGETS
+from tests.support import ROOT
 from tools import manifest_schema
 
-WEB = Path(__file__).parents[2] / "web/src/runtime"
+WEB = ROOT / "web/src/runtime"
 
 
 def test_the_schema_has_every_name():

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 PAGE = ROOT / "docs/guides/add-a-format.md"
 PHOTO = ROOT / "models/photos/astronaut.jpg"
 
