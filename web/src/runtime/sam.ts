@@ -261,7 +261,7 @@ export class Sam {
     return composeUpscaling(mask.size, rules.size, resizedSize(originalSize, rules), size);
   }
 
-  /** Splits prompts into batches of decoder inputs, of size 1 if they have masks or the graph's is fixed at 1. */
+  /** Splits prompts into batches of decoder inputs, of size 1 if they have masks. */
   #batches(embedding: ImageEmbedding, prompts: readonly Prompt[], part: "decoder" | "scorer") {
     const { manifest, variant } = this;
     if (embedding.model !== manifest.model.checkpoint.sha256)
