@@ -1,10 +1,10 @@
-// @ts-nocheck: half of it runs in the page
+// @ts-nocheck: `prepare` runs in the page
 /**
- * Milliseconds of a click's decode in headless Chromium, as a markdown table:
+ * Measures the latency of a click's decode in headless Chromium; prints a Markdown table, in milliseconds:
  * `npm run latency -- [--clicks 100] [--threads 1,2] [--published decoder-segment-anything.onnx] BUNDLE...`
  *
- * Rows take turns, a few clicks at a time, so that other work on the machine slows all alike. A bundle's own
- * decoder-segment-anything.onnx, if it was exported with `--compat segment-anything`, is the published graph.
+ * Decoders take turns, a few clicks at a time, so that other load on the machine affects all of them alike. If a
+ * bundle was exported with `--compat segment-anything`, its decoder-segment-anything.onnx is measured too.
  */
 
 import { existsSync, readFileSync } from "node:fs";
@@ -15,8 +15,9 @@ import { chromium } from "playwright-core";
 import { serve } from "./static-server.mjs";
 
 const ORT = fileURLToPath(new URL("../node_modules/onnxruntime-web/dist/", import.meta.url));
-// Of a photograph of 16:9, at which the published graph draws its masks.
+// (height, width) of the image, a 16:9 photograph; the published graph upscales its masks to this size.
 const SIZE = [1080, 1920];
+// Clicks per turn.
 const TURN = 10;
 
 const { values, positionals } = parseArgs({
@@ -32,12 +33,16 @@ const { values, positionals } = parseArgs({
 });
 
 /**
- * `stages`: the graphs of a decoder in two, and how many image tokens hold the picture.
+ * A decoder to measure. `absent`: number of points of a decoder that uses absent points; `stages`: the graphs of
+ * a two-stage decoder, and the number of image tokens of the unpadded image.
  * @typedef {{ name: string, file: string, embeddings: Record<string, number[]>, input: number,
  *   absent: number | null, stages?: { scorer: string, upscaler: string, tokens: number } }} Row
  */
 
-/** @returns {Row[]} */
+/**
+ * Returns the decoders to measure: of every ONNX variant of the bundles, then those given by options.
+ * @returns {Row[]}
+ */
 function rows() {
   /** @type {Row[]} */
   const found = [];
@@ -62,7 +67,7 @@ function rows() {
         const [, , height, width] = embeddings.image_embeddings;
         const tokens = width * Math.min(height, Math.ceil((height * SIZE[0]) / Math.max(...SIZE) + 1 / 4));
         add(
-          `${variant.id.replace(/^onnx-/, "")}, sam-edge, drawn where the picture is`,
+          `${variant.id.replace(/^onnx-/, "")}, sam-edge, padding skipped`,
           resolve(folder, variant.decoder.path),
         );
         Object.assign(found.at(-1) ?? {}, {
@@ -87,7 +92,7 @@ function rows() {
   return found;
 }
 
-/** In the page: opens a session; a click is one run. */
+/** Runs in the page: creates the sessions and defines `click`, which times decodes. */
 async function prepare({ row, threads }) {
   const ort = await import("/ort/ort.wasm.min.mjs");
   ort.env.wasm.numThreads = threads;
@@ -167,7 +172,7 @@ const clicks = Number(values.clicks);
 const counts = values.threads.split(",").map(Number);
 /** @type {Map<string, number[]>} */
 const results = new Map();
-// One number of threads after the other: threads of a session that waits may spin.
+// Thread counts are measured one after the other, because threads of idle sessions may spin.
 for (const threads of counts) {
   const pages = [];
   for (const [i, row] of all.entries()) {

@@ -1,6 +1,7 @@
-"""The decoder as `segment_anything` publishes it, exported as its own scripts/export_onnx_model.py does: what
-`npm run latency -- --published FILE` compares with. From the repository's root:
-`python web/scripts/published_decoder.py CHECKPOINT FILE`, of a family whose decoder is SAM's.
+"""Export the published decoder of `segment_anything`, with the settings of its scripts/export_onnx_model.py.
+
+`npm run latency -- --published FILE` compares with it. From the repository's root:
+`python web/scripts/published_decoder.py CHECKPOINT FILE`; the model family must use SAM's mask decoder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tools.published import published, published_around
 
 
 def main(checkpoint: Path, target: Path) -> None:
-    """Write the graph."""
+    """Export the decoder of `checkpoint` to the ONNX file `target`."""
     sam = published_around(checkpoint)
     model = published("utils.onnx").SamOnnxModel(sam, return_single_mask=False)
     dim, (side, _) = sam.prompt_encoder.embed_dim, sam.prompt_encoder.image_embedding_size

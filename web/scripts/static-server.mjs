@@ -1,4 +1,4 @@
-/** A small server of the page and a bundle, for tests and timings: `sam-edge serve` is the real one. */
+/** A minimal server of the page and a bundle, for tests and benchmarks; users run `sam-edge serve`. */
 
 import { createReadStream, statSync } from "node:fs";
 import { createServer } from "node:http";
@@ -26,11 +26,12 @@ const POLICY =
  */
 
 /**
- * Serves folders by the beginning of their paths; "/" is the built page.
+ * Serves folders by URL path prefix; "/" is the built page.
  *
  * @param {Record<string, string>} folders
  * @param {{ intercept?: Intercept, isolate?: boolean, policy?: boolean, port?: number }} [options]
- *   `intercept` answers before the folders do; `isolate`: whether pages may have threads.
+ *   `intercept` may answer a request first; `isolate`: whether pages are cross-origin isolated, as wasm
+ *   threads require; `policy`: whether to send the Content Security Policy of `sam-edge serve`.
  * @returns {Promise<{ url: string, port: number, close: () => Promise<void> }>}
  */
 export async function serve(folders, { intercept, isolate = true, policy = true, port = 0 } = {}) {

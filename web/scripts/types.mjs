@@ -1,11 +1,11 @@
-/** Writes the manifest's types and its schema from sam_edge/bundle/manifest.schema.json; `npm run types`. */
+/** Generates TypeScript types and the schema's module from sam_edge/bundle/manifest.schema.json (`npm run types`). */
 import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { compile } from "json-schema-to-typescript";
 
 const BANNER = "// Generated from sam_edge/bundle/manifest.schema.json by `npm run types`. Do not edit.\n";
 
-/** The two generated files by their paths from web/. */
+/** Returns the content of the two generated files, by path relative to web/. */
 export async function generated() {
   const text = await readFile(new URL("../../sam_edge/bundle/manifest.schema.json", import.meta.url), "utf8");
   const types = await compile({ ...JSON.parse(text), title: "Manifest" }, "Manifest", {

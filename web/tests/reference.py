@@ -1,7 +1,7 @@
-"""What the Python runtime makes of a bundle, for the tests of web/: from the repository's root,
-`python web/tests/reference.py BUNDLE OUT`.
+"""Write the Python runtime's results on a bundle, with which the tests of web/ compare.
 
-OUT/reference.json names arrays by their files in OUT: images are RGB, masks bits, 8 to a byte.
+From the repository's root: `python web/tests/reference.py BUNDLE OUT`. OUT/reference.json refers to arrays by
+their file names in OUT. Images are RGB uint8; masks are packed bits, 8 pixels per byte.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PHOTO = ROOT / "models" / "photos" / "astronaut.jpg"
 GRID = 12
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# (H, W) of an image, and the rules to bring it to the encoder's input by.
+# (H, W) of an image, and the rules for its preprocessing.
 _PREPROCESSED = [
     ((37, 53), InputRules((64, 64), "longest_side", True, _MEAN, _STD, 0.0)),
     ((211, 90), InputRules((64, 64), "longest_side", True, _MEAN, _STD, 0.0)),
@@ -38,7 +38,7 @@ _PREPROCESSED = [
     ((97, 131), InputRules((48, 64), "stretch", False, _MEAN, _STD, 0.0)),
     ((20, 30), InputRules((48, 64), "stretch", False, _MEAN, _STD, 0.0)),
 ]
-_BAD_PROMPTS: list[dict[str, Any]] = [
+_INVALID_PROMPTS: list[dict[str, Any]] = [
     {"points": [[400.5, 20]]},
     {"points": [[-1, 20]]},
     {"points": [[5, 5]], "labels": [7]},
@@ -50,13 +50,13 @@ _BAD_PROMPTS: list[dict[str, Any]] = [
 
 
 class Writer:
-    """Writes arrays to files."""
+    """Writes arrays to numbered files of a folder."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.count = out, 0
 
     def __call__(self, array: Any) -> str:
-        """The name of the file with the array's bytes."""
+        """Write the array's bytes; return the file's name."""
         name = f"{self.count}.bin"
         self.count += 1
         (self.out / name).write_bytes(np.ascontiguousarray(array).tobytes())
@@ -64,7 +64,7 @@ class Writer:
 
 
 def main(bundle: Path, out: Path) -> None:
-    """Write the reference."""
+    """Write reference.json and the arrays of `bundle` to the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     write = Writer(out)
     opened = open_bundle(bundle)
@@ -77,10 +77,10 @@ def main(bundle: Path, out: Path) -> None:
         ],
         "inputs": [write(preprocess(image, opened.manifest.input)[0]) for image in golden.images],
         "preprocessed": [_preprocessed(size, rules, write) for size, rules in _PREPROCESSED],
-        "bad_prompts": [_bad(prompt, opened.manifest) for prompt in _BAD_PROMPTS],
+        "bad_prompts": [_rejected(prompt, opened.manifest) for prompt in _INVALID_PROMPTS],
         "variants": {},
     }
-    # Those made for browsers are compared with those of this machine, where there are both.
+    # Variants for browsers are compared with the results of the first variant of the same precision.
     made: dict[str, Any] = {}
     for variant in opened.manifest.variants:
         precision = variant.precision
@@ -107,7 +107,7 @@ def _preprocessed(size: tuple[int, int], rules: InputRules, write: Writer) -> di
     }
 
 
-def _bad(prompt: dict[str, Any], manifest: Any) -> dict[str, Any]:
+def _rejected(prompt: dict[str, Any], manifest: Any) -> dict[str, Any]:
     given = Prompts(prompt.get("points"), prompt.get("labels"), prompt.get("box"))
     try:
         encode_prompts(given, (80, 100), (80, 100), manifest.prompt, manifest.mask_size)

@@ -1,6 +1,8 @@
 /**
- * A bundle, and what the Python runtime makes of it: SAM_EDGE_BUNDLE, or one that Python exports here. Where
- * SAM_EDGE_REFERENCE names a folder, the latter is kept there for the next run on the same bundle.
+ * Provides tests with a bundle and with the Python runtime's results on it.
+ *
+ * The bundle is SAM_EDGE_BUNDLE, or a fresh export of the embedded model. If SAM_EDGE_REFERENCE names a folder,
+ * results are kept there for the next run on the same bundle.
  */
 
 import { execFileSync } from "node:child_process";
@@ -25,7 +27,7 @@ export default function setup(project: TestProject) {
   const python = resolve(WEB, process.env.PYTHON ?? "../.venv/bin/python");
   if (!existsSync(python))
     throw new Error(
-      `${python} is missing; run \`make test\` once, or give PYTHON=... that has sam-edge[all]`,
+      `${python} is missing; run \`make test\` once, or set PYTHON to an interpreter with sam-edge[all]`,
     );
   const run = (...args: string[]) =>
     execFileSync(python, args, { cwd: ROOT, stdio: ["ignore", "ignore", "inherit"] });

@@ -1,4 +1,4 @@
-/** Reads what tests/reference.py wrote, and compares masks. */
+/** Reads the results written by tests/reference.py, and compares masks. */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -37,9 +37,9 @@ export interface Reference {
   model_id: string;
   images: ReferenceImage[];
   inputs: string[];
-  // biome-ignore lint/suspicious/noExplicitAny: rules as in the manifest, without what resizing does not need
+  // biome-ignore lint/suspicious/noExplicitAny: rules as in the manifest, only those for preprocessing
   preprocessed: { image: ReferenceImage; rules: any; images: string }[];
-  // biome-ignore lint/suspicious/noExplicitAny: wrong on purpose
+  // biome-ignore lint/suspicious/noExplicitAny: invalid on purpose
   bad_prompts: { prompt: any; message: string }[];
   variants: Record<
     string,
@@ -66,19 +66,22 @@ export const reference: Reference = JSON.parse(
   readFileSync(join(inject("reference"), "reference.json"), "utf8"),
 );
 
+/** Reads a file of the reference folder. */
 export function bytes(name: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(readFileSync(join(inject("reference"), name)));
 }
 
+/** Reads a file of float32 values. */
 export function floats(name: string): Float32Array {
   return new Float32Array(bytes(name).buffer);
 }
 
+/** Reads a reference image. */
 export function image({ width, height, rgb }: ReferenceImage): Image {
   return { width, height, data: bytes(rgb) };
 }
 
-/** The `index`th mask of `pixels` pixels of a file of bits. */
+/** Returns the `index`-th mask, of `pixels` pixels, in a file of packed bits. */
 export function bits(name: string, pixels: number, index = 0): Uint8Array {
   const packed = bytes(name);
   return Uint8Array.from({ length: pixels }, (_, i) => {
@@ -87,7 +90,7 @@ export function bits(name: string, pixels: number, index = 0): Uint8Array {
   });
 }
 
-/** 1 for two empty masks. */
+/** Returns the IoU of two masks; 1 if both are empty. */
 export function iou(a: Uint8Array, b: Uint8Array): number {
   if (a.length !== b.length) throw new Error(`masks of ${a.length} and ${b.length} pixels`);
   let both = 0;
@@ -99,7 +102,7 @@ export function iou(a: Uint8Array, b: Uint8Array): number {
   return either === 0 ? 1 : both / either;
 }
 
-/** A compressed COCO RLE, as pycocotools reads it: (H, W), 1 in the mask. */
+/** Decodes a compressed COCO RLE as pycocotools does: (H, W), 1 inside the mask. */
 export function maskOf({ size: [height, width], counts }: { size: [number, number]; counts: string }) {
   const runs: number[] = [];
   for (let at = 0; at < counts.length; ) {

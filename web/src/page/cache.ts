@@ -1,13 +1,14 @@
-import { type Bytes, check, type Source } from "../runtime/index.ts";
+import { type Bytes, type Source, verifyFile } from "../runtime/index.ts";
 
 const NAME = "sam-edge-models";
 
 /**
- * `source` with model files kept by their hash, in the browser's cache where it has one: pages that come over
- * plain HTTP from another machine have none.
+ * Returns a source that keeps model files by their hash in the browser's cache.
+ *
+ * Pages outside a secure context (plain HTTP from another host) have no cache; every file is fetched there.
  */
-export function cached(source: Source, store: CacheStorage | undefined = globalThis.caches): Source {
-  // While devices are measured against each other, a file is asked for more than once.
+export function withCache(source: Source, store: CacheStorage | undefined = globalThis.caches): Source {
+  // Measuring each device reads the same files again within seconds.
   const recent = new Map<string, Promise<Bytes>>();
   const load = async (path: string, file: NonNullable<Parameters<Source["read"]>[1]>): Promise<Bytes> => {
     const key = `https://sam-edge.invalid/${file.sha256}`;
@@ -16,15 +17,15 @@ export function cached(source: Source, store: CacheStorage | undefined = globalT
     if (kept !== undefined) {
       const bytes = new Uint8Array(await kept.arrayBuffer());
       try {
-        await check(source.name, file, bytes);
+        await verifyFile(source.name, file, bytes);
         return bytes;
       } catch {
         await cache?.delete(key);
       }
     }
     const bytes = await source.read(path, file);
-    await check(source.name, file, bytes);
-    // A full disk is no reason to stop.
+    await verifyFile(source.name, file, bytes);
+    // Caching is optional: continue if the disk is full.
     await cache?.put(key, new Response(bytes)).catch(() => undefined);
     return bytes;
   };

@@ -1,60 +1,64 @@
-/** ONNX Runtime's builds, and which device decodes faster here. */
+/** Loads ONNX Runtime's web builds and chooses the device that decodes faster. */
 
 import {
   type Device,
+  errorMessage,
   load,
   type OrtModule,
-  reason,
   type Sam,
   SamEdgeError,
   type Source,
 } from "../runtime/index.ts";
 import type { Started, StartOptions } from "./protocol.ts";
 
-// Timed decodes of each device, after one to warm up.
+// Timed decodes on each device, after one warm-up.
 const DECODES = 3;
 
-/** As many threads as help: wasm threads need a page that is isolated, and hyper-threads add nothing. */
+/**
+ * Returns the number of wasm threads to use; `asked` 0 chooses automatically.
+ *
+ * Threads need a cross-origin isolated page. Hyper-threads do not speed decoding up.
+ */
 export function usableThreads(asked: number): number {
   if (!globalThis.crossOriginIsolated) return 1;
   const cores = navigator.hardwareConcurrency || 1;
   return Math.max(1, asked || (cores <= 4 ? cores : Math.min(8, Math.ceil(cores / 2))));
 }
 
-async function wasm(threads: number): Promise<OrtModule> {
+async function loadWasmBuild(threads: number): Promise<OrtModule> {
   const [ort, mjs, binary] = await Promise.all([
     import("onnxruntime-web/wasm"),
     import("onnxruntime-web/ort-wasm-simd-threaded.mjs?url"),
     import("onnxruntime-web/ort-wasm-simd-threaded.wasm?url"),
   ]);
   ort.env.wasm.numThreads = threads;
-  ort.env.wasm.wasmPaths = { mjs: absolute(mjs.default), wasm: absolute(binary.default) };
+  ort.env.wasm.wasmPaths = { mjs: absoluteUrl(mjs.default), wasm: absoluteUrl(binary.default) };
   return ort;
 }
 
-async function webgpu(): Promise<OrtModule> {
+async function loadWebgpuBuild(): Promise<OrtModule> {
   const [ort, mjs, binary] = await Promise.all([
     import("onnxruntime-web/webgpu"),
     import("onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url"),
     import("onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url"),
   ]);
   ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmPaths = { mjs: absolute(mjs.default), wasm: absolute(binary.default) };
+  ort.env.wasm.wasmPaths = { mjs: absoluteUrl(mjs.default), wasm: absoluteUrl(binary.default) };
   return ort;
 }
 
-function absolute(url: string): string {
+function absoluteUrl(url: string): string {
   return new URL(url, import.meta.url).href;
 }
 
-/** Why WebGPU cannot be used here, or is not worth a try; undefined if it is. */
-async function noWebgpu(force: boolean): Promise<string | undefined> {
+/** Returns why WebGPU cannot or should not be used, or undefined. `force` accepts a software adapter. */
+async function webgpuUnavailableReason(force: boolean): Promise<string | undefined> {
   const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<GpuAdapter | null> } };
   if (gpu === undefined) return "this browser has no WebGPU";
   const adapter = await gpu.requestAdapter().catch(() => null);
-  if (adapter === null) return "WebGPU finds no graphics processor";
+  if (adapter === null) return "WebGPU finds no GPU";
   const fallback = adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter;
-  return fallback && !force ? "WebGPU is only simulated here" : undefined;
+  return fallback && !force ? "WebGPU runs only on a software adapter" : undefined;
 }
 
 interface GpuAdapter {
@@ -62,8 +66,8 @@ interface GpuAdapter {
   readonly info?: { readonly isFallbackAdapter?: boolean };
 }
 
-/** Median milliseconds of a decode. */
-async function measure(sam: Sam): Promise<number> {
+/** Returns the median latency of a decode in milliseconds. */
+async function measureDecode(sam: Sam): Promise<number> {
   const { variant, manifest } = sam;
   const tensors: Record<string, { data: Float32Array; dims: number[] }> = {};
   for (const { name, shape } of variant.encoder.outputs) {
@@ -81,7 +85,11 @@ async function measure(sam: Sam): Promise<number> {
   return times.slice(1).sort((a, b) => a - b)[Math.floor(DECODES / 2)];
 }
 
-/** Load a variant on the device asked for, or on the faster one. Throws a `SamEdgeError`. */
+/**
+ * Loads a variant on the requested device, or for "auto" on the one that decodes faster.
+ *
+ * Throws a `SamEdgeError` if no device can run it.
+ */
 export async function loadFastest(
   source: Source,
   { variant, backend, threads }: StartOptions,
@@ -93,26 +101,26 @@ export async function loadFastest(
   let chosen: { sam: Sam; device: Device } | undefined;
   for (const device of ["wasm", "webgpu"] as const) {
     if (backend !== "auto" && backend !== device) continue;
-    const missing = device === "webgpu" ? await noWebgpu(backend === "webgpu") : undefined;
+    const missing = device === "webgpu" ? await webgpuUnavailableReason(backend === "webgpu") : undefined;
     if (missing !== undefined) {
       notes.push(missing);
       continue;
     }
     report(`Loading the model for ${device === "webgpu" ? "WebGPU" : "WebAssembly"}…`);
     try {
-      const ort = device === "webgpu" ? await webgpu() : await wasm(usable);
-      // A graphics processor would hand all tokens over in between.
-      const pictureOnly = device === "wasm";
-      const sam = await load(source, ort, { variant, device, encoder: false, pictureOnly });
-      measured[device] = await measure(sam);
+      const ort = device === "webgpu" ? await loadWebgpuBuild() : await loadWasmBuild(usable);
+      // With WebGPU, the tokens between the two stages would be copied from and to the GPU.
+      const skipPadding = device === "wasm";
+      const sam = await load(source, ort, { variant, device, encoder: false, skipPadding });
+      measured[device] = await measureDecode(sam);
       if (chosen === undefined || measured[device] < (measured[chosen.device] ?? 0)) {
         await chosen?.sam.close();
         chosen = { sam, device };
       } else await sam.close();
     } catch (error) {
-      // WebGPU's troubles are no one else's; what is wrong with the bundle is.
+      // wasm runs first: once it has loaded the bundle, an error concerns WebGPU alone.
       if (chosen === undefined) throw error;
-      notes.push(`WebGPU cannot run this model: ${reason(error)}`);
+      notes.push(`WebGPU cannot run this model: ${errorMessage(error)}`);
     }
   }
   if (chosen === undefined)

@@ -1,16 +1,17 @@
+/** Returns the page's element with an id. Throws if it is missing. */
 export function element<T extends HTMLElement = HTMLElement>(id: string): T {
   const found = document.getElementById(id);
   if (found === null) throw new Error(`the page has no #${id}`);
   return found as T;
 }
 
-/** "12 ms", "1.4 s". */
+/** Formats a duration, for example "12 ms" or "1.4 s". */
 export function duration(milliseconds: number): string {
   if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} s`;
   return `${milliseconds < 10 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
 }
 
-/** What is going on, at the foot of the picture; nothing for null. */
+/** Shows what the page is doing, with progress from 0 to 1; null hides it. */
 export function showBusy(text: string | null, progress?: number, canStop = false): void {
   element("busy").hidden = text === null;
   element("busy-text").textContent = text;
@@ -20,9 +21,9 @@ export function showBusy(text: string | null, progress?: number, canStop = false
   element("stop").hidden = !canStop;
 }
 
-/** An error that stays until it is dismissed; `retry` is offered where it makes sense. */
+/** Shows an error until the user dismisses it, with a button for `retry` if given. */
 export function showError(message: string, retry?: () => void): void {
-  // A sentence begins with a capital; a file's name stays as it is.
+  // Capitalize the first word, unless it is a file name.
   element("alert-text").textContent = message.replace(/^[a-z](?=[a-z]* )/, (first) => first.toUpperCase());
   const button = element("alert-retry");
   button.hidden = retry === undefined;
@@ -33,11 +34,12 @@ export function showError(message: string, retry?: () => void): void {
   element("alert").hidden = false;
 }
 
+/** Hides the error. */
 export function hideError(): void {
   element("alert").hidden = true;
 }
 
-/** A label and a figure. */
+/** Shows a label and a value in the status bar. */
 export function showStatus(id: string, label: string, figure: string): void {
   const strong = document.createElement("b");
   strong.textContent = figure;

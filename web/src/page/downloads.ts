@@ -1,8 +1,9 @@
-/** Masks as files. */
+/** Downloads masks as files. */
 
 import { type MaskRecord, rle, type Size } from "../runtime/index.ts";
-import type { Picture } from "./picture.ts";
+import type { LoadedImage } from "./image-file.ts";
 
+/** Starts the browser's download of `blob` under a file name. */
 export function save(blob: Blob, name: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
@@ -17,7 +18,7 @@ function png(pixels: ImageData): Promise<Blob> {
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-/** White where the mask is, on black. */
+/** Encodes a mask (H, W) as a PNG: white inside, black outside. */
 export function maskPng(mask: Uint8Array, [height, width]: Size): Promise<Blob> {
   const pixels = new ImageData(width, height);
   for (let i = 0, to = 0; i < mask.length; i++, to += 4) {
@@ -27,12 +28,12 @@ export function maskPng(mask: Uint8Array, [height, width]: Size): Promise<Blob> 
   return png(pixels);
 }
 
-/** What is in the mask, on nothing, cropped to it. */
-export function cutOutPng(picture: Picture, mask: Uint8Array, size: Size): Promise<Blob> {
+/** Encodes the image's pixels inside the mask as a transparent PNG, cropped to the mask's bounding box. */
+export function cutOutPng(image: LoadedImage, mask: Uint8Array, size: Size): Promise<Blob> {
   const [x, y, width, height] = rle.bbox(mask, size);
   const context = new OffscreenCanvas(width, height).getContext("2d");
   if (context === null) throw new Error("no canvas");
-  context.drawImage(picture.bitmap, -x, -y);
+  context.drawImage(image.bitmap, -x, -y);
   const pixels = context.getImageData(0, 0, width, height);
   for (let row = 0; row < height; row++)
     for (let column = 0; column < width; column++)
@@ -40,13 +41,14 @@ export function cutOutPng(picture: Picture, mask: Uint8Array, size: Size): Promi
   return png(pixels);
 }
 
+/** A mask for `coco`; a prompted mask has no stability score and any number of points. */
 export interface CocoMask extends Omit<MaskRecord, "stability_score" | "point_coords"> {
   readonly stability_score?: number;
   readonly point_coords?: (readonly [number, number])[];
 }
 
-/** A COCO data set of one image and one category, as `sam-edge everything` writes it. */
-export function coco(picture: Picture, records: readonly CocoMask[]): Blob {
+/** Encodes masks as a COCO data set of one image and one category, as `sam-edge everything` does. */
+export function coco(image: LoadedImage, records: readonly CocoMask[]): Blob {
   const annotations = records.map(({ segmentation, ...record }, i) => ({
     id: i + 1,
     image_id: 1,
@@ -55,7 +57,7 @@ export function coco(picture: Picture, records: readonly CocoMask[]): Blob {
     iscrowd: 0,
     ...record,
   }));
-  const { name, width, height } = picture;
+  const { name, width, height } = image;
   const data = {
     images: [{ id: 1, file_name: name, width, height }],
     categories: [{ id: 1, name: "object" }],

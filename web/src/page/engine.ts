@@ -1,13 +1,14 @@
 import { SamEdgeError } from "../runtime/index.ts";
 import type { Answer, Methods, Request } from "./protocol.ts";
 
+/** A call that the worker has not answered yet. */
 interface Waiting {
   resolve(result: unknown): void;
   reject(error: Error): void;
   report?(progress: string | number): void;
 }
 
-/** The worker's functions, as promises. */
+/** Calls the worker's functions; each call returns a promise. */
 export class Engine {
   readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   readonly #waiting = new Map<number, Waiting>();
@@ -30,6 +31,7 @@ export class Engine {
     };
   }
 
+  /** Calls a function of the worker. Rejects with the worker's `SamEdgeError`. */
   call<K extends keyof Methods>(
     method: K,
     args: Parameters<Methods[K]>,

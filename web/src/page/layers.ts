@@ -1,11 +1,11 @@
-/** Masks as layers to draw over the picture. */
+/** Renders masks as layers to draw over the image. */
 
 import type { MaskRecord, Size } from "../runtime/index.ts";
 
 export type Colour = readonly [red: number, green: number, blue: number];
 
 export const MASK_COLOUR: Colour = [59, 110, 255];
-const FIRST: readonly Colour[] = [
+const PALETTE: readonly Colour[] = [
   [30, 144, 255],
   [255, 127, 14],
   [44, 200, 90],
@@ -13,9 +13,9 @@ const FIRST: readonly Colour[] = [
   [250, 200, 0],
 ];
 
-/** The first few are chosen; hues a golden section apart stay distinct for any number. */
+/** Returns the colour of the n-th mask: a fixed palette first, then hues a golden ratio apart. */
 export function colour(number: number): Colour {
-  if (number < FIRST.length) return FIRST[number];
+  if (number < PALETTE.length) return PALETTE[number];
   const hue = ((number * 0.618034) % 1) * 6;
   const channel = (shift: number) => {
     const k = (shift + hue) % 6;
@@ -24,7 +24,7 @@ export function colour(number: number): Colour {
   return [channel(5), channel(3), channel(1)];
 }
 
-/** The mask (H, W) tinted, its edge bright. */
+/** Renders a mask (H, W) as a translucent layer with a bright outline. */
 export function maskLayer(mask: Uint8Array, [height, width]: Size, strength = 1): OffscreenCanvas {
   const canvas = new OffscreenCanvas(width, height);
   const pixels = new ImageData(width, height);
@@ -51,7 +51,7 @@ export function maskLayer(mask: Uint8Array, [height, width]: Size, strength = 1)
   return canvas;
 }
 
-/** (H, W): which record is seen at each pixel, from 1; small ones lie over large ones; 0 for none. */
+/** Returns a label map (H, W): 0 for background, else 1 + index of the record; small masks lie over large ones. */
 export function labelMap(records: readonly MaskRecord[], [height, width]: Size): Uint16Array {
   const labels = new Uint16Array(height * width);
   const order = records.map((_, i) => i).sort((a, b) => records[b].area - records[a].area);
@@ -66,7 +66,11 @@ export function labelMap(records: readonly MaskRecord[], [height, width]: Size):
   return labels;
 }
 
-/** Each record in its colour; only `selected`, from 0, strongly where there is one. */
+/**
+ * Renders a label map (height, width) as a layer of (tall, wide), one colour per mask.
+ *
+ * If a mask is `selected` (index from 0), the others are faint.
+ */
 export function labelLayer(
   labels: Uint16Array,
   [height, width]: Size,
@@ -91,7 +95,7 @@ export function labelLayer(
   return canvas;
 }
 
-/** The picture dimmed where the mask (H, W) is not. */
+/** Draws a small dimmed image with a mask's layer over it. */
 export function thumbnail(canvas: HTMLCanvasElement, bitmap: ImageBitmap, layer: OffscreenCanvas): void {
   const scale = 160 / Math.max(bitmap.width, bitmap.height);
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));

@@ -1,20 +1,21 @@
-import { type MaskRecord, type Prompt, reason, rle, type Size } from "../runtime/index.ts";
+import { errorMessage, type MaskRecord, type Prompt, rle, type Size } from "../runtime/index.ts";
 import { duration, element, hideError, showBusy, showError, showStatus } from "./dom.ts";
 import { type CocoMask, coco, cutOutPng, maskPng, save } from "./downloads.ts";
 import { Engine } from "./engine.ts";
+import { type LoadedImage, pixelsOf, readImage } from "./image-file.ts";
 import { labelLayer, labelMap, maskLayer, thumbnail } from "./layers.ts";
 import { newestOnly } from "./newest.ts";
-import { type Picture, pixelsOf, readPicture } from "./picture.ts";
 import type { DecodedMasks, Started } from "./protocol.ts";
 import { type Config, encodeOnServer, readConfig, readSample } from "./server.ts";
-import { around, type Box, type Point, Stage } from "./stage.ts";
+import { type Box, boxBetween, type Point, Stage } from "./stage.ts";
 
-/** Points and a box: what undo goes back over. */
+/** Points and a box of one prompt; undo steps back through these. */
 interface Prompts {
   readonly points: readonly { readonly at: Point; readonly label: number }[];
   readonly box: Box | null;
 }
 
+/** Result of segmenting everything. */
 interface Everything {
   readonly records: MaskRecord[];
   readonly labels: Uint16Array;
@@ -22,24 +23,25 @@ interface Everything {
   selected: number | null;
 }
 
+/** A decode to run: for the current prompts, or for a preview under the pointer. */
 type Job =
-  | { readonly kind: "commit"; readonly picture: Picture; readonly prompts: Prompts }
-  | { readonly kind: "hover"; readonly picture: Picture; readonly at: Point };
+  | { readonly kind: "commit"; readonly image: LoadedImage; readonly prompts: Prompts }
+  | { readonly kind: "hover"; readonly image: LoadedImage; readonly at: Point };
 
 const BASE = new URL("./", document.baseURI);
-const NOTHING: Prompts = { points: [], box: null };
-// Models with larger encoders are left to the server where there is one.
-const ENCODER_FOR_PAGES = 40_000_000;
-const HINT = "Click on a thing, or drag a box around it.";
+const NO_PROMPTS: Prompts = { points: [], box: null };
+// Images are encoded on the server, if possible, when the encoder is larger.
+const MAX_PAGE_ENCODER_BYTES = 40_000_000;
+const HINT = "Click on an object, or drag a box around it.";
 
 const engine = new Engine();
 const query = new URLSearchParams(location.search);
 
 let config: Config;
 let started: Promise<Started>;
-let picture: Picture | null = null;
+let image: LoadedImage | null = null;
 let isEncoded = false;
-let history: Prompts[] = [NOTHING];
+let history: Prompts[] = [NO_PROMPTS];
 let decoded: DecodedMasks | null = null;
 let chosen = 0;
 let preview: DecodedMasks | null = null;
@@ -81,11 +83,11 @@ function setState(state: string): void {
   document.documentElement.dataset.state = state;
 }
 
-/** Load the model that the settings ask for; what was encoded is encoded again. */
+/** Loads the model chosen in the settings, then encodes the current image again. */
 function start(): void {
   setState("loading");
   isEncoded = false;
-  forgetMasks();
+  clearMasks();
   showBusy("Loading the model…");
   const variant = element<HTMLSelectElement>("variant").value;
   const backend = element<HTMLSelectElement>("backend").value as "auto";
@@ -98,7 +100,7 @@ function start(): void {
     showBusy(null);
     setState("error");
     showStatus("status-backend", "", "no model");
-    showError(reason(error), start);
+    showError(errorMessage(error), start);
   });
 }
 
@@ -108,28 +110,28 @@ function showStarted({ device, threads, measured, notes, model }: Started): void
   showStatus("status-backend", "", device === "webgpu" ? "WebGPU" : "WebAssembly");
   showStatus("status-threads", "threads", String(threads));
   const times = Object.entries(measured).map(([name, ms]) => `${name} ${duration(ms)} a decode`);
-  if (!crossOriginIsolated) notes.push("one thread, since this server does not isolate the page");
+  if (!crossOriginIsolated) notes.push("one thread, because the page is not cross-origin isolated");
   element("measured").textContent = [`Measured at start: ${times.join(", ")}`, ...notes]
     .join("; ")
     .concat(".");
   showBusy(null);
-  if (picture === null) setState("empty");
-  else void encode(picture);
+  if (image === null) setState("empty");
+  else void encode(image);
 }
 
-// ---- pictures
+// ---- images
 
-/** Show a picture and encode it. What cannot be read leaves the one before. */
+/** Reads, shows and encodes an image. If it cannot be read, the previous image stays. */
 async function open(blob: Blob, name: string): Promise<void> {
   hideError();
   try {
-    const opened = await readPicture(blob, name, config);
+    const opened = await readImage(blob, name, config);
     await engine.call("cancel", []);
-    picture = opened;
+    image = opened;
     isEncoded = false;
-    history = [NOTHING];
+    history = [NO_PROMPTS];
     cursor = corner = null;
-    forgetMasks();
+    clearMasks();
     element("empty").hidden = true;
     stage.canvas.hidden = false;
     show();
@@ -137,44 +139,44 @@ async function open(blob: Blob, name: string): Promise<void> {
     element("stage").scrollIntoView({ block: "nearest" });
     await encode(opened);
   } catch (error) {
-    showError(reason(error));
+    showError(errorMessage(error));
   }
 }
 
-function forgetMasks(): void {
+function clearMasks(): void {
   decoded = preview = everything = layer = null;
   show();
 }
 
-async function encode(one: Picture): Promise<void> {
+async function encode(one: LoadedImage): Promise<void> {
   const model = await started.catch(() => null);
-  if (model === null || picture !== one) return;
+  if (model === null || image !== one) return;
   setState("encoding");
   showBusy("Reading the picture…");
-  const where = encodedBy(model);
+  const where = chooseEncoder(model);
   const start = performance.now();
   try {
     if (where === "server") {
       const bytes = await encodeOnServer(BASE, one.blob, config);
-      if (picture !== one) return;
+      if (image !== one) return;
       const { size } = await engine.call("useEmbedding", [bytes], { transfer: [bytes.buffer] });
       if (size[0] !== one.height || size[1] !== one.width)
         throw new Error(
-          `the server sees ${size[1]} × ${size[0]} pixels and this browser ${one.width} × ${one.height}; ` +
-            "save the picture anew, or encode it in this page",
+          `the server reads ${size[1]} × ${size[0]} pixels and this browser ${one.width} × ${one.height}; ` +
+            "save the picture again with another program, or encode it in this page",
         );
     } else {
       const { data, width, height } = pixelsOf(one);
       await engine.call("encode", [{ data, width, height }], { transfer: [data.buffer] });
     }
   } catch (error) {
-    if (picture !== one) return;
+    if (image !== one) return;
     showBusy(null);
     setState("error");
-    showError(reason(error), () => void encode(one));
+    showError(errorMessage(error), () => void encode(one));
     return;
   }
-  if (picture !== one) return;
+  if (image !== one) return;
   showStatus(
     "status-encode",
     where === "server" ? "encoded by the server" : "encoded",
@@ -187,11 +189,11 @@ async function encode(one: Picture): Promise<void> {
   if (!isEmpty(prompts())) commitCurrent();
 }
 
-function encodedBy({ encoderBytes }: Started): "server" | "page" {
+function chooseEncoder({ encoderBytes }: Started): "server" | "page" {
   if (config.encode !== "both") return config.encode;
-  const asked = element<HTMLSelectElement>("encode").value;
-  if (asked === "page" || asked === "server") return asked;
-  return encoderBytes > ENCODER_FOR_PAGES ? "server" : "page";
+  const requested = element<HTMLSelectElement>("encode").value;
+  if (requested === "page" || requested === "server") return requested;
+  return encoderBytes > MAX_PAGE_ENCODER_BYTES ? "server" : "page";
 }
 
 // ---- prompts
@@ -199,9 +201,9 @@ function encodedBy({ encoderBytes }: Started): "server" | "page" {
 const submit = newestOnly<Job>(decode, (job) => job.kind === "commit");
 
 async function decode(job: Job): Promise<void> {
-  const isCurrent = () => job.picture === picture && isEncoded && everything === null;
+  const isCurrent = () => job.image === image && isEncoded && everything === null;
   if (!isCurrent() || (job.kind === "hover" && hovered === null)) return;
-  const prompt = job.kind === "commit" ? asPrompt(job.prompts) : { points: [job.at] };
+  const prompt = job.kind === "commit" ? toPrompt(job.prompts) : { points: [job.at] };
   try {
     const found = await engine.call("decode", [prompt, stage.size, job.kind === "commit" ? "all" : "best"]);
     if (!isCurrent()) return;
@@ -219,11 +221,11 @@ async function decode(job: Job): Promise<void> {
       show();
     }
   } catch (error) {
-    showError(reason(error));
+    showError(errorMessage(error));
   }
 }
 
-function asPrompt({ points, box }: Prompts): Prompt {
+function toPrompt({ points, box }: Prompts): Prompt {
   return {
     points: points.map(({ at }) => at),
     labels: points.map(({ label }) => label),
@@ -236,18 +238,18 @@ function addPoint(at: Point, label: number): void {
 }
 
 function commit(next: Prompts): void {
-  if (picture === null || !isEncoded) return;
+  if (image === null || !isEncoded) return;
   history.push(next);
   commitCurrent();
 }
 
-/** Ask for the masks of the prompts as they are now. */
+/** Decodes the current prompts. */
 function commitCurrent(): void {
   preview = null;
-  if (isEmpty(prompts())) forgetMasks();
-  else if (picture !== null) {
+  if (isEmpty(prompts())) clearMasks();
+  else if (image !== null) {
     setState("decoding");
-    void submit({ kind: "commit", picture, prompts: prompts() });
+    void submit({ kind: "commit", image, prompts: prompts() });
   }
   show();
 }
@@ -270,15 +272,15 @@ function reset(): void {
   }
   corner = null;
   if (history.length > 1) setState("ready");
-  history = [NOTHING];
-  forgetMasks();
+  history = [NO_PROMPTS];
+  clearMasks();
 }
 
 function hover(at: Point | null): void {
   hovered = at;
-  if (picture === null || !isEncoded || everything || !isEmpty(prompts())) return;
-  if (at !== null) void submit({ kind: "hover", picture, at });
-  else if (preview !== null) forgetMasks();
+  if (image === null || !isEncoded || everything || !isEmpty(prompts())) return;
+  if (at !== null) void submit({ kind: "hover", image, at });
+  else if (preview !== null) clearMasks();
 }
 
 function choose(index: number): void {
@@ -298,8 +300,8 @@ function drawChosen(): void {
 
 async function toggleEverything(): Promise<void> {
   if (everything) return leaveEverything();
-  if (picture === null || !isEncoded) return;
-  const one = picture;
+  if (image === null || !isEncoded) return;
+  const one = image;
   setState("everything-running");
   showBusy("Looking for everything…", 0, true);
   try {
@@ -308,7 +310,7 @@ async function toggleEverything(): Promise<void> {
       [Number(element<HTMLSelectElement>("grid").value)],
       { report: (share) => showBusy("Looking for everything…", Number(share), true) },
     );
-    if (picture !== one) return;
+    if (image !== one) return;
     decoded = preview = null;
     everything = {
       records,
@@ -319,56 +321,56 @@ async function toggleEverything(): Promise<void> {
     setState("everything");
     drawEverything();
   } catch (error) {
-    if (picture === one) setState("ready");
-    showError(reason(error));
+    if (image === one) setState("ready");
+    showError(errorMessage(error));
   } finally {
-    if (picture === one) showBusy(null);
+    if (image === one) showBusy(null);
     show();
   }
 }
 
 function leaveEverything(): void {
   everything = null;
-  history = [NOTHING];
+  history = [NO_PROMPTS];
   setState("ready");
-  forgetMasks();
+  clearMasks();
 }
 
 function select([x, y]: Point): void {
-  if (everything === null || picture === null) return;
-  const label = everything.labels[y * picture.width + x];
+  if (everything === null || image === null) return;
+  const label = everything.labels[y * image.width + x];
   everything.selected = label === 0 || everything.selected === label - 1 ? null : label - 1;
   drawEverything();
 }
 
 function drawEverything(): void {
-  if (everything === null || picture === null) return;
-  layer = labelLayer(everything.labels, [picture.height, picture.width], stage.size, everything.selected);
+  if (everything === null || image === null) return;
+  layer = labelLayer(everything.labels, [image.height, image.width], stage.size, everything.selected);
   show();
 }
 
 // ---- downloads
 
-/** The mask that is shown, at the picture's own size. */
+/** Returns the chosen mask at the image's original size; null if there is none. */
 async function fullMask(): Promise<{ mask: Uint8Array; size: Size; score: number } | null> {
-  if (picture === null) return null;
-  const size: Size = [picture.height, picture.width];
+  if (image === null) return null;
+  const size: Size = [image.height, image.width];
   if (everything) {
     const record = everything.records[everything.selected ?? -1];
     return record ? { mask: rle.decode(record.segmentation), size, score: record.predicted_iou } : null;
   }
   if (decoded === null) return null;
-  const found = await engine.call("decode", [asPrompt(prompts()), null, chosen]);
+  const found = await engine.call("decode", [toPrompt(prompts()), null, chosen]);
   const mask = found.masks[chosen];
   return mask && { mask, size, score: found.scores[chosen] };
 }
 
 async function download(kind: "mask" | "cut-out" | "coco"): Promise<void> {
   try {
-    if (picture === null) return;
-    const stem = picture.name.replace(/\.[^.]*$/, "");
+    if (image === null) return;
+    const stem = image.name.replace(/\.[^.]*$/, "");
     if (kind === "coco" && everything)
-      return save(coco(picture, everything.records), `${stem}-everything.json`);
+      return save(coco(image, everything.records), `${stem}-everything.json`);
     const full = await fullMask();
     if (full === null) return;
     const { mask, size, score } = full;
@@ -377,7 +379,7 @@ async function download(kind: "mask" | "cut-out" | "coco"): Promise<void> {
     const area = rle.area(segmentation);
     if (kind === "cut-out") {
       if (area === 0) throw new Error("the mask is empty: there is nothing to cut out; choose another mask");
-      return save(await cutOutPng(picture, mask, size), `${stem}-cut-out.png`);
+      return save(await cutOutPng(image, mask, size), `${stem}-cut-out.png`);
     }
     const points = prompts().points.map(({ at }) => at);
     const one: CocoMask = {
@@ -387,21 +389,21 @@ async function download(kind: "mask" | "cut-out" | "coco"): Promise<void> {
       predicted_iou: score,
       ...(points.length ? { point_coords: points } : {}),
     };
-    save(coco(picture, [one]), `${stem}-mask.json`);
+    save(coco(image, [one]), `${stem}-mask.json`);
   } catch (error) {
-    showError(reason(error));
+    showError(errorMessage(error));
   }
 }
 
-// ---- what is shown
+// ---- rendering
 
 function show(): void {
   const now = prompts();
-  if (picture !== null)
+  if (image !== null)
     stage.show({
-      bitmap: picture.bitmap,
+      bitmap: image.bitmap,
       points: everything ? [] : now.points,
-      box: everything ? null : (now.box ?? (corner && cursor && around(corner, cursor))),
+      box: everything ? null : (now.box ?? (corner && cursor && boxBetween(corner, cursor))),
       layer,
       cursor,
     });
@@ -423,19 +425,19 @@ function show(): void {
   showCandidates();
 }
 
-let shown: unknown;
+let shownResult: unknown;
 
 function showCandidates(): void {
-  const of = everything ?? decoded;
-  const key = `${of === null}${everything?.selected}${chosen}`;
+  const current = everything ?? decoded;
+  const key = `${current === null}${everything?.selected}${chosen}`;
   const list = element("candidates");
-  if (of === shown && list.dataset.key === key) return;
-  shown = of;
+  if (current === shownResult && list.dataset.key === key) return;
+  shownResult = current;
   list.dataset.key = key;
   const result = element("result");
   if (everything) {
     const { records, selected, milliseconds } = everything;
-    list.replaceChildren(nothing(`${records.length} masks in ${duration(milliseconds)}`));
+    list.replaceChildren(placeholder(`${records.length} masks in ${duration(milliseconds)}`));
     const record = records[selected ?? -1];
     result.textContent = record
       ? `Mask ${(selected ?? 0) + 1}: score ${record.predicted_iou.toFixed(2)}, ${record.area} pixels.`
@@ -444,13 +446,13 @@ function showCandidates(): void {
         : "None passed the model's thresholds; try more points in the settings.";
     return;
   }
-  if (decoded === null || picture === null) {
-    list.replaceChildren(nothing("The model's candidates come here, with its score for each."));
+  if (decoded === null || image === null) {
+    list.replaceChildren(placeholder("The model's candidate masks and their scores appear here."));
     result.textContent = "";
     return;
   }
   const { scores, masks, size } = decoded;
-  const { bitmap } = picture;
+  const { bitmap } = image;
   list.replaceChildren(
     ...scores.map((score, i) => {
       const button = document.createElement("button");
@@ -478,18 +480,18 @@ function showCandidates(): void {
     `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} % of the picture.`;
 }
 
-function nothing(text: string): HTMLElement {
-  const none = document.createElement("p");
-  none.className = "none";
-  none.textContent = text;
-  return none;
+function placeholder(text: string): HTMLElement {
+  const paragraph = document.createElement("p");
+  paragraph.className = "none";
+  paragraph.textContent = text;
+  return paragraph;
 }
 
 // ---- keys
 
 function moveCursor(dx: number, dy: number, far: boolean): void {
-  if (picture === null) return;
-  const { width, height } = picture;
+  if (image === null) return;
+  const { width, height } = image;
   const step = Math.max(1, Math.round((Math.max(width, height) / 100) * (far ? 6 : 1)));
   const [x, y] = cursor ?? [Math.floor(width / 2), Math.floor(height / 2)];
   const within = (at: number, side: number) => Math.min(Math.max(at, 0), side - 1);
@@ -498,15 +500,15 @@ function moveCursor(dx: number, dy: number, far: boolean): void {
   hover(cursor);
 }
 
-function atCursor(act: (at: Point) => void): void {
+function withCursor(act: (at: Point) => void): void {
   if (cursor === null) moveCursor(0, 0, false);
   if (cursor !== null) act(cursor);
 }
 
-function boxCorner(at: Point): void {
+function setBoxCorner(at: Point): void {
   if (corner === null) corner = at;
   else {
-    const box = around(corner, at);
+    const box = boxBetween(corner, at);
     corner = null;
     commit({ ...prompts(), box });
   }
@@ -518,11 +520,11 @@ const KEYS: Record<string, (event: KeyboardEvent) => void> = {
   ArrowRight: (event) => moveCursor(1, 0, event.shiftKey),
   ArrowUp: (event) => moveCursor(0, -1, event.shiftKey),
   ArrowDown: (event) => moveCursor(0, 1, event.shiftKey),
-  Enter: () => atCursor((at) => (everything ? select(at) : addPoint(at, 1))),
-  Delete: () => atCursor((at) => !everything && addPoint(at, 0)),
-  Backspace: () => atCursor((at) => !everything && addPoint(at, 0)),
+  Enter: () => withCursor((at) => (everything ? select(at) : addPoint(at, 1))),
+  Delete: () => withCursor((at) => !everything && addPoint(at, 0)),
+  Backspace: () => withCursor((at) => !everything && addPoint(at, 0)),
   Escape: reset,
-  b: () => atCursor((at) => !everything && boxCorner(at)),
+  b: () => withCursor((at) => !everything && setBoxCorner(at)),
   e: () => void toggleEverything(),
   z: undo,
   o: () => element("file").click(),
@@ -534,33 +536,33 @@ document.addEventListener("keydown", (event) => {
   if (isOwn || event.altKey || ((event.ctrlKey || event.metaKey) && event.key !== "z")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const act = /^[1-9]$/.test(key) ? () => choose(Number(key) - 1) : KEYS[key];
-  if (act === undefined || (picture === null && key !== "o")) return;
+  if (act === undefined || (image === null && key !== "o")) return;
   event.preventDefault();
   act(event);
 });
 
-// ---- buttons, files
+// ---- buttons and files
 
-const on = (id: string, act: () => void) => element(id).addEventListener("click", act);
+const onClick = (id: string, act: () => void) => element(id).addEventListener("click", act);
 const setMode = (removes: boolean) => () => {
   clickRemoves = removes;
   show();
 };
-on("add", setMode(false));
-on("remove", setMode(true));
-on("undo", undo);
-on("reset", reset);
-on("everything", () => void toggleEverything());
-on("stop", () => void engine.call("cancel", []));
-on("save-mask", () => void download("mask"));
-on("save-cut", () => void download("cut-out"));
-on("save-coco", () => void download("coco"));
-on("open", () => element("file").click());
-on("choose", () => element("file").click());
-on("alert-close", hideError);
+onClick("add", setMode(false));
+onClick("remove", setMode(true));
+onClick("undo", undo);
+onClick("reset", reset);
+onClick("everything", () => void toggleEverything());
+onClick("stop", () => void engine.call("cancel", []));
+onClick("save-mask", () => void download("mask"));
+onClick("save-cut", () => void download("cut-out"));
+onClick("save-coco", () => void download("coco"));
+onClick("open", () => element("file").click());
+onClick("choose", () => element("file").click());
+onClick("alert-close", hideError);
 for (const id of ["variant", "backend"]) element(id).addEventListener("change", start);
 element("encode").addEventListener("change", () => {
-  if (picture !== null) void encode(picture);
+  if (image !== null) void encode(image);
 });
 
 const input = element<HTMLInputElement>("file");
@@ -570,10 +572,10 @@ input.addEventListener("change", () => {
   input.value = "";
 });
 
-function given(data: DataTransfer | null): void {
+function openTransferred(data: DataTransfer | null): void {
   const file = data?.files[0];
   if (file) void open(file, file.name);
-  else showError("that is no picture; give a file: JPEG, PNG, WebP or the like");
+  else showError("no picture file was given; expected JPEG, PNG, WebP or another image format");
 }
 
 const drop = element("drop");
@@ -587,11 +589,11 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.hidden = true;
-  given(event.dataTransfer);
+  openTransferred(event.dataTransfer);
 });
-document.addEventListener("paste", (event) => given(event.clipboardData));
+document.addEventListener("paste", (event) => openTransferred(event.clipboardData));
 
-// ---- beginning
+// ---- start
 
 function showSamples(): void {
   for (const [id, place] of [
@@ -608,32 +610,36 @@ function sampleButton({ name, path }: Config["samples"][number]): HTMLButtonElem
   button.type = "button";
   button.setAttribute("aria-label", `Sample: ${name}`);
   button.title = name;
-  const image = document.createElement("img");
-  image.src = new URL(path, BASE).href;
-  image.alt = "";
-  button.append(image);
+  const img = document.createElement("img");
+  img.src = new URL(path, BASE).href;
+  img.alt = "";
+  button.append(img);
   button.onclick = async () => {
     try {
       await open(await readSample(BASE, path), path.split("/").at(-1) ?? name);
     } catch (error) {
-      showError(reason(error), () => button.click());
+      showError(errorMessage(error), () => button.click());
     }
   };
   return button;
 }
 
-async function begin(): Promise<void> {
+async function initialize(): Promise<void> {
   try {
     config = await readConfig(BASE);
   } catch (error) {
     setState("error");
-    showError(reason(error), () => void begin());
+    showError(errorMessage(error), () => void initialize());
     return;
   }
   const choices = config.variants.map((id) => new Option(id, id));
   element("variant").replaceChildren(...choices);
-  const asked = { variant: query.get("variant"), backend: query.get("backend"), encode: query.get("encode") };
-  for (const [id, value] of Object.entries(asked)) {
+  const requested = {
+    variant: query.get("variant"),
+    backend: query.get("backend"),
+    encode: query.get("encode"),
+  };
+  for (const [id, value] of Object.entries(requested)) {
     const select = element<HTMLSelectElement>(id);
     if (value !== null && [...select.options].some((option) => option.value === value)) select.value = value;
   }
@@ -643,4 +649,4 @@ async function begin(): Promise<void> {
   start();
 }
 
-void begin();
+void initialize();

@@ -1,6 +1,8 @@
 /**
- * Runs one job at a time; while it runs, only the newest waits. A job that must not be dropped (a click, while
- * the pointer goes on moving) is replaced only by another such job.
+ * Returns a function that runs submitted jobs one at a time and, while one runs, queues only the newest.
+ *
+ * A queued job for which `mustRun` is true (a click, as opposed to a pointer move) is replaced only by another
+ * such job.
  */
 export function newestOnly<T>(run: (job: T) => Promise<void>, mustRun: (job: T) => boolean) {
   let waiting: { job: T } | undefined;

@@ -1,40 +1,46 @@
-/** What the page asks of its worker, and what comes back. */
+/** Messages between the page and its worker. */
 
 import type { Device, ErrorKind, MaskRecord, Prompt, Size } from "../runtime/index.ts";
 
+/** Which model to load, and how to run it. */
 export interface StartOptions {
   /** URL of the bundle's folder. */
   readonly bundle: string;
   readonly variant: string;
-  /** "auto": the faster, measured. */
+  /** "auto": the device that decodes faster, measured at start. */
   readonly backend: Device | "auto";
-  /** Threads of wasm; 0: as many as help. */
+  /** Number of wasm threads; 0 chooses automatically. */
   readonly threads: number;
 }
 
+/** The loaded model, and how it runs. */
 export interface Started {
   readonly device: Device;
   readonly threads: number;
-  /** Median milliseconds of a decode on each device that was measured. */
+  /** Median latency of a decode, in milliseconds, on each device that was measured. */
   readonly measured: Partial<Record<Device, number>>;
-  /** Why a device was not taken that could have been. */
+  /** Reasons why a device was not used. */
   readonly notes: string[];
   readonly model: string;
   readonly maskCount: number;
+  /** Size of the encoder's file in bytes. */
   readonly encoderBytes: number;
 }
 
+/** Candidate masks of one prompt. */
 export interface DecodedMasks {
   readonly scores: number[];
+  /** Index of the candidate with the best score. */
   readonly best: number;
-  /** For each candidate asked for, its mask (H, W) at the size asked for; else null. */
+  /** The mask (H, W) of each requested candidate; null for the others. */
   readonly masks: (Uint8Array<ArrayBuffer> | null)[];
+  /** (H, W) of the masks. */
   readonly size: Size;
-  /** Of the decoder alone. */
+  /** Latency of the decoder, without upscaling. */
   readonly milliseconds: number;
 }
 
-/** The worker's functions. */
+/** Functions of the worker. `decode` without a size returns masks at the image's original size. */
 export interface Methods {
   start(options: StartOptions): Started;
   encode(image: { data: Uint8ClampedArray; width: number; height: number }): { milliseconds: number };
@@ -44,12 +50,14 @@ export interface Methods {
   cancel(): undefined;
 }
 
+/** A call of a worker's function. */
 export interface Request {
   readonly id: number;
   readonly method: keyof Methods;
   readonly args: unknown[];
 }
 
+/** Result, error or progress of a call. */
 export type Answer =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: { readonly kind: ErrorKind; readonly message: string } }

@@ -1,10 +1,11 @@
-/** What the page asks of its server. */
+/** HTTP requests to the server of the page. */
 
-import { type Bytes, reason, SamEdgeError } from "../runtime/index.ts";
-import type { Limits } from "./picture.ts";
+import { type Bytes, errorMessage, SamEdgeError } from "../runtime/index.ts";
+import type { Limits } from "./image-file.ts";
 
+/** config.json of the server. */
 export interface Config extends Limits {
-  /** Where pictures can be encoded. */
+  /** Where images can be encoded. */
   readonly encode: "server" | "page" | "both";
   /** Ids of the variants that the page may run. */
   readonly variants: string[];
@@ -12,7 +13,8 @@ export interface Config extends Limits {
   readonly model_id: string;
 }
 
-async function ask(url: URL, init?: RequestInit): Promise<Response> {
+/** Fetches a URL. Throws a `SamEdgeError` with the server's own message if it sends one. */
+async function request(url: URL, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(url, init);
@@ -35,29 +37,30 @@ async function ask(url: URL, init?: RequestInit): Promise<Response> {
   );
 }
 
-/** Throws a `SamEdgeError`: no server, or no such file. */
+/** Reads config.json. Throws a `SamEdgeError` if the server does not answer or has no valid file. */
 export async function readConfig(base: URL): Promise<Config> {
-  const response = await ask(new URL("config.json", base));
+  const response = await request(new URL("config.json", base));
   try {
     return await response.json();
   } catch (error) {
-    throw new SamEdgeError("network", `config.json cannot be read (${reason(error)})`, error);
+    throw new SamEdgeError("network", `config.json cannot be read (${errorMessage(error)})`, error);
   }
 }
 
+/** Fetches a sample image. */
 export async function readSample(base: URL, path: string): Promise<Blob> {
-  return (await ask(new URL(path, base))).blob();
+  return (await request(new URL(path, base))).blob();
 }
 
-/** A picture's embedding, as safetensors. Throws a `SamEdgeError` with the server's own words. */
-export async function encodeOnServer(base: URL, picture: Blob, limits: Limits): Promise<Bytes> {
-  if (picture.size > limits.max_body_bytes)
+/** Encodes an image on the server; returns the embedding as safetensors. Throws a `SamEdgeError`. */
+export async function encodeOnServer(base: URL, image: Blob, limits: Limits): Promise<Bytes> {
+  if (image.size > limits.max_body_bytes)
     throw new SamEdgeError(
       "image",
-      `The file has ${picture.size} bytes, and the server takes ${limits.max_body_bytes}; make it smaller first.`,
+      `The file has ${image.size} bytes, and the server accepts ${limits.max_body_bytes}; make it smaller first.`,
     );
-  const headers = { "Content-Type": picture.type || "application/octet-stream" };
-  const response = await ask(new URL("embeddings", base), { method: "POST", body: picture, headers });
+  const headers = { "Content-Type": image.type || "application/octet-stream" };
+  const response = await request(new URL("embeddings", base), { method: "POST", body: image, headers });
   try {
     return new Uint8Array(await response.arrayBuffer());
   } catch (error) {

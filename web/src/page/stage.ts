@@ -1,33 +1,39 @@
-/** The picture on its canvas, what is drawn over it, and what the pointer and the keys do there. */
+/** The canvas that shows the image, prompts and masks, and its pointer events. */
 
 import type { Size } from "../runtime/index.ts";
 
+/** A pixel of the image. */
 export type Point = readonly [x: number, y: number];
+/** Corners in pixels of the image; x1 and y1 are excluded. */
 export type Box = readonly [x0: number, y0: number, x1: number, y1: number];
 
+/** What the canvas shows. */
 export interface Scene {
   readonly bitmap: ImageBitmap;
   readonly points: readonly { readonly at: Point; readonly label: number }[];
   readonly box: Box | null;
-  /** Drawn over the whole picture, larger or smaller as it is. */
+  /** Drawn over the whole image, scaled to its size. */
   readonly layer: OffscreenCanvas | null;
-  /** Where the keyboard's cursor is. */
+  /** Position of the keyboard cursor. */
   readonly cursor: Point | null;
 }
 
+/** Callbacks for the user's input; coordinates are pixels of the image. */
 export interface StageEvents {
-  /** `removes`: with the right button. */
+  /** `removes`: whether the right button was clicked. */
   click(at: Point, removes: boolean): void;
   box(box: Box): void;
   hover(at: Point | null): void;
 }
 
-// A drag that is shorter, in CSS pixels, is a click.
-const SLACK = 6;
-// Pixels of a side of what is drawn: more are not seen.
-const LARGEST = 2048;
+// Distance in CSS pixels up to which a drag counts as a click.
+const CLICK_TOLERANCE = 6;
+// Largest side of the canvas in device pixels: more detail is not visible.
+const MAX_CANVAS_SIDE = 2048;
+// Space around the canvas in CSS pixels.
 const MARGIN = 16;
 
+/** Draws a scene on a canvas and reports clicks, boxes and hovering. */
 export class Stage {
   readonly canvas: HTMLCanvasElement;
   readonly #parent: HTMLElement;
@@ -42,22 +48,24 @@ export class Stage {
     this.#context = canvas.getContext("2d") as CanvasRenderingContext2D;
     this.#listen(events);
     new ResizeObserver(() => {
-      if (this.#fit()) resized();
+      if (this.#fitToParent()) resized();
     }).observe(this.#parent);
   }
 
-  /** (height, width) of what is drawn: of masks that are to be drawn, too. */
+  /** Size (height, width) of the canvas in device pixels, at which masks should be rendered. */
   get size(): Size {
     return [this.canvas.height, this.canvas.width];
   }
 
+  /** Shows a scene; the canvas is resized if the image changed. */
   show(scene: Scene): void {
     const another = scene.bitmap !== this.#scene?.bitmap;
     this.#scene = scene;
-    if (another) this.#fit();
+    if (another) this.#fitToParent();
     this.draw();
   }
 
+  /** Redraws in the next animation frame. */
   draw(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -67,14 +75,14 @@ export class Stage {
     });
   }
 
-  /** As large as fits into the stage; whether that is another size than before. */
-  #fit(): boolean {
+  /** Resizes the canvas to fit its parent; returns whether its size changed. */
+  #fitToParent(): boolean {
     if (this.#scene === null) return false;
     const { width, height } = this.#scene.bitmap;
     const room = [this.#parent.clientWidth - 2 * MARGIN, this.#parent.clientHeight - 2 * MARGIN];
     const scale = Math.max(Math.min(room[0] / width, room[1] / height), 1 / Math.max(width, height));
     const [wide, tall] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
-    const density = Math.min(window.devicePixelRatio, LARGEST / Math.max(wide, tall));
+    const density = Math.min(window.devicePixelRatio, MAX_CANVAS_SIDE / Math.max(wide, tall));
     const pixels = [Math.max(1, Math.round(wide * density)), Math.max(1, Math.round(tall * density))];
     this.canvas.style.width = `${wide}px`;
     this.canvas.style.height = `${tall}px`;
@@ -142,8 +150,8 @@ export class Stage {
     }
   }
 
-  /** A place of the picture, in whole pixels; the nearest one of what lies outside. */
-  #place(event: PointerEvent): Point {
+  /** Returns the image's pixel under the pointer, or the nearest one if the pointer is outside. */
+  #pixelAt(event: PointerEvent): Point {
     const { bitmap } = this.#scene as Scene;
     const frame = this.canvas.getBoundingClientRect();
     const inside = (at: number, side: number) => Math.min(Math.max(Math.floor(at * side), 0), side - 1);
@@ -161,18 +169,18 @@ export class Stage {
       if (this.#scene === null || !event.isPrimary || event.button === 1) return;
       canvas.setPointerCapture(event.pointerId);
       const removes = event.button === 2 || event.ctrlKey;
-      down = { x: event.clientX, y: event.clientY, at: this.#place(event), removes };
+      down = { x: event.clientX, y: event.clientY, at: this.#pixelAt(event), removes };
     });
     canvas.addEventListener("pointermove", (event) => {
       if (this.#scene === null || !event.isPrimary) return;
-      const at = this.#place(event);
+      const at = this.#pixelAt(event);
       if (down === null) {
         if (event.pointerType !== "touch") events.hover(at);
         return;
       }
-      const far = Math.hypot(event.clientX - down.x, event.clientY - down.y) > SLACK;
+      const far = Math.hypot(event.clientX - down.x, event.clientY - down.y) > CLICK_TOLERANCE;
       if (!down.removes && (far || this.#dragged !== null)) {
-        this.#dragged = around(down.at, at);
+        this.#dragged = boxBetween(down.at, at);
         this.draw();
       }
     });
@@ -191,7 +199,7 @@ export class Stage {
   }
 }
 
-/** Both corners' pixels and what lies between. */
-export function around(a: Point, b: Point): Box {
+/** Returns the box that contains both pixels. */
+export function boxBetween(a: Point, b: Point): Box {
   return [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.max(a[0], b[0]) + 1, Math.max(a[1], b[1]) + 1];
 }

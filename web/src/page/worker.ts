@@ -1,19 +1,19 @@
-/** Encoder and decoder, away from the page's own thread. */
+/** Web worker that runs the encoder and the decoder off the page's main thread. */
 
 import {
   type ErrorKind,
+  errorMessage,
   everything,
-  fileOf,
+  findFile,
   httpSource,
   type ImageEmbedding,
   mask,
   plane,
   readEmbedding,
-  reason,
   type Sam,
   SamEdgeError,
 } from "../runtime/index.ts";
-import { cached } from "./cache.ts";
+import { withCache } from "./cache.ts";
 import { loadFastest } from "./devices.ts";
 import type { Answer, DecodedMasks, Methods, Request } from "./protocol.ts";
 
@@ -29,13 +29,14 @@ let sam: Sam | undefined;
 let embedding: ImageEmbedding | undefined;
 let cancelled = false;
 
-function loaded(): Sam {
+function requireModel(): Sam {
   if (sam === undefined) throw new SamEdgeError("backend", "no model is loaded; choose one in the settings");
   return sam;
 }
 
-function encoded(): ImageEmbedding {
-  if (embedding === undefined) throw new SamEdgeError("image", "no picture was encoded; choose one first");
+function requireEmbedding(): ImageEmbedding {
+  if (embedding === undefined)
+    throw new SamEdgeError("image", "no picture has been encoded; choose one first");
   return embedding;
 }
 
@@ -43,21 +44,25 @@ const handlers: Handlers = {
   async start(report, options) {
     await sam?.close();
     sam = embedding = undefined;
-    const { sam: fastest, ...rest } = await loadFastest(cached(httpSource(options.bundle)), options, report);
+    const { sam: fastest, ...rest } = await loadFastest(
+      withCache(httpSource(options.bundle)),
+      options,
+      report,
+    );
     sam = fastest;
     const { model, mask: masks } = sam.manifest;
     return {
       ...rest,
       model: model.name,
       maskCount: masks.count - masks.first_multimask,
-      encoderBytes: fileOf(sam.variant, sam.variant.encoder.path).bytes,
+      encoderBytes: findFile(sam.variant, sam.variant.encoder.path).bytes,
     };
   },
 
   async encode(_, image) {
     embedding = undefined;
     const start = performance.now();
-    embedding = await loaded().encode(image);
+    embedding = await requireModel().encode(image);
     return { milliseconds: performance.now() - start };
   },
 
@@ -67,16 +72,16 @@ const handlers: Handlers = {
   },
 
   async decode(_, prompt, size, which): Promise<DecodedMasks> {
-    const [model, image] = [loaded(), encoded()];
+    const [model, image] = [requireModel(), requireEmbedding()];
     const start = performance.now();
     const decoded = await model.decode(image, [prompt]);
     const milliseconds = performance.now() - start;
     const scores = [...decoded.scores];
     const best = scores.indexOf(Math.max(...scores));
     const up = model.upscaling(image.originalSize, size ?? undefined);
-    const wanted = (i: number) => which === "all" || i === (which === "best" ? best : which);
+    const isRequested = (i: number) => which === "all" || i === (which === "best" ? best : which);
     const masks = scores.map((_, i) =>
-      wanted(i) ? mask(up, plane(decoded.lowRes, i, decoded.size), model.manifest.mask.threshold) : null,
+      isRequested(i) ? mask(up, plane(decoded.lowRes, i, decoded.size), model.manifest.mask.threshold) : null,
     );
     return { scores, best, masks, size: up.originalSize, milliseconds };
   },
@@ -84,11 +89,11 @@ const handlers: Handlers = {
   async everything(report, pointsPerSide) {
     cancelled = false;
     const start = performance.now();
-    const records = await everything(loaded(), encoded(), {
+    const records = await everything(requireModel(), requireEmbedding(), {
       pointsPerSide,
       async progress(done, total) {
         report(done / total);
-        // Let a request to stop in.
+        // Yield, so that a `cancel` message can be handled.
         await new Promise((resolve) => setTimeout(resolve));
         return !cancelled;
       },
@@ -114,6 +119,6 @@ self.onmessage = async ({ data: { id, method, args } }: MessageEvent<Request>) =
     );
   } catch (error) {
     const kind: ErrorKind = error instanceof SamEdgeError ? error.kind : "backend";
-    post({ id, error: { kind, message: reason(error) } });
+    post({ id, error: { kind, message: errorMessage(error) } });
   }
 };

@@ -1,6 +1,6 @@
 /**
- * JSON text in the form that a manifest's `integrity` is taken of: keys sorted, no spaces, and every number
- * as it was written, which `JSON.parse` does not keep (1.0 becomes 1).
+ * Returns the canonical JSON text over which a manifest's `integrity` hash is computed: keys sorted, no
+ * whitespace, numbers spelled as in `text` (`JSON.parse` would turn 1.0 into 1).
  *
  * `text` is valid JSON; `omit` is a key of the outermost object to leave out.
  */

@@ -1,7 +1,7 @@
-/** What an error is about. */
+/** Category of an error. */
 export type ErrorKind = "manifest" | "integrity" | "network" | "prompt" | "image" | "backend";
 
-/** Every error that the runtime raises on purpose: what was wrong, what was expected, what to do next. */
+/** An error raised by the runtime; the message says what was wrong, what was expected and what to do. */
 export class SamEdgeError extends Error {
   readonly kind: ErrorKind;
 
@@ -12,7 +12,7 @@ export class SamEdgeError extends Error {
   }
 }
 
-/** The message of anything that was thrown, on one line. */
-export function reason(error: unknown): string {
+/** Returns the message of any thrown value, on one line. */
+export function errorMessage(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ").trim();
 }

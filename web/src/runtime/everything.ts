@@ -1,4 +1,4 @@
-/** Masks of everything in an image, from a grid of points; as sam_edge/tasks/everything.py. */
+/** Automatic mask generation from a grid of points, as in sam_edge/tasks/everything.py. */
 
 import { maskWindow, stabilityScore } from "./postprocess.ts";
 import * as rle from "./rle.ts";
@@ -6,22 +6,23 @@ import type { ImageEmbedding, Sam } from "./sam.ts";
 
 type Box = readonly [x0: number, y0: number, x1: number, y1: number];
 
+/** Options of `everything`. */
 export interface EverythingOptions {
   /** Points along one side of the grid. */
   readonly pointsPerSide?: number;
-  /** Masks with a score at or below it are dropped; 0 keeps all. Default: the model's. */
+  /** Masks whose score is not above this are dropped; 0 keeps all. Default: the manifest's value, or 0.88. */
   readonly predIouThresh?: number;
-  /** As well, by the IoU of the mask at a raised and a lowered threshold. Default: the model's. */
+  /** Masks with a lower stability score are dropped; 0 keeps all. Default: the manifest's value, or 0.95. */
   readonly stabilityScoreThresh?: number;
-  /** By how much that threshold, in logits, is raised and lowered. */
+  /** Offset, in logits, by which the mask threshold is raised and lowered to compute the stability score. */
   readonly stabilityScoreOffset?: number;
-  /** Of two masks whose boxes have a higher IoU only the better one is kept. */
+  /** IoU of two boxes above which only the mask with the higher score is kept. */
   readonly boxNmsThresh?: number;
-  /** Told of how many points are done, and of how many there are; an answer `false` ends the work. */
+  /** Called after each batch with the number of processed points and of all points; `false` stops early. */
   readonly progress?: (done: number, total: number) => boolean | undefined | Promise<boolean | undefined>;
 }
 
-/** A mask of everything-mode. */
+/** A mask found by `everything`, with the keys of SAM's automatic mask generator. */
 export interface MaskRecord {
   readonly segmentation: rle.Rle;
   /** x, y, width, height. */
@@ -32,16 +33,16 @@ export interface MaskRecord {
   readonly point_coords: [[number, number]];
 }
 
-// Points between two reports of progress.
+// Points decoded between two calls of `progress`.
 const POINTS_PER_BATCH = 64;
 
-/** x, y of points evenly spaced in [0, 1] x [0, 1], row by row. */
+/** Returns `perSide`² points (x, y) evenly spaced in [0, 1] x [0, 1], row by row. */
 export function pointGrid(perSide: number): [number, number][] {
   const side = Array.from({ length: perSide }, (_, i) => (2 * i + 1) / (2 * perSide));
   return side.flatMap((y) => side.map((x): [number, number] => [x, y]));
 }
 
-/** Non-maximal suppression: the indices kept, best score first, as torchvision's `nms`. */
+/** Non-maximum suppression, as in torchvision: returns the indices of kept boxes, best score first. */
 export function nms(boxes: readonly Box[], scores: readonly number[], iouThreshold: number): number[] {
   const order = scores.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
   const kept: number[] = [];
@@ -49,7 +50,7 @@ export function nms(boxes: readonly Box[], scores: readonly number[], iouThresho
   return kept;
 }
 
-/** Without a division: two boxes without an area do not suppress each other. */
+/** Whether the IoU of two boxes is above a threshold. Without a division, so that empty boxes never overlap. */
 function overlaps(a: Box, b: Box, iouThreshold: number): boolean {
   const width = Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0);
   const height = Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
@@ -58,7 +59,11 @@ function overlaps(a: Box, b: Box, iouThreshold: number): boolean {
   return shared > iouThreshold * (areas - shared);
 }
 
-/** Masks of everything, the best-scored first. */
+/**
+ * Returns the masks of all objects in an encoded image, best score first.
+ *
+ * Prompts the decoder with a grid of points and filters the masks by score, stability and box NMS.
+ */
 export async function everything(
   sam: Sam,
   embedding: ImageEmbedding,

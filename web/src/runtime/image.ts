@@ -3,7 +3,10 @@ import { SamEdgeError } from "./errors.ts";
 /** [height, width] in pixels. */
 export type Size = readonly [height: number, width: number];
 
-/** Pixels row by row, RGB or RGBA (alpha is not looked at), from 0 to 255: an `ImageData` is one. */
+/**
+ * An image, such as an `ImageData`: (H, W, 3) RGB or (H, W, 4) RGBA, row-major, values from 0 to 255. Alpha is
+ * ignored.
+ */
 export interface Image {
   readonly data: Uint8Array | Uint8ClampedArray;
   readonly width: number;
@@ -11,11 +14,11 @@ export interface Image {
 }
 
 /**
- * The number of values a pixel has, 3 or 4.
+ * Validates an image and returns its number of channels, 3 or 4.
  *
- * Throws a `SamEdgeError`: not such an image.
+ * Throws a `SamEdgeError` if `data` does not match `width` and `height`.
  */
-export function channelsOf(image: Image): 3 | 4 {
+export function channelCount(image: Image): 3 | 4 {
   const { data, width, height } = image;
   const pixels = width * height;
   const channels = data.length / pixels;

@@ -1,15 +1,15 @@
-/** SAM in the browser and in Node: runs the bundles that `sam-edge export` makes. */
+/** Runs bundles made by `sam-edge export` in browsers and in Node.js, with ONNX Runtime Web. */
 
-export { type ErrorKind, reason, SamEdgeError } from "./errors.ts";
+export { type ErrorKind, errorMessage, SamEdgeError } from "./errors.ts";
 export { type EverythingOptions, everything, type MaskRecord, nms, pointGrid } from "./everything.ts";
 export type { Image, Size } from "./image.ts";
 export {
   chooseVariant,
   type File,
-  fileOf,
+  findFile,
   type Manifest,
+  onnxVariants,
   readManifest,
-  runnable,
   type Variant,
 } from "./manifest.ts";
 export type { Device, OrtModule } from "./ort.ts";
@@ -30,5 +30,5 @@ export {
   Sam,
 } from "./sam.ts";
 export { sha256 } from "./sha256.ts";
-export { type Bytes, check, httpSource, readChecked, type Source } from "./source.ts";
+export { type Bytes, httpSource, readVerified, type Source, verifyFile } from "./source.ts";
 export type { Session, Tensor, Tensors } from "./tensor.ts";

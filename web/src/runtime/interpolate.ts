@@ -1,7 +1,7 @@
-/** Bilinear interpolation with half-pixel centres (align_corners=False), as PyTorch's `interpolate`. */
+/** Bilinear interpolation with half-pixel centres (align_corners=False), as in PyTorch's `interpolate`. */
 
-/** Where output `i` of `after` lies between two of `before` inputs, and how near to the second. */
-export function between(
+/** Returns the two source indices of output `i` when `before` inputs become `after`, and the second's weight. */
+export function bilinearTaps(
   before: number,
   after: number,
   i: number,

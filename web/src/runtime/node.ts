@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { reason, SamEdgeError } from "./errors.ts";
+import { errorMessage, SamEdgeError } from "./errors.ts";
 import type { Source } from "./source.ts";
 
-/** A bundle in a folder. */
+/** Returns a source that reads a bundle from a folder on disk (Node.js). */
 export function folderSource(folder: string): Source {
   return {
     name: folder,
@@ -13,7 +13,7 @@ export function folderSource(folder: string): Source {
       } catch (error) {
         throw new SamEdgeError(
           "integrity",
-          `${join(folder, path)} cannot be read (${reason(error)}); give a folder made by \`sam-edge export\``,
+          `${join(folder, path)} cannot be read (${errorMessage(error)}); give a folder made by \`sam-edge export\``,
           error,
         );
       }

@@ -1,29 +1,32 @@
-/** Sessions of ONNX Runtime Web. The module is given, so that a page loads only the build it runs. */
+/** Sessions of ONNX Runtime Web. Callers pass the module, so that a page loads only the build that it runs. */
 
 import type * as Ort from "onnxruntime-web";
-import { reason, SamEdgeError } from "./errors.ts";
+import { errorMessage, SamEdgeError } from "./errors.ts";
 import type { Bytes } from "./source.ts";
 import type { Session, Tensor, Tensors } from "./tensor.ts";
 
+/** The parts of the `onnxruntime-web` module that the runtime uses. */
 export type OrtModule = Pick<typeof Ort, "InferenceSession" | "Tensor" | "env">;
+/** Execution provider of ONNX Runtime Web. */
 export type Device = "wasm" | "webgpu";
 
-/** Weights that a graph keeps in another file of the bundle. */
+/** A file of external data: weights that a graph references by `path`. */
 export interface ExternalData {
   readonly path: string;
   readonly data: Bytes;
 }
 
-// Creating sessions and running them at the same time is not supported, by any of ONNX Runtime's web builds.
-let last: Promise<unknown> = Promise.resolve();
+// ONNX Runtime's web builds do not support creating and running sessions concurrently.
+let lastRun: Promise<unknown> = Promise.resolve();
 
-function inTurn<T>(work: () => Promise<T>): Promise<T> {
-  const turn = last.then(work, work);
-  last = turn.catch(() => undefined);
+/** Runs `work` after all earlier calls have settled. */
+function runExclusive<T>(work: () => Promise<T>): Promise<T> {
+  const turn = lastRun.then(work, work);
+  lastRun = turn.catch(() => undefined);
   return turn;
 }
 
-/** Load a graph on a device. Throws a `SamEdgeError`: ONNX Runtime refuses it. */
+/** Creates a session for a graph on a device. Throws a `SamEdgeError` if ONNX Runtime cannot load it. */
 export async function openSession(
   ort: OrtModule,
   model: Bytes,
@@ -32,34 +35,33 @@ export async function openSession(
 ): Promise<Session> {
   let session: Ort.InferenceSession;
   try {
-    session = await inTurn(() =>
+    session = await runExclusive(() =>
       ort.InferenceSession.create(model, {
         executionProviders: [device],
         externalData: [...externalData],
-        // Its remarks are no business of the user's.
-        logSeverityLevel: 3,
+        logSeverityLevel: 3, // errors only
       }),
     );
   } catch (error) {
     throw new SamEdgeError(
       "backend",
-      `ONNX Runtime cannot load the graph on ${device}: ${reason(error)}`,
+      `ONNX Runtime cannot load the graph on ${device}: ${errorMessage(error)}`,
       error,
     );
   }
   return {
     async run(inputs) {
       try {
-        return await inTurn(async () => {
+        return await runExclusive(async () => {
           const feeds: Record<string, Ort.Tensor> = {};
           for (const name of session.inputNames) if (inputs[name]) feeds[name] = toOrt(ort, inputs[name]);
           return fromOrt(await session.run(feeds));
         });
       } catch (error) {
-        throw new SamEdgeError("backend", `ONNX Runtime cannot run the graph: ${reason(error)}`, error);
+        throw new SamEdgeError("backend", `ONNX Runtime cannot run the graph: ${errorMessage(error)}`, error);
       }
     },
-    close: () => inTurn(() => session.release()),
+    close: () => runExclusive(() => session.release()),
   };
 }
 

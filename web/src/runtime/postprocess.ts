@@ -1,14 +1,14 @@
 /**
- * From low-resolution logits to masks at the image's size; as sam_edge/imaging/postprocess.py.
+ * Upscales low-resolution logits to masks at the image's size, as in sam_edge/imaging/postprocess.py.
  *
- * The published predictor interpolates twice: to the encoder's input, then, without its padding, to the
- * original image. Both are linear along each axis, so an output depends on a few inputs a side.
+ * The published predictor interpolates twice: to the encoder's input, then, with the padding cropped, to the
+ * original image. Both steps are linear and separable, so they are composed into one filter per axis.
  */
 
 import type { Size } from "./image.ts";
-import { between } from "./interpolate.ts";
+import { bilinearTaps } from "./interpolate.ts";
 
-/** For each output, the first and the last input that it depends on, and `taps` weights from the first. */
+/** A filter along one axis: for each output, its first and last source index, and `taps` weights. */
 interface Axis {
   readonly first: Int32Array;
   readonly last: Int32Array;
@@ -16,25 +16,25 @@ interface Axis {
   readonly taps: number;
 }
 
-/** Up to the padded input, crop the padding, on to the original: one axis. */
-function composed(lowRes: number, padded: number, resized: number, original: number): Axis {
+/** Composes upscaling to the padded input, cropping and resizing to the original size, along one axis. */
+function composeResizes(lowRes: number, padded: number, resized: number, original: number): Axis {
   const first = new Int32Array(original);
   const last = new Int32Array(original);
   let taps = 1;
   for (let i = 0; i < original; i++) {
-    const [low, high] = between(resized, original, i);
-    first[i] = between(lowRes, padded, low)[0];
-    last[i] = between(lowRes, padded, high)[1];
+    const [low, high] = bilinearTaps(resized, original, i);
+    first[i] = bilinearTaps(lowRes, padded, low)[0];
+    last[i] = bilinearTaps(lowRes, padded, high)[1];
     taps = Math.max(taps, last[i] - first[i] + 1);
   }
   const sums = new Float64Array(original * taps);
   for (let i = 0; i < original; i++) {
-    const [low, high, weight] = between(resized, original, i);
+    const [low, high, weight] = bilinearTaps(resized, original, i);
     for (const [at, share] of [
       [low, 1 - weight],
       [high, weight],
     ]) {
-      const [below, above, part] = between(lowRes, padded, at);
+      const [below, above, part] = bilinearTaps(lowRes, padded, at);
       sums[i * taps + below - first[i]] += share * (1 - part);
       sums[i * taps + above - first[i]] += share * part;
     }
@@ -42,7 +42,7 @@ function composed(lowRes: number, padded: number, resized: number, original: num
   return { first, last, weights: Float32Array.from(sums), taps };
 }
 
-/** How masks of one image are brought to a size. */
+/** Filters that upscale the logits of one image, (h, w), to a size (H, W). */
 export interface Upscaling {
   readonly lowResSize: Size;
   readonly originalSize: Size;
@@ -50,40 +50,46 @@ export interface Upscaling {
   readonly columns: Axis;
 }
 
-/** Every size is [height, width]: of the logits, the encoder's input with padding, the image in it, the image. */
-export function upscaling(lowRes: Size, input: Size, resized: Size, original: Size): Upscaling {
-  const [rows, columns] = [0, 1].map((i) => composed(lowRes[i], input[i], resized[i], original[i]));
+/**
+ * Returns the filters that upscale logits to masks. All sizes are [height, width] in pixels.
+ *
+ * `lowRes` is the logits' size, `input` the encoder's input with padding, `resized` the image inside it, and
+ * `original` the output.
+ */
+export function composeUpscaling(lowRes: Size, input: Size, resized: Size, original: Size): Upscaling {
+  const [rows, columns] = [0, 1].map((i) => composeResizes(lowRes[i], input[i], resized[i], original[i]));
   return { lowResSize: lowRes, originalSize: original, rows, columns };
 }
 
-/** The part of a mask outside which it is empty. */
+/** Bounding window of a mask at the original size; the mask is empty outside it. */
 export interface Window {
   readonly top: number;
   readonly left: number;
   readonly height: number;
   readonly width: number;
-  /** (height, width), 1 in the mask. */
+  /** (height, width), 1 inside the mask. */
   readonly mask: Uint8Array<ArrayBuffer>;
-  /** Pixels above the threshold raised, and lowered, by the offset. */
+  /** Number of pixels above threshold + offset. */
   readonly inner: number;
+  /** Number of pixels above threshold - offset. */
   readonly outer: number;
 }
 
-/** IoU of the mask at the raised and at the lowered threshold; NaN if both are empty. */
+/** Returns the IoU of the masks at the raised and at the lowered threshold; NaN if both are empty. */
 export function stabilityScore({ inner, outer }: Window): number {
   return inner / outer;
 }
 
-/** (h, w) logits -> (H, W), 1 where the logits at the original size are above `threshold`. */
+/** Returns the mask (H, W) of logits (h, w): 1 where the upscaled logits are above `threshold`, else 0. */
 export function mask(up: Upscaling, logits: Float32Array, threshold: number): Uint8Array<ArrayBuffer> {
   const [height, width] = up.originalSize;
-  return computed(up, logits, threshold, 0, [0, height], [0, width]).mask;
+  return computeWindow(up, logits, threshold, 0, [0, height], [0, width]).mask;
 }
 
 /**
- * One mask, computed only where it can be: where it depends on a logit above `threshold - offset`.
+ * Computes a mask only in the window whose pixels depend on a logit above `threshold - offset`.
  *
- * Interpolation never goes above its largest input, so nothing is left out.
+ * Interpolation never exceeds its largest input, so the mask is empty outside the window.
  */
 export function maskWindow(up: Upscaling, logits: Float32Array, threshold: number, offset: number): Window {
   const [h, w] = up.lowResSize;
@@ -98,13 +104,13 @@ export function maskWindow(up: Upscaling, logits: Float32Array, threshold: numbe
       }
     }
   }
-  const rows = touching(up.rows, top, bottom);
-  const columns = touching(up.columns, left, right);
-  return computed(up, logits, threshold, offset, rows, columns);
+  const rows = dependentOutputs(up.rows, top, bottom);
+  const columns = dependentOutputs(up.columns, left, right);
+  return computeWindow(up, logits, threshold, offset, rows, columns);
 }
 
-/** The outputs, from the first to before the last, that depend on the inputs `from` to `to`. */
-function touching(axis: Axis, from: number, to: number): [number, number] {
+/** Returns the range [start, stop) of outputs that depend on any of the inputs `from` to `to`. */
+function dependentOutputs(axis: Axis, from: number, to: number): [number, number] {
   let start = 0;
   let stop = axis.first.length;
   while (start < stop && axis.last[start] < from) start++;
@@ -112,7 +118,8 @@ function touching(axis: Axis, from: number, to: number): [number, number] {
   return [start, stop];
 }
 
-function computed(
+/** Computes rows `top` to `bottom` and columns `left` to `right` of a mask, ends excluded. */
+function computeWindow(
   up: Upscaling,
   logits: Float32Array,
   threshold: number,
@@ -123,8 +130,9 @@ function computed(
   const w = up.lowResSize[1];
   const { taps } = up.columns;
   const [height, width] = [bottom - top, right - left];
-  const found = new Uint8Array(height * width);
-  if (found.length === 0) return { top: 0, left: 0, height: 0, width: 0, mask: found, inner: 0, outer: 0 };
+  const windowMask = new Uint8Array(height * width);
+  if (windowMask.length === 0)
+    return { top: 0, left: 0, height: 0, width: 0, mask: windowMask, inner: 0, outer: 0 };
   const firstRow = up.rows.first[top];
   const lastRow = up.rows.last[bottom - 1];
   const wide = new Float32Array((lastRow - firstRow + 1) * width);
@@ -155,8 +163,8 @@ function computed(
       const value = values[x];
       if (value > raised) inner++;
       if (value > lowered) outer++;
-      found[out++] = value > threshold ? 1 : 0;
+      windowMask[out++] = value > threshold ? 1 : 0;
     }
   }
-  return { top, left, height, width, mask: found, inner, outer };
+  return { top, left, height, width, mask: windowMask, inner, outer };
 }

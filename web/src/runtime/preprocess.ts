@@ -1,18 +1,18 @@
-/** From an image to the encoder's input; as sam_edge/imaging/preprocess.py. */
+/** Turns an image into the encoder's input, as in sam_edge/imaging/preprocess.py. */
 
-import { channelsOf, type Image, type Size } from "./image.ts";
-import { between } from "./interpolate.ts";
+import { channelCount, type Image, type Size } from "./image.ts";
+import { bilinearTaps } from "./interpolate.ts";
 import type { InputRules } from "./manifest.ts";
 import { resizeBilinear } from "./resample.ts";
 
-/** RGB row by row, 0 to 255; of floats where it was not rounded. */
+/** A resized image (height, width, 3), RGB, 0 to 255; float32 if interpolated without rounding. */
 export interface Resized {
   readonly data: Uint8Array | Float32Array;
   readonly width: number;
   readonly height: number;
 }
 
-/** [h, w] of an image inside the encoder's input, before padding. */
+/** Returns the size [h, w] to which an image is resized, before padding. */
 export function resizedSize([height, width]: Size, rules: InputRules): Size {
   if (rules.resize === "stretch") return rules.size;
   const scale = Math.max(...rules.size) / Math.max(height, width);
@@ -20,19 +20,20 @@ export function resizedSize([height, width]: Size, rules: InputRules): Size {
   return [side(height), side(width)];
 }
 
-/** The image as it will be inside the encoder's input. Throws a `SamEdgeError`: not an image. */
+/** Resizes an image to its size inside the encoder's input. Throws a `SamEdgeError` for an invalid image. */
 export function resize(image: Image, rules: InputRules): Resized {
-  channelsOf(image);
+  channelCount(image);
   const size = resizedSize([image.height, image.width], rules);
-  return rules.antialias ? resizeBilinear(image, size) : interpolated(image, size);
+  return rules.antialias ? resizeBilinear(image, size) : interpolateBilinear(image, size);
 }
 
-function interpolated(image: Image, [height, width]: Size): Resized {
-  const channels = channelsOf(image);
-  const columns = Array.from({ length: width }, (_, x) => between(image.width, width, x));
+/** Resizes bilinearly without antialiasing and without rounding. */
+function interpolateBilinear(image: Image, [height, width]: Size): Resized {
+  const channels = channelCount(image);
+  const columns = Array.from({ length: width }, (_, x) => bilinearTaps(image.width, width, x));
   const data = new Float32Array(height * width * 3);
   for (let y = 0, out = 0; y < height; y++) {
-    const [top, bottom, down] = between(image.height, height, y);
+    const [top, bottom, down] = bilinearTaps(image.height, height, y);
     for (let x = 0; x < width; x++) {
       const [left, right, across] = columns[x];
       for (let c = 0; c < 3; c++) {
@@ -47,14 +48,14 @@ function interpolated(image: Image, [height, width]: Size): Resized {
   return { data, width, height };
 }
 
-/** Normalised, channel by channel, padded on the right and at the bottom: (1, 3, S, S). */
+/** Normalises a resized image and pads it on the right and at the bottom: (1, 3, S, S) float32. */
 export function normalize(resized: Resized, rules: InputRules): Float32Array<ArrayBuffer> {
   const [rows, columns] = rules.size;
   const images = new Float32Array(3 * rows * columns).fill(rules.pad_value);
   const { fround } = Math;
   for (let c = 0; c < 3; c++) {
     const [mean, std] = [fround(rules.mean[c]), fround(rules.std[c])];
-    // Each step rounded to 32 bits, as in NumPy.
+    // Every step is rounded to float32, as in NumPy.
     const levels = Float32Array.from({ length: 256 }, (_, level) => fround(level - mean) / std);
     const whole = resized.data instanceof Uint8Array;
     for (let y = 0; y < resized.height; y++) {
@@ -69,7 +70,7 @@ export function normalize(resized: Resized, rules: InputRules): Float32Array<Arr
   return images;
 }
 
-/** Whole levels, padded with zeros, for encoders that normalise themselves: (1, S, S, 3). */
+/** Pads a resized image with zeros, for encoders that normalise in the graph: (1, S, S, 3) uint8. */
 export function letterbox(resized: Resized, rules: InputRules): Uint8Array<ArrayBuffer> {
   const [rows, columns] = rules.size;
   const boxed = new Uint8Array(rows * columns * 3);

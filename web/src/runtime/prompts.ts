@@ -1,4 +1,4 @@
-/** Check prompts and bring them into the decoder's coordinates; as sam_edge/runtime/prompts.py. */
+/** Validates prompts and converts them to the decoder's coordinates, as in sam_edge/runtime/prompts.py. */
 
 import { SamEdgeError } from "./errors.ts";
 import type { Size } from "./image.ts";
@@ -6,37 +6,39 @@ import type { PromptRules } from "./manifest.ts";
 
 /** One prompt, in pixels of the original image. */
 export interface Prompt {
-  /** x, y. */
+  /** (x, y) of each point. */
   readonly points?: readonly (readonly [x: number, y: number])[];
-  /** For each point 1 foreground, 0 background or -1 padding; all foreground if not given. */
+  /** One label per point: 1 foreground, 0 background, -1 padding. Default: all foreground. */
   readonly labels?: readonly number[];
+  /** Corners in pixels: x0 < x1, y0 < y1. */
   readonly box?: readonly [x0: number, y0: number, x1: number, y1: number];
   /** Low-resolution logits (h, w) of an earlier prediction. */
   readonly maskInput?: Float32Array;
 }
 
-/** N prompts of K points each, as the decoder takes them. */
+/** The decoder's inputs for N prompts of K points each. */
 export interface EncodedPrompts {
   readonly n: number;
   readonly k: number;
-  /** (N, K, 2) in pixels of the coordinate square. */
+  /** (N, K, 2) x, y in pixels of the coordinate space. */
   readonly coords: Float32Array;
-  /** (N, K). */
+  /** (N, K): 1, 0 as in `Prompt`; 2, 3 box corners; -1 padding; -2 absent. */
   readonly labels: Float32Array;
   /** (N, 1, h, w), or null. */
   readonly maskInput: Float32Array | null;
 }
 
-/** The label of what is no point at all, in decoders that take a fixed number of them. */
-const ABSENT = -2;
+/** Label of an absent point, which fills up the points of a decoder with a fixed number; attention ignores it. */
+const ABSENT_LABEL = -2;
 
-const bad = (message: string) => new SamEdgeError("prompt", message);
+const promptError = (message: string) => new SamEdgeError("prompt", message);
 
 /**
- * Points, then the two corners of the box (labels 2 and 3), then padding points as the rules want them.
+ * Encodes prompts as the decoder's inputs: the points, the two corners of the box (labels 2 and 3), then the
+ * padding points that the model requires.
  *
- * `prompts` have the same number of points each; `fixedPoints` is how many points a decoder with absent
- * points takes, else null. Throws a `SamEdgeError` that says which number is wrong and what was expected.
+ * All prompts have the same number of points. `fixedPointCount` is the number of points of a decoder that uses
+ * absent points, else null. Throws a `SamEdgeError` that names the invalid value and what was expected.
  */
 export function encodePrompts(
   prompts: readonly Prompt[],
@@ -44,41 +46,41 @@ export function encodePrompts(
   resizedSize: Size,
   rules: PromptRules,
   maskSize: Size,
-  fixedPoints: number | null = null,
+  fixedPointCount: number | null = null,
 ): EncodedPrompts {
-  if (prompts.length === 0) throw bad("no prompt was given; give a point, a box or a mask");
-  const rows = prompts.map((prompt) => onePrompt(prompt, originalSize, rules, maskSize));
+  if (prompts.length === 0) throw promptError("no prompt was given; give a point, a box or a mask");
+  const rows = prompts.map((prompt) => promptRow(prompt, originalSize, rules, maskSize));
   const given = rows[0].length;
   if (rows.some((row) => row.length !== given))
-    throw bad(
-      "prompts have different numbers of points; expected as many in each: run the others on their own",
+    throw promptError(
+      "prompts have different numbers of points; expected the same number in each: decode the others separately",
     );
   const withMask = prompts.filter(({ maskInput }) => maskInput !== undefined).length;
   if (withMask !== 0 && withMask !== prompts.length)
-    throw bad(`${withMask} of ${prompts.length} prompts have a mask; expected all or none`);
+    throw promptError(`${withMask} of ${prompts.length} prompts have a mask; expected all or none`);
   const hasBox = prompts[0].box !== undefined;
   if (prompts.some(({ box }) => (box !== undefined) !== hasBox))
-    throw bad(
-      "some prompts have a box and others have none; expected all or none: run the others on their own",
+    throw promptError(
+      "some prompts have a box and others have none; expected all or none: decode the others separately",
     );
   let padding = !hasBox || rules.padding_point === "always" ? 1 : 0;
   if (rules.num_points !== null) {
     if (given > rules.num_points)
-      throw bad(
+      throw promptError(
         `a prompt has ${given} points, box corners included; this model takes at most ${rules.num_points}`,
       );
     padding = rules.num_points - given;
   }
-  const k = fixedPoints ?? given + padding;
+  const k = fixedPointCount ?? given + padding;
   if (given + padding > k)
-    throw bad(
+    throw promptError(
       `a prompt has ${given + padding} points, box corners and padding included; this variant takes at most ` +
         `${k}; give it fewer, or load another variant`,
     );
   const { fround } = Math;
   const scale = [fround(resizedSize[1] / originalSize[1]), fround(resizedSize[0] / originalSize[0])];
   const coords = new Float32Array(rows.length * k * 2);
-  const labels = new Float32Array(rows.length * k).fill(ABSENT);
+  const labels = new Float32Array(rows.length * k).fill(ABSENT_LABEL);
   for (const [n, row] of rows.entries()) {
     for (const [i, [x, y, label]] of row.entries()) {
       coords[(n * k + i) * 2] = fround(x) * scale[0];
@@ -87,50 +89,59 @@ export function encodePrompts(
     }
     labels.fill(-1, n * k + given, n * k + given + padding);
   }
-  return { n: rows.length, k, coords, labels, maskInput: withMask ? masksOf(prompts, maskSize) : null };
+  return {
+    n: rows.length,
+    k,
+    coords,
+    labels,
+    maskInput: withMask ? stackMaskInputs(prompts, maskSize) : null,
+  };
 }
 
+/** The points and box corners of one prompt. */
 type Row = [x: number, y: number, label: number][];
 
-function onePrompt(prompt: Prompt, [height, width]: Size, rules: PromptRules, maskSize: Size): Row {
+function promptRow(prompt: Prompt, [height, width]: Size, rules: PromptRules, maskSize: Size): Row {
   const { points = [], labels, box, maskInput } = prompt;
   if (labels !== undefined && labels.length !== points.length)
-    throw bad(`a prompt has ${points.length} points and ${labels.length} labels; expected one label a point`);
+    throw promptError(
+      `a prompt has ${points.length} points and ${labels.length} labels; expected one label a point`,
+    );
   if (points.length === 0 && box === undefined && maskInput === undefined)
-    throw bad("no prompt was given; give a point, a box or a mask");
+    throw promptError("no prompt was given; give a point, a box or a mask");
   if (maskInput !== undefined && !rules.mask_prompt)
-    throw bad("this model takes no mask as a prompt; give it points, or a box");
+    throw promptError("this model takes no mask as a prompt; give it points, or a box");
   if (
     maskInput !== undefined &&
     (maskInput.length !== maskSize[0] * maskSize[1] || !maskInput.every(Number.isFinite))
   )
-    throw bad(
+    throw promptError(
       `the mask has ${maskInput.length} values; expected ${maskSize.join(" by ")} finite low-resolution logits`,
     );
   const row: Row = points.map(([x, y], i) => {
     const label = labels?.[i] ?? 1;
     if (!Number.isFinite(x) || !Number.isFinite(y))
-      throw bad(`point (${x}, ${y}) is no place; expected finite numbers`);
+      throw promptError(`point (${x}, ${y}) is not finite; expected finite numbers`);
     if (label !== 1 && label !== 0 && label !== -1)
-      throw bad(
+      throw promptError(
         `point label ${label} is unknown; expected 1 for foreground, 0 for background, or -1 for padding`,
       );
     if (label !== -1 && !(x >= 0 && y >= 0 && x < width && y < height))
-      throw bad(
+      throw promptError(
         `point (${x}, ${y}) is outside the image; expected 0 <= x < ${width} and 0 <= y < ${height}, in ` +
           "pixels of the original image",
       );
     return [x, y, label];
   });
   if (row.length && row.every(([, , label]) => label === -1) && box === undefined && maskInput === undefined)
-    throw bad("a prompt has only padding points (label -1); give it a point, a box or a mask");
+    throw promptError("a prompt has only padding points (label -1); give it a point, a box or a mask");
   if (box !== undefined) {
     const [x0, y0, x1, y1] = box;
     const name = `box (${box.join(", ")})`;
-    if (!box.every(Number.isFinite)) throw bad(`${name} is no box; expected finite numbers`);
-    if (x1 <= x0 || y1 <= y0) throw bad(`${name} is empty; expected x0 < x1 and y0 < y1`);
+    if (!box.every(Number.isFinite)) throw promptError(`${name} is not finite; expected finite numbers`);
+    if (x1 <= x0 || y1 <= y0) throw promptError(`${name} is empty; expected x0 < x1 and y0 < y1`);
     if (x0 < 0 || y0 < 0 || x1 > width || y1 > height)
-      throw bad(
+      throw promptError(
         `${name} is outside the image; expected 0 <= x <= ${width} and 0 <= y <= ${height}, in pixels of the ` +
           "original image",
       );
@@ -139,7 +150,7 @@ function onePrompt(prompt: Prompt, [height, width]: Size, rules: PromptRules, ma
   return row;
 }
 
-function masksOf(prompts: readonly Prompt[], [h, w]: Size): Float32Array {
+function stackMaskInputs(prompts: readonly Prompt[], [h, w]: Size): Float32Array {
   const masks = new Float32Array(prompts.length * h * w);
   for (const [n, { maskInput }] of prompts.entries()) masks.set(maskInput ?? [], n * h * w);
   return masks;

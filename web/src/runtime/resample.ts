@@ -1,24 +1,29 @@
-/** Pillow's antialiased bilinear resizing, which SAM was trained with, to the bit; as sam_edge/imaging/resample.py. */
+/**
+ * Antialiased bilinear resizing, bit-exact with Pillow's, with which SAM was trained; as in
+ * sam_edge/imaging/resample.py.
+ */
 
-import { channelsOf, type Image, type Size } from "./image.ts";
+import { channelCount, type Image, type Size } from "./image.ts";
 
 const PRECISION_BITS = 32 - 8 - 2;
-const HALF = 1 << (PRECISION_BITS - 1);
+const ROUNDING = 1 << (PRECISION_BITS - 1);
 
-/** For each output, the first input it depends on, how many, and their fixed-point weights. */
+/** For each output along one axis: its first source index, number of sources and fixed-point weights. */
 interface Taps {
   readonly first: Int32Array;
   readonly count: Int32Array;
   readonly weights: Int32Array;
-  /** Weights of an output begin at `stride` times its index. */
+  /** Weights of output `i` start at `i * stride`. */
   readonly stride: number;
 }
 
 /**
- * One axis of `before` pixels to `after`. Operation by operation as `precompute_coeffs` and
- * `normalize_coeffs_8bpc` in Pillow's Resample.c, so that the rounded weights are the same.
+ * Returns the weights that resize one axis from `before` pixels to `after`.
+ *
+ * Repeats `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's Resample.c operation by operation, so
+ * that the rounded weights are equal.
  */
-function taps(before: number, after: number): Taps {
+function resamplingTaps(before: number, after: number): Taps {
   const scale = before / after;
   const support = Math.max(scale, 1);
   const stride = Math.ceil(support) * 2 + 1;
@@ -42,18 +47,18 @@ function taps(before: number, after: number): Taps {
   return { first, count, weights, stride };
 }
 
-/** Resize to `size`: RGB, without alpha. Columns first, then rows, as the classic Pillow. */
+/** Resizes an image to `size`: RGB uint8, alpha dropped. Horizontal pass first, then vertical, as in Pillow. */
 export function resizeBilinear(image: Image, size: Size): Image & { readonly data: Uint8Array } {
-  const channels = channelsOf(image);
+  const channels = channelCount(image);
   const { data, width: oldWidth, height: oldHeight } = image;
   const [height, width] = size;
   const wide = new Uint8Array(oldHeight * width * 3);
-  const across = taps(oldWidth, width);
+  const across = resamplingTaps(oldWidth, width);
   for (let y = 0, out = 0; y < oldHeight; y++) {
     for (let x = 0; x < width; x++) {
-      let red = HALF;
-      let green = HALF;
-      let blue = HALF;
+      let red = ROUNDING;
+      let green = ROUNDING;
+      let blue = ROUNDING;
       const weights = x * across.stride;
       let at = (y * oldWidth + across.first[x]) * channels;
       for (let k = 0; k < across.count[x]; k++, at += channels) {
@@ -67,12 +72,12 @@ export function resizeBilinear(image: Image, size: Size): Image & { readonly dat
       wide[out++] = blue >> PRECISION_BITS;
     }
   }
-  const down = taps(oldHeight, height);
+  const down = resamplingTaps(oldHeight, height);
   const row = width * 3;
   const result = new Uint8Array(height * row);
   const sums = new Int32Array(row);
   for (let y = 0; y < height; y++) {
-    sums.fill(HALF);
+    sums.fill(ROUNDING);
     for (let k = 0; k < down.count[y]; k++) {
       const weight = down.weights[y * down.stride + k];
       const from = (down.first[y] + k) * row;

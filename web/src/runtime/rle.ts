@@ -1,18 +1,23 @@
-/** COCO run-length encoding of masks, column by column, beginning with the zeros; as sam_edge/imaging/rle.py. */
+/** COCO run-length encoding (RLE) of masks: column-major runs, zeros first; as in sam_edge/imaging/rle.py. */
 
 import type { Size } from "./image.ts";
 
+/** Uncompressed RLE: lengths of alternating runs of 0 and 1. */
 export interface Rle {
   readonly size: [height: number, width: number];
   readonly counts: number[];
 }
 
+/** Compressed RLE, as in COCO annotation files. */
 export interface CocoRle {
   readonly size: [height: number, width: number];
   readonly counts: string;
 }
 
-/** A mask (h, w) at row `top` and column `left` of an image of `size`; of the whole image if not given. */
+/**
+ * Encodes a mask (h, w), nonzero inside, that lies at row `top` and column `left` of an image of
+ * (height, width). By default the mask covers the whole image.
+ */
 export function encode(
   mask: Uint8Array,
   [h, w]: Size,
@@ -28,7 +33,7 @@ export function encode(
       const start = (left + x) * height + top + y;
       while (y < h && mask[y * w + x]) y++;
       const stop = (left + x) * height + top + y;
-      // A run that ends at a column's foot may go on at the next one's head.
+      // A run that ends at the bottom of a column may continue at the top of the next one.
       if (start !== end || counts.length === 0) {
         if (counts.length > 0) counts.push(end - from);
         counts.push(start - end);
@@ -42,7 +47,7 @@ export function encode(
   return { size: [height, width], counts };
 }
 
-/** As `pycocotools` writes it: runs as differences to the one two before, in 5-bit groups as characters. */
+/** Compresses an RLE as `pycocotools` does: differences to the run two before, in 5-bit groups as characters. */
 export function compress({ size, counts }: Rle): CocoRle {
   let text = "";
   for (const [i, run] of counts.entries()) {
@@ -57,7 +62,7 @@ export function compress({ size, counts }: Rle): CocoRle {
   return { size, counts: text };
 }
 
-/** (H, W), 1 in the mask. */
+/** Decodes an RLE to a mask (H, W), 1 inside. */
 export function decode({ size: [height, width], counts }: Rle): Uint8Array<ArrayBuffer> {
   const mask = new Uint8Array(height * width);
   let at = 0;
@@ -69,12 +74,12 @@ export function decode({ size: [height, width], counts }: Rle): Uint8Array<Array
   return mask;
 }
 
-/** Pixels of the mask. */
+/** Returns the area of the mask in pixels. */
 export function area({ counts }: Rle): number {
   return counts.reduce((sum, run, i) => sum + (i % 2 ? run : 0), 0);
 }
 
-/** [x, y, width, height] of the smallest box around a mask (h, w); zeros if it is empty. */
+/** Returns the bounding box [x, y, width, height] of a mask (h, w); zeros if the mask is empty. */
 export function bbox(mask: Uint8Array, [h, w]: Size): [number, number, number, number] {
   let [left, right, top, bottom] = [w, -1, h, -1];
   for (let y = 0; y < h; y++) {

@@ -1,86 +1,92 @@
-/** `encode` an image once, `decode` masks for as many prompts as you like; as sam_edge/runtime/sam.py. */
+/** Encodes images and decodes prompts to masks, as in sam_edge/runtime/sam.py. */
 
 import { SamEdgeError } from "./errors.ts";
 import type { Image, Size } from "./image.ts";
-import { between } from "./interpolate.ts";
+import { bilinearTaps } from "./interpolate.ts";
 import {
   chooseVariant,
-  fileOf,
-  fixedPoints,
+  coordinateSpace,
+  findFile,
+  fixedPointCount,
   type Graph,
   type Manifest,
   readManifest,
-  square,
   type Variant,
 } from "./manifest.ts";
 import { type Device, type OrtModule, openSession } from "./ort.ts";
-import { mask, type Upscaling, upscaling } from "./postprocess.ts";
+import { composeUpscaling, mask, type Upscaling } from "./postprocess.ts";
 import { letterbox, normalize, resize, resizedSize } from "./preprocess.ts";
 import { encodePrompts, type Prompt } from "./prompts.ts";
-import { readChecked, type Source } from "./source.ts";
+import { readVerified, type Source } from "./source.ts";
 import { floats, type Session, type Tensor, type Tensors } from "./tensor.ts";
 
-// Prompts in one run of the decoder. More only take memory.
+// Prompts per run of the decoder. Larger batches use more memory without being faster.
 const DECODER_BATCH = 8;
-// Rows of logits made of one line of image tokens.
-const ROWS_OF_A_LINE = 4;
+// The decoder upscales each image token to 4 x 4 logits.
+const LOGIT_ROWS_PER_TOKEN = 4;
 
-/** An encoded image: a value. `tensors` holds `image_embeddings` and what else the model's encoder makes. */
+/** An encoded image. `tensors` holds `image_embeddings` and the encoder's other outputs, if any. */
 export interface ImageEmbedding {
   readonly tensors: Tensors;
   readonly originalSize: Size;
-  /** SHA-256 of the checkpoint it was made with. */
+  /** SHA-256 of the checkpoint that encoded the image. */
   readonly model: string;
 }
 
-/** M candidates for each of N prompts. */
+/** M candidate masks for each of N prompts, as low-resolution logits. */
 export interface Decoded {
   readonly n: number;
   readonly m: number;
-  /** (N, M): the model's own estimate of each mask's IoU, or its stability, as the manifest says. */
+  /** (N, M): predicted IoU or stability score of each mask, depending on the manifest's `mask.scores`. */
   readonly scores: Float32Array;
-  /** (h, w) of the logits. */
+  /** (h, w) of the low-resolution logits. */
   readonly size: Size;
-  /** (N, M, h, w). */
+  /** (N, M, h, w) logits. */
   readonly lowRes: Float32Array;
 }
 
-/** One candidate of everything-mode that passed. */
+/** A candidate mask whose score is above the threshold. */
 export interface Candidate {
+  /** Index of the prompt. */
   readonly prompt: number;
+  /** Index of the mask among the prompt's candidates. */
   readonly index: number;
   readonly score: number;
+  /** (h, w) logits. */
   readonly lowRes: Float32Array;
 }
 
+/** M candidate masks of one prompt. */
 export interface Masks {
-  /** M masks (H, W), 1 inside, at the original image's size. */
+  /** M masks (H, W) at the original image's size, 1 inside. */
   readonly masks: Uint8Array<ArrayBuffer>[];
   readonly scores: Float32Array;
-  /** M low-resolution logits (h, w); one of them can be the `maskInput` of a next prompt. */
+  /** M low-resolution logits (h, w); each can be the `maskInput` of the next prompt. */
   readonly lowRes: Float32Array[];
 }
 
+/** Options of `load`. */
 export interface LoadOptions {
-  /** A variant's id; the first ONNX variant if not given. */
+  /** Id of a variant. Default: see `chooseVariant`. */
   readonly variant?: string;
+  /** Default: "wasm". */
   readonly device?: Device;
-  /** Whether images are encoded here; embeddings can come from elsewhere. Default: yes. */
+  /** Whether to load the encoder now; not needed if embeddings come from a server. Default: true. */
   readonly encoder?: boolean;
   /**
-   * Draw masks only where the picture is, and not where its input was padded, if the variant can: logits there
-   * are 0. Faster, for masks that are no next prompt's `maskInput`. Default: no.
+   * Whether to skip the padded area when decoding, if the variant supports it. Faster, but logits in the
+   * padded area are 0, so that they cannot be the next prompt's `maskInput`. Default: false.
    */
-  readonly pictureOnly?: boolean;
+  readonly skipPadding?: boolean;
 }
 
-/** One variant of a bundle, loaded on one device. */
+/** One variant of a bundle, loaded on one device. Created by `load`. */
 export class Sam {
   readonly manifest: Manifest;
   readonly variant: Variant;
   readonly device: Device;
-  /** Whether logits are 0 where the input was padded below the picture. */
-  readonly pictureOnly: boolean;
+  /** Whether the padding below the image is skipped: logits there are 0. */
+  readonly skipPadding: boolean;
   readonly #open: (graph: Graph) => Promise<Session>;
   readonly #sessions = new Map<string, Promise<Session>>();
 
@@ -89,16 +95,16 @@ export class Sam {
     variant: Variant,
     device: Device,
     open: (graph: Graph) => Promise<Session>,
-    pictureOnly = false,
+    skipPadding = false,
   ) {
     this.manifest = manifest;
     this.variant = variant;
     this.device = device;
-    this.pictureOnly = pictureOnly && takesLines(variant);
+    this.skipPadding = skipPadding && canSkipPadding(variant);
     this.#open = open;
   }
 
-  /** A graph of the variant, opened when it is first asked for. */
+  /** Returns the session of one of the variant's graphs, created on first use. */
   session(part: "encoder" | "decoder" | "scorer" | "upscaler"): Promise<Session> {
     const graph = this.variant[part];
     if (graph === undefined)
@@ -107,13 +113,13 @@ export class Sam {
     if (session === undefined) {
       session = this.#open(graph);
       this.#sessions.set(part, session);
-      // What failed, for want of a connection say, is tried again the next time.
+      // A failed load, for example without a connection, is retried on the next call.
       session.catch(() => this.#sessions.delete(part));
     }
     return session;
   }
 
-  /** Encode an image. Throws a `SamEdgeError`: not an image. */
+  /** Encodes an image (RGB or RGBA). Throws a `SamEdgeError` for an invalid image. */
   async encode(image: Image): Promise<ImageEmbedding> {
     const { manifest } = this;
     const rules = manifest.input;
@@ -130,7 +136,12 @@ export class Sam {
     return { tensors, originalSize: [image.height, image.width], model: manifest.model.checkpoint.sha256 };
   }
 
-  /** Masks of one prompt at the image's size. Throws a `SamEdgeError`: a prompt that makes no sense. */
+  /**
+   * Returns the masks of one prompt at the image's size.
+   *
+   * With `multimask`, the candidates for ambiguous prompts, else one mask. Throws a `SamEdgeError` for an
+   * invalid prompt or for an embedding of another model.
+   */
   async predict(embedding: ImageEmbedding, prompt: Prompt, multimask = true): Promise<Masks> {
     const { m, scores, lowRes, size } = await this.decode(embedding, [prompt], multimask);
     const up = this.upscaling(embedding.originalSize);
@@ -139,21 +150,22 @@ export class Sam {
     return {
       masks: planes.map((logits) => mask(up, logits, this.manifest.mask.threshold)),
       scores,
-      lowRes: limit === null ? planes : planes.map((logits) => logits.map((x) => clip(x, limit))),
+      lowRes: limit === null ? planes : planes.map((logits) => logits.map((x) => clamp(x, limit))),
     };
   }
 
   /**
-   * Low-resolution logits and scores, without upscaling, of prompts with the same number of points each.
+   * Returns low-resolution logits and scores of prompts that have the same number of points each.
    *
-   * With `multimask`, the masks for ambiguous prompts; else one: the mask for others, or the best-scored.
+   * With `multimask`, the candidates for ambiguous prompts. Else one mask: the model's single-mask output, or
+   * the candidate with the best score if the model has no such output.
    */
   async decode(embedding: ImageEmbedding, prompts: readonly Prompt[], multimask = true): Promise<Decoded> {
     const { count, first_multimask: first, size } = this.manifest.mask;
-    const lines = this.#lines(embedding);
-    const run = this.pictureOnly ? await this.#inStages(lines) : (await this.session("decoder")).run;
-    const part = this.pictureOnly ? "scorer" : "decoder";
-    const rows = this.pictureOnly ? lines * ROWS_OF_A_LINE : size[0];
+    const tokenRows = this.#tokenRows(embedding);
+    const run = this.skipPadding ? await this.#twoStageRun(tokenRows) : (await this.session("decoder")).run;
+    const part = this.skipPadding ? "scorer" : "decoder";
+    const rows = this.skipPadding ? tokenRows * LOGIT_ROWS_PER_TOKEN : size[0];
     const drawn = rows * size[1];
     const area = size[0] * size[1];
     const [from, to] = multimask || first === 0 ? [first, count] : [0, first];
@@ -178,30 +190,30 @@ export class Sam {
     return { n: prompts.length, m, scores, size, lowRes };
   }
 
-  /** How many lines of image tokens the picture's masks depend on. */
-  #lines(embedding: ImageEmbedding): number {
-    const rules = square(this.manifest);
+  /** Returns the number of rows of image tokens on which masks of the unpadded image depend. */
+  #tokenRows(embedding: ImageEmbedding): number {
+    const rules = coordinateSpace(this.manifest);
     const [height] = resizedSize(embedding.originalSize, rules);
-    const [, last] = between(this.manifest.mask.size[0], rules.size[0], height - 1);
-    return Math.ceil((last + 1) / ROWS_OF_A_LINE);
+    const [, last] = bilinearTaps(this.manifest.mask.size[0], rules.size[0], height - 1);
+    return Math.ceil((last + 1) / LOGIT_ROWS_PER_TOKEN);
   }
 
-  /** The decoder in two stages, the second only of the upper `lines` of tokens. */
-  async #inStages(lines: number): Promise<Session["run"]> {
+  /** Returns a function that runs scorer and upscaler, the latter only on the upper `tokenRows` rows of tokens. */
+  async #twoStageRun(tokenRows: number): Promise<Session["run"]> {
     const [scorer, upscaler] = [await this.session("scorer"), await this.session("upscaler")];
-    const [height, width] = this.manifest.mask.size.map((side) => side / ROWS_OF_A_LINE);
+    const [height, width] = this.manifest.mask.size.map((side) => side / LOGIT_ROWS_PER_TOKEN);
     return async (inputs) => {
       const found = await scorer.run(inputs);
       floats(found, "image_tokens", inputs.point_coords.dims[0], height * width, -1);
-      const image_tokens = firstTokens(found.image_tokens, lines * width);
+      const image_tokens = firstTokens(found.image_tokens, tokenRows * width);
       return { ...found, ...(await upscaler.run({ ...found, image_tokens })) };
     };
   }
 
   /**
-   * The candidates of prompts whose scores are above `threshold`, in order; 0 or less for all.
+   * Yields the candidate masks whose score is above `threshold`, in the order of the prompts; 0 yields all.
    *
-   * Where the variant has the decoder in two stages, masks are drawn for no other prompts.
+   * If the variant has a two-stage decoder, only prompts with a passing score are upscaled.
    */
   async *candidates(
     embedding: ImageEmbedding,
@@ -228,7 +240,7 @@ export class Sam {
       );
       if (drawn.length === 0) continue;
       const chosen: Record<string, Tensor> = {};
-      for (const { name } of tensors) chosen[name] = rowsOf(floats(found, name), found[name].dims, drawn);
+      for (const { name } of tensors) chosen[name] = selectRows(floats(found, name), found[name].dims, drawn);
       const masks = floats(await upscaler.run(chosen), "low_res_masks", drawn.length, count, ...size);
       for (const [row, i] of drawn.entries()) {
         for (let m = first; m < count; m++) {
@@ -240,16 +252,16 @@ export class Sam {
     }
   }
 
-  /** How low-resolution logits are brought to an image of `originalSize`, or, for drawing, to `size`. */
+  /** Returns the filters that upscale logits of an image of `originalSize` to `size`, such as a canvas's. */
   upscaling(originalSize: Size, size: Size = originalSize): Upscaling {
     const { input, mask } = this.manifest;
-    // Without padding to cut off, published predictors resize masks once.
-    if (input.resize === "stretch") return upscaling(mask.size, mask.size, mask.size, size);
-    const rules = square(this.manifest);
-    return upscaling(mask.size, rules.size, resizedSize(originalSize, rules), size);
+    // Without padding to crop, the published predictors resize masks once.
+    if (input.resize === "stretch") return composeUpscaling(mask.size, mask.size, mask.size, size);
+    const rules = coordinateSpace(this.manifest);
+    return composeUpscaling(mask.size, rules.size, resizedSize(originalSize, rules), size);
   }
 
-  /** The inputs of each run: one prompt at a time where the graph was exported so, or prompts have masks. */
+  /** Splits prompts into batches of decoder inputs, of size 1 if they have masks. */
   #batches(embedding: ImageEmbedding, prompts: readonly Prompt[], part: "decoder" | "scorer") {
     const { manifest, variant } = this;
     if (embedding.model !== manifest.model.checkpoint.sha256)
@@ -257,8 +269,8 @@ export class Sam {
         "prompt",
         "the embedding was made with another model; encode the image again with this one",
       );
-    const resized = resizedSize(embedding.originalSize, square(manifest));
-    const fixed = variant.absent_label === undefined ? null : fixedPoints(variant);
+    const resized = resizedSize(embedding.originalSize, coordinateSpace(manifest));
+    const fixed = variant.absent_label === undefined ? null : fixedPointCount(variant);
     const [h, w] = manifest.mask.size;
     const encoded = encodePrompts(
       prompts,
@@ -293,7 +305,7 @@ export class Sam {
     return batches;
   }
 
-  /** Free the sessions. */
+  /** Releases the sessions. */
   async close(): Promise<void> {
     const sessions = await Promise.allSettled(this.#sessions.values());
     this.#sessions.clear();
@@ -302,41 +314,45 @@ export class Sam {
 }
 
 /**
- * Load a bundle: its manifest, and the decoder and the encoder of one variant, with their hashes checked.
+ * Loads one variant of a bundle and verifies the hashes of its files.
  *
- * Throws a `SamEdgeError`: a bundle or files that cannot be used; the message says why.
+ * Throws a `SamEdgeError` if the manifest or a file is invalid, or if ONNX Runtime cannot load a graph.
+ *
+ *     const sam = await load(httpSource("https://example.org/bundle/"), ort);
+ *     const { masks } = await sam.predict(await sam.encode(image), { points: [[226, 121]] });
  */
 export async function load(source: Source, ort: OrtModule, options: LoadOptions = {}): Promise<Sam> {
   const manifest = await readManifest(source);
   const variant = chooseVariant(manifest, options.variant);
   const device = options.device ?? "wasm";
   const open = async (graph: Graph) => {
-    const model = await readChecked(source, fileOf(variant, graph.path));
+    const model = await readVerified(source, findFile(variant, graph.path));
     const isStage = graph === variant.scorer || graph === variant.upscaler;
-    // A stage's weights may be those of the decoder's file.
+    // A stage may reference weights in the decoder's file.
     const external = isStage
       ? [
           {
             path: variant.decoder.path.split("/").at(-1) ?? "",
-            data: await readChecked(source, fileOf(variant, variant.decoder.path)),
+            data: await readVerified(source, findFile(variant, variant.decoder.path)),
           },
         ]
       : [];
     return openSession(ort, model, device, external);
   };
-  const sam = new Sam(manifest, variant, device, open, options.pictureOnly);
-  for (const part of sam.pictureOnly ? (["scorer", "upscaler"] as const) : (["decoder"] as const))
+  const sam = new Sam(manifest, variant, device, open, options.skipPadding);
+  for (const part of sam.skipPadding ? (["scorer", "upscaler"] as const) : (["decoder"] as const))
     await sam.session(part);
   if (options.encoder ?? true) await sam.session("encoder");
   return sam;
 }
 
-/** The `i`th (h, w) of an array of such. */
+/** Returns the view of the `i`-th (h, w) plane of an array (..., h, w). */
 export function plane(lowRes: Float32Array, i: number, [h, w]: Size): Float32Array {
   return lowRes.subarray(i * h * w, (i + 1) * h * w);
 }
 
-function rowsOf(data: Float32Array, dims: readonly number[], rows: readonly number[]): Tensor {
+/** Returns the given rows along the first axis, copied. */
+function selectRows(data: Float32Array, dims: readonly number[], rows: readonly number[]): Tensor {
   const length = data.length / dims[0];
   const chosen = new Float32Array(rows.length * length);
   for (const [to, from] of rows.entries())
@@ -344,14 +360,14 @@ function rowsOf(data: Float32Array, dims: readonly number[], rows: readonly numb
   return { data: chosen, dims: [rows.length, ...dims.slice(1)] };
 }
 
-/** Whether the variant's upscaler can do with the upper lines of the image's tokens. */
-function takesLines({ upscaler }: Variant): boolean {
+/** Whether a variant's upscaler accepts fewer image tokens than the whole input has. */
+function canSkipPadding({ upscaler }: Variant): boolean {
   return (
     upscaler?.inputs.some(({ name, shape }) => name === "image_tokens" && shape[1] === "num_tokens") ?? false
   );
 }
 
-/** The first `count` of (N, tokens, dim) of each prompt. */
+/** Returns the first `count` tokens of each prompt of a tensor (N, tokens, dim). */
 function firstTokens({ data, dims: [n, tokens, dim] }: Tensor, count: number): Tensor {
   if (n === 1) return { data: data.subarray(0, count * dim), dims: [1, count, dim] };
   const chosen = new Float32Array(n * count * dim);
@@ -360,6 +376,6 @@ function firstTokens({ data, dims: [n, tokens, dim] }: Tensor, count: number): T
   return { data: chosen, dims: [n, count, dim] };
 }
 
-function clip(value: number, limit: number): number {
+function clamp(value: number, limit: number): number {
   return Math.min(limit, Math.max(-limit, value));
 }

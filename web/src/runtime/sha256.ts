@@ -1,11 +1,13 @@
-import { sha256 as inScript } from "@noble/hashes/sha2.js";
+import { sha256 as sha256InJavaScript } from "@noble/hashes/sha2.js";
 
 /**
- * The SHA-256 of `bytes` in hexadecimal. A page that comes over plain HTTP from another machine has no
- * `crypto.subtle`; there it is computed in script, more slowly.
+ * Returns the SHA-256 of `bytes` in hexadecimal.
+ *
+ * Pages outside a secure context (plain HTTP from another host) have no `crypto.subtle`; a slower JavaScript
+ * implementation is used there.
  */
 export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   const subtle = globalThis.crypto?.subtle;
-  const digest = subtle ? new Uint8Array(await subtle.digest("SHA-256", bytes)) : inScript(bytes);
+  const digest = subtle ? new Uint8Array(await subtle.digest("SHA-256", bytes)) : sha256InJavaScript(bytes);
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,30 +1,30 @@
-import { reason, SamEdgeError } from "./errors.ts";
+import { errorMessage, SamEdgeError } from "./errors.ts";
 import type { File } from "./manifest.types.ts";
 import { sha256 } from "./sha256.ts";
 
 export type Bytes = Uint8Array<ArrayBuffer>;
 
-/** Where a bundle's files come from: a folder, a server, a cache in front of one. */
+/** Reads the files of a bundle: from a folder, a server, or a cache in front of one. */
 export interface Source {
-  /** The name to call it by in messages. */
+  /** Name used in error messages. */
   readonly name: string;
-  /** The bytes of a file; `file` says which are expected where the manifest does. */
+  /** Reads a file; `file` is its entry in the manifest, if it has one. */
   read(path: string, file?: File): Promise<Bytes>;
 }
 
 /**
- * The bytes of `file`, which are those that were exported.
+ * Reads `file` and verifies its size and hash.
  *
- * Throws a `SamEdgeError`: a truncated or another file.
+ * Throws a `SamEdgeError` if it is truncated or differs from the exported file.
  */
-export async function readChecked(source: Source, file: File): Promise<Bytes> {
+export async function readVerified(source: Source, file: File): Promise<Bytes> {
   const bytes = await source.read(file.path, file);
-  await check(source.name, file, bytes);
+  await verifyFile(source.name, file, bytes);
   return bytes;
 }
 
-/** Throws a `SamEdgeError` unless `bytes` are those of `file`. */
-export async function check(name: string, file: File, bytes: Bytes): Promise<void> {
+/** Verifies size and hash of a file's bytes. Throws a `SamEdgeError` if they differ from the manifest's. */
+export async function verifyFile(name: string, file: File, bytes: Bytes): Promise<void> {
   if (bytes.byteLength !== file.bytes) {
     throw new SamEdgeError(
       "integrity",
@@ -41,8 +41,8 @@ export async function check(name: string, file: File, bytes: Bytes): Promise<voi
   }
 }
 
-/** What `sam-edge serve` says of a request that failed; "" of other servers. */
-async function errorOf(response: Response): Promise<string> {
+/** Returns the error message in a failed response of `sam-edge serve`; "" for other servers. */
+async function serverErrorMessage(response: Response): Promise<string> {
   try {
     const { error } = await response.json();
     return typeof error === "string" ? error : "";
@@ -51,7 +51,7 @@ async function errorOf(response: Response): Promise<string> {
   }
 }
 
-/** A bundle on a server: `base` is the URL of its folder. */
+/** Returns a source that fetches a bundle over HTTP; `base` is the URL of its folder. */
 export function httpSource(base: string | URL, fetcher: typeof fetch = (...args) => fetch(...args)): Source {
   const root = String(base).replace(/\/?$/, "/");
   return {
@@ -65,12 +65,12 @@ export function httpSource(base: string | URL, fetcher: typeof fetch = (...args)
       } catch (error) {
         throw new SamEdgeError(
           "network",
-          `${url} cannot be fetched (${reason(error)}); check that the server is running, then try again`,
+          `${url} cannot be fetched (${errorMessage(error)}); check that the server is running, then try again`,
           error,
         );
       }
       if (!response.ok) {
-        const said = await errorOf(response);
+        const said = await serverErrorMessage(response);
         throw new SamEdgeError(
           "network",
           `the server answers ${response.status} to ${url}${said && ` (${said})`}; check that it serves a whole bundle`,
@@ -81,7 +81,7 @@ export function httpSource(base: string | URL, fetcher: typeof fetch = (...args)
       } catch (error) {
         throw new SamEdgeError(
           "network",
-          `the connection broke while ${url} was fetched (${reason(error)}); try again`,
+          `the connection broke while ${url} was fetched (${errorMessage(error)}); try again`,
           error,
         );
       }

@@ -1,23 +1,24 @@
 import { SamEdgeError } from "./errors.ts";
 
-/** An array with its shape, row-major. */
+/** A row-major array with its shape. */
 export interface Tensor {
   readonly data: Float32Array | Uint8Array;
   readonly dims: readonly number[];
 }
 
+/** Tensors by name. */
 export type Tensors = Readonly<Record<string, Tensor>>;
 
-/** A graph ready to run; only it holds state. */
+/** A loaded graph. */
 export interface Session {
   run(inputs: Tensors): Promise<Tensors>;
   close(): Promise<void>;
 }
 
 /**
- * The floats of an output.
+ * Returns the float32 data of a graph's output.
  *
- * Throws a `SamEdgeError` unless the graph made it in this shape; a negative side stands for any.
+ * Throws a `SamEdgeError` if it is absent or has another shape; a negative dimension in `shape` matches any.
  */
 export function floats(outputs: Tensors, name: string, ...shape: number[]): Float32Array {
   const made = outputs[name];

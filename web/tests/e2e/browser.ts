@@ -1,4 +1,4 @@
-/** The page in Debian's Chromium. */
+/** Drives the page in Chromium. */
 
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -11,11 +11,11 @@ import { bundle } from "../support.ts";
 export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 export const PHOTOS = `${ROOT}models/photos/`;
 export const PHOTO = `${PHOTOS}astronaut.jpg`;
-/** A decode with simulated graphics takes seconds, and a busy machine ten times as long: only failures wait. */
-export const PATIENCE = { timeout: 900_000 };
+/** Long timeout: decoding on a software GPU takes seconds, and ten times as long on a loaded machine. */
+export const LONG_TIMEOUT = { timeout: 900_000 };
 
-/** WebGPU on the software adapter that Chromium brings. */
-export const SWIFTSHADER = [
+/** Chromium flags for WebGPU on its built-in software adapter. */
+export const SWIFTSHADER_FLAGS = [
   "--enable-unsafe-webgpu",
   "--use-webgpu-adapter=swiftshader",
   "--enable-features=Vulkan",
@@ -24,8 +24,13 @@ export const SWIFTSHADER = [
 
 export function launch(args: string[] = []): Promise<Browser> {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-  if (!existsSync(executablePath)) throw new Error(`${executablePath} is missing; give CHROMIUM=...`);
-  return chromium.launch({ ...PATIENCE, executablePath, args: ["--no-sandbox", "--headless=new", ...args] });
+  if (!existsSync(executablePath))
+    throw new Error(`${executablePath} is missing; set CHROMIUM to a Chromium executable`);
+  return chromium.launch({
+    ...LONG_TIMEOUT,
+    executablePath,
+    args: ["--no-sandbox", "--headless=new", ...args],
+  });
 }
 
 interface ServeOptions {
@@ -39,10 +44,10 @@ interface ServeOptions {
   port?: number;
 }
 
-/** The built page, the bundle and the samples, as `sam-edge serve` has them. */
+/** Serves the built page, the bundle and the samples at the paths of `sam-edge serve`. */
 export function servePage({ encode = "page", variants, intercept, ...options }: ServeOptions = {}) {
   const manifest = JSON.parse(readFileSync(`${bundle}/manifest.json`, "utf8"));
-  // Those made for browsers come first.
+  // Variants for browsers come first.
   const ids: string[] = manifest.variants.map(({ id }: { id: string }) => id);
   ids.sort((a, b) => Number(b.endsWith("-web")) - Number(a.endsWith("-web")));
   const names = readdirSync(PHOTOS).filter((name) => name.endsWith(".jpg"));
@@ -64,8 +69,8 @@ export function servePage({ encode = "page", variants, intercept, ...options }: 
   );
 }
 
-/** `sam-edge serve` with the built page. */
-export async function serveForReal(encode: string): Promise<{ url: string; close(): void }> {
+/** Starts `sam-edge serve` with the built page. */
+export async function startSamEdgeServe(encode: string): Promise<{ url: string; close(): void }> {
   const args = ["-m", "sam_edge", "serve", bundle, "--page", "web/dist", "--port", "0", "--encode", encode];
   const child = spawn(inject("python"), args, { cwd: ROOT, stdio: ["ignore", "pipe", "inherit"] });
   const url = await new Promise<string>((resolve, reject) => {
@@ -75,36 +80,37 @@ export async function serveForReal(encode: string): Promise<{ url: string; close
   return { url, close: () => child.kill("SIGINT") };
 }
 
-/** What a test does with the page, as a user would. */
+/** A page that a test uses as a user would. */
 export class Visit {
   readonly page: Page;
-  /** Everything that was fetched. */
+  /** URLs that the page requested. */
   readonly requests: string[] = [];
-  readonly complaints: string[] = [];
+  /** Errors in the page and on its console. */
+  readonly errors: string[] = [];
 
   constructor(page: Page) {
     this.page = page;
     page.on("request", (request) => this.requests.push(request.url()));
-    page.on("pageerror", (error) => this.complaints.push(String(error)));
+    page.on("pageerror", (error) => this.errors.push(String(error)));
     page.on("console", (message) => {
-      if (message.type() === "error") this.complaints.push(message.text());
+      if (message.type() === "error") this.errors.push(message.text());
     });
   }
 
   static async start(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Visit> {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-    context.setDefaultTimeout(PATIENCE.timeout);
+    context.setDefaultTimeout(LONG_TIMEOUT.timeout);
     const visit = new Visit(await context.newPage());
     await visit.page.goto(url);
     return visit;
   }
 
-  /** Wait until the page is in one of these states. */
-  async until(...states: string[]): Promise<void> {
+  /** Waits until the page is in one of these states. */
+  async waitForState(...states: string[]): Promise<void> {
     await this.page.waitForFunction(
-      (wanted) => wanted.includes(document.documentElement.dataset.state ?? ""),
+      (expected) => expected.includes(document.documentElement.dataset.state ?? ""),
       states,
-      PATIENCE,
+      LONG_TIMEOUT,
     );
   }
 
@@ -112,19 +118,19 @@ export class Visit {
     await this.page.setInputFiles("#file", file);
   }
 
-  /** Choose the photograph and wait until it is encoded. */
+  /** Chooses an image file and waits until it is encoded. */
   async open(file = PHOTO): Promise<void> {
-    await this.until("empty", "ready");
+    await this.waitForState("empty", "ready");
     await this.choose(file);
     await this.encoded();
   }
 
   async encoded(): Promise<void> {
-    await this.page.waitForSelector("#everything:enabled", PATIENCE);
-    await this.until("ready");
+    await this.page.waitForSelector("#everything:enabled", LONG_TIMEOUT);
+    await this.waitForState("ready");
   }
 
-  /** Where on the screen a pixel of a picture of `width` by `height` is. */
+  /** Returns the screen position of a pixel of an image of `width` by `height`. */
   async at([x, y]: readonly [number, number], width = 512, height = 512): Promise<[number, number]> {
     const frame = await this.page.locator("#view").boundingBox();
     if (frame === null) throw new Error("no picture is shown");
@@ -136,10 +142,10 @@ export class Visit {
     await this.decoded();
   }
 
-  /** Wait for the candidates of the newest prompt. */
+  /** Waits for the candidates of the newest prompt. */
   async decoded(): Promise<void> {
-    await this.until("ready");
-    await this.page.waitForSelector("#candidates canvas", PATIENCE);
+    await this.waitForState("ready");
+    await this.page.waitForSelector("#candidates canvas", LONG_TIMEOUT);
   }
 
   async download(button: string): Promise<{ name: string; content: Buffer }> {
@@ -147,7 +153,7 @@ export class Visit {
     return { name: download.suggestedFilename(), content: readFileSync(await download.path()) };
   }
 
-  /** The pixels of a PNG: red and alpha. */
+  /** Decodes a PNG; returns its red and alpha channels. */
   async png(content: Buffer): Promise<{ width: number; height: number; red: Uint8Array; alpha: Uint8Array }> {
     const { width, height, data } = await this.page.evaluate(async (base64) => {
       const binary = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -166,14 +172,14 @@ export class Visit {
     return { width, height, red: every(0), alpha: every(1) };
   }
 
-  /** The mask that is shown, downloaded at the picture's size: 1 inside. */
+  /** Downloads the shown mask at the image's size: 1 inside. */
   async mask(): Promise<Uint8Array> {
     const { content } = await this.download("#save-mask");
     return (await this.png(content)).red.map((value) => (value > 127 ? 1 : 0));
   }
 
   async alert(): Promise<string> {
-    await this.page.waitForSelector("#alert:not([hidden])", PATIENCE);
+    await this.page.waitForSelector("#alert:not([hidden])", LONG_TIMEOUT);
     return this.page.locator("#alert-text").innerText();
   }
 

@@ -3,14 +3,14 @@ import type { Browser } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { bits, bytes, iou, maskOf, type ReferenceArrays, reference } from "../support.ts";
 import {
+  LONG_TIMEOUT,
   launch,
-  PATIENCE,
   PHOTO,
   PHOTOS,
   ROOT,
-  SWIFTSHADER,
-  serveForReal,
+  SWIFTSHADER_FLAGS,
   servePage,
+  startSamEdgeServe,
   Visit,
 } from "./browser.ts";
 
@@ -58,7 +58,7 @@ describe("a photograph", () => {
     const { annotations, images } = JSON.parse((await visit.download("#save-coco")).content.toString());
     expect(images).toEqual([{ id: 1, file_name: "astronaut.jpg", width: photo.width, height: photo.height }]);
     expect(iou(maskOf(annotations[0].segmentation), pointMask)).toBeGreaterThanOrEqual(0.999);
-    expect(visit.complaints).toEqual([]);
+    expect(visit.errors).toEqual([]);
   });
 
   test("a box that is dragged", async () => {
@@ -78,7 +78,7 @@ describe("a photograph", () => {
     visit = await Visit.start(browser, server.url);
     await visit.open();
     const { keyboard } = visit.page;
-    // From the middle, 5 pixels a step.
+    // The cursor starts in the middle and moves 5 pixels per key press.
     for (let i = 0; i < (256 - photo.point[0]) / 5; i++) await keyboard.press("ArrowLeft");
     for (let i = 0; i < (256 - photo.point[1]) / 5; i++) await keyboard.press("ArrowUp");
     await keyboard.press("Enter");
@@ -115,10 +115,10 @@ describe("a photograph", () => {
     expect(iou(after, before)).toBeLessThan(0.99);
   });
 
-  test("a preview follows the pointer, and goes when it leaves", async () => {
+  test("a preview follows the pointer, and disappears when it leaves", async () => {
     visit = await Visit.start(browser, server.url);
     await visit.open();
-    // The sum of all pixels.
+    // Sum of all pixel values of the canvas.
     const drawn = () =>
       visit.page.evaluate(() => {
         const canvas = document.querySelector("#view") as HTMLCanvasElement;
@@ -129,11 +129,11 @@ describe("a photograph", () => {
       });
     const plain = await drawn();
     await visit.page.mouse.move(...(await visit.at(photo.point)));
-    // Scaling the picture again may round a pixel otherwise.
+    // Scaling the image again may round a pixel differently.
     const change = async () => Math.abs((await drawn()) - plain) / plain;
-    await expect.poll(change, PATIENCE).toBeGreaterThan(1e-3);
+    await expect.poll(change, LONG_TIMEOUT).toBeGreaterThan(1e-3);
     await visit.page.mouse.move(2, 2);
-    await expect.poll(change, PATIENCE).toBeLessThan(1e-6);
+    await expect.poll(change, LONG_TIMEOUT).toBeLessThan(1e-6);
     expect(await visit.page.locator("#candidates canvas").count()).toBe(0);
   });
 
@@ -141,7 +141,7 @@ describe("a photograph", () => {
     visit = await Visit.start(browser, server.url);
     await visit.open();
     await visit.page.click("#everything");
-    await visit.until("everything");
+    await visit.waitForState("everything");
     const { annotations } = JSON.parse((await visit.download("#save-coco")).content.toString());
     expect(annotations.length).toBe(photo.everything.length);
     const masks = annotations.map((one: { segmentation: Parameters<typeof maskOf>[0] }) =>
@@ -160,7 +160,7 @@ describe("a photograph", () => {
 
   test.each(["drop", "paste"])("given by %s", async (how) => {
     visit = await Visit.start(browser, server.url);
-    await visit.until("empty");
+    await visit.waitForState("empty");
     const content = readFileSync(PHOTO).toString("base64");
     await visit.page.evaluate(
       ([kind, base64]) => {
@@ -188,12 +188,12 @@ describe("a photograph", () => {
       hasTouch: true,
       isMobile: true,
     });
-    await visit.until("empty");
+    await visit.waitForState("empty");
     await visit.page.tap('#empty-samples [aria-label="Sample: astronaut"]');
     await visit.encoded();
     await visit.page.touchscreen.tap(...(await visit.at(photo.point)));
     await visit.decoded();
-    // A finger's tap is rounded to the screen's pixels.
+    // A tap is rounded to CSS pixels.
     expect(iou(await visit.mask(), pointMask)).toBeGreaterThanOrEqual(0.95);
     const sideways = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
     expect(await visit.page.evaluate(sideways)).toBeLessThanOrEqual(0);
@@ -207,7 +207,7 @@ describe("where it runs", () => {
     await visit.click(photo.point);
     const models = () => visit.requests.filter((url) => url.includes(".onnx"));
     const fetched = models();
-    // The encoder, and the decoder in two stages with its weights.
+    // The encoder, the decoder's two stages, and the decoder's file with their weights.
     expect(fetched.length).toBe(4);
     expect(new Set(fetched).size).toBe(4);
     await visit.page.reload();
@@ -231,7 +231,7 @@ describe("where it runs", () => {
   });
 
   test("WebGPU, on Chromium's software adapter, gives the same masks", async () => {
-    const withGpu = await launch(SWIFTSHADER);
+    const withGpu = await launch(SWIFTSHADER_FLAGS);
     try {
       visit = await Visit.start(withGpu, `${server.url}?backend=webgpu`);
       await visit.open();
@@ -259,7 +259,7 @@ describe("a server that encodes", () => {
       ? { type: "application/octet-stream", body: safetensors(photo.embedding) }
       : undefined;
 
-  test("gives the same mask; the page goes on without it, and comes back to it", async () => {
+  test("gives the same mask; the page survives its shutdown and can retry", async () => {
     const own = await servePage({ encode: "server", intercept });
     let again: typeof own | undefined;
     try {
@@ -284,7 +284,7 @@ describe("a server that encodes", () => {
     }
   });
 
-  test("and is busy is quoted, and can be asked again", async () => {
+  test("and is busy: its message is shown, and the request can be retried", async () => {
     let busy = true;
     const own = await servePage({
       encode: "server",
@@ -295,7 +295,7 @@ describe("a server that encodes", () => {
     });
     try {
       visit = await Visit.start(browser, own.url);
-      await visit.until("empty");
+      await visit.waitForState("empty");
       await visit.choose(PHOTO);
       expect(await visit.alert()).toContain("Eight pictures wait. Try again in a moment.");
       busy = false;
@@ -312,7 +312,7 @@ describe.runIf(existsSync(`${ROOT}sam_edge/serve`))("`sam-edge serve`", () => {
     ["server", /encoded by the server/],
     ["page", /encoded/],
   ])("and its page, encoded by the %s", async (encode, status) => {
-    const { url, close } = await serveForReal(encode);
+    const { url, close } = await startSamEdgeServe(encode);
     try {
       visit = await Visit.start(browser, url);
       await visit.open();
@@ -322,24 +322,24 @@ describe.runIf(existsSync(`${ROOT}sam_edge/serve`))("`sam-edge serve`", () => {
       expect(iou(await visit.mask(), pointMask)).toBeGreaterThanOrEqual(0.999);
       await visit.choose({ name: "text.jpg", mimeType: "image/jpeg", buffer: Buffer.from("not a picture") });
       expect(await visit.alert()).toContain("cannot be read as a picture");
-      expect(visit.complaints).toEqual([]);
+      expect(visit.errors).toEqual([]);
     } finally {
       close();
     }
   });
 });
 
-describe("bad input is named, and the page goes on", () => {
+describe("invalid input is reported, and the page stays usable", () => {
   test.each([
     ["a file without bytes", "empty.jpg", Buffer.alloc(0), /empty\.jpg is empty \(0 bytes\)/],
     [
-      "text with a picture's name",
+      "text with an image's file name",
       "text.jpg",
       Buffer.from("not a picture"),
       /text\.jpg cannot be read as a picture/,
     ],
     ["200 megapixels", "large.png", pngHead(20_000, 10_000), /20000 × 10000 are 200 megapixels.*limit is 50/],
-    ["a picture cut off", "cut.png", pngHead(20, 10), /cut\.png cannot be read as a picture/],
+    ["a truncated image", "cut.png", pngHead(20, 10), /cut\.png cannot be read as a picture/],
   ])("%s", async (_, name, buffer, message) => {
     visit = await Visit.start(browser, server.url);
     await visit.open();
@@ -392,14 +392,14 @@ describe.runIf(screenshots)("screenshots for the documentation", () => {
     if (point !== null) await visit.click(point);
     else {
       await visit.page.click("#everything");
-      await visit.until("everything");
+      await visit.waitForState("everything");
     }
     await visit.page.waitForTimeout(300);
     await visit.page.screenshot({ path: `${screenshots}/${name}` });
   });
 });
 
-/** A PNG's beginning, which says its size. */
+/** Returns the header of a PNG file with a size, without image data. */
 function pngHead(width: number, height: number): Buffer {
   const head = Buffer.from("89504e470d0a1a0a0000000d49484452", "hex");
   const size = Buffer.alloc(8);
@@ -408,6 +408,7 @@ function pngHead(width: number, height: number): Buffer {
   return Buffer.concat([head, size, Buffer.from("0802000000", "hex"), Buffer.alloc(16)]);
 }
 
+/** Encodes a reference embedding as `sam-edge serve` does. */
 function safetensors(arrays: ReferenceArrays): Uint8Array {
   let at = 0;
   const parts: Uint8Array[] = [];

@@ -18,7 +18,7 @@ const good = folderSource(bundle);
 const manifest = await readManifest(good);
 const text = new TextDecoder().decode(await good.read("manifest.json"));
 
-/** The bundle, with another manifest, or with files changed. */
+/** Returns the bundle with the manifest `content`, and with its other files passed through `change`. */
 function changed(content: string, change = (_: string, bytes: Uint8Array<ArrayBuffer>) => bytes): Source {
   return {
     name: "bundle",
@@ -29,15 +29,15 @@ function changed(content: string, change = (_: string, bytes: Uint8Array<ArrayBu
   };
 }
 
-/** The manifest's text after a change of its data. Its integrity is then wrong. */
-// biome-ignore lint/suspicious/noExplicitAny: broken on purpose
+/** Returns the manifest's text after a change to its data, which makes its integrity hash invalid. */
+// biome-ignore lint/suspicious/noExplicitAny: invalid on purpose
 function edited(change: (data: any) => void): string {
   const data = JSON.parse(text);
   change(data);
   return JSON.stringify(data);
 }
 
-describe("prompts that make no sense are refused as in Python", () => {
+describe("invalid prompts are rejected with the messages of the Python runtime", () => {
   test.each(reference.bad_prompts)("$prompt", ({ prompt, message }) => {
     const encode = () => encodePrompts([prompt], [80, 100], [80, 100], manifest.prompt, manifest.mask.size);
     expect(encode).toThrow(SamEdgeError);
@@ -56,17 +56,17 @@ describe("manifests", () => {
     ["not JSON", "{", "is not valid JSON"],
     ["not an object", "[]", "manifest should be object"],
     ["of a newer sam-edge", edited((data) => (data.schema_version = 2)), "upgrade sam-edge"],
-    ["without a part", edited((data) => delete data.mask), 'lacks "mask"'],
+    ["without a required key", edited((data) => delete data.mask), 'lacks "mask"'],
     ["of a wrong type", edited((data) => (data.input.size = [320, "a"])), "manifest.input.size[1]"],
     ["with an unknown key", edited((data) => (data.model.extra = 1)), 'unknown key "extra"'],
     [
-      "naming a file outside",
+      "naming a file outside the bundle",
       edited((data) => (data.variants[0].files[0].path = "../x")),
       "inside the bundle",
     ],
     ["naming a graph without a hash", edited((data) => (data.variants[0].encoder.path = "x")), "names x"],
     [
-      "with one stage alone",
+      "with only one decoder stage",
       edited((data) => delete data.variants[0].scorer),
       "only one of the decoder's stages",
     ],
@@ -76,7 +76,7 @@ describe("manifests", () => {
     await expect(readManifest(changed(content))).rejects.toBeInstanceOf(SamEdgeError);
   });
 
-  test("a variant that there is not", async () => {
+  test("a variant that is not in the bundle", async () => {
     const there = manifest.variants.map(({ id }) => id).join(", ");
     await expect(load(good, ort, { variant: "onnx-fp8" })).rejects.toThrow(
       `no ONNX variant onnx-fp8; it has ${there}`,
@@ -123,7 +123,7 @@ describe("servers", () => {
     await expect(answer(async () => new Response("", { status: 404 }))).rejects.toThrow("answers 404");
   });
 
-  test("that say what is wrong", async () => {
+  test("that send an error message", async () => {
     const body = JSON.stringify({ error: "encoder.onnx is damaged" });
     await expect(answer(async () => new Response(body, { status: 500 }))).rejects.toThrow(
       "answers 500 to http://x/bundle/manifest.json (encoder.onnx is damaged)",
@@ -131,7 +131,7 @@ describe("servers", () => {
   });
 });
 
-test("an embedding of another model is refused", async () => {
+test("an embedding of another model is rejected", async () => {
   const sam = await load(good, ort);
   const embedding = await sam.encode(image(reference.images[0]));
   await expect(sam.predict({ ...embedding, model: "0" }, { points: [[1, 1]] })).rejects.toThrow(

@@ -27,7 +27,7 @@ import {
 
 ort.env.wasm.numThreads = 1;
 
-describe("an image becomes the encoder's input to the bit", () => {
+describe("preprocessing is bit-exact with the Python runtime", () => {
   test.each(reference.preprocessed.map((one, i) => [i, one] as const))("case %i", (_, one) => {
     const images = normalize(resize(image(one.image), one.rules), one.rules);
     const expected = floats(one.images);
@@ -39,17 +39,17 @@ describe("an image becomes the encoder's input to the bit", () => {
 describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
   let sam: Sam;
   let encoded: ImageEmbedding[];
-  // Those that are decoded: of INT8, what Python encoded, since kernels of other processors round otherwise.
+  // For INT8, the Python runtime's embeddings, because INT8 kernels round differently on other processors.
   let embeddings: ImageEmbedding[];
 
   beforeAll(async () => {
     sam = await load(folderSource(bundle), ort, { variant: id });
     encoded = [];
     for (const one of reference.images) encoded.push(await sam.encode(image(one)));
-    embeddings = sam.variant.precision === "fp32" ? encoded : encoded.map(asPython);
+    embeddings = sam.variant.precision === "fp32" ? encoded : encoded.map(withPythonTensors);
   });
 
-  function asPython(embedding: ImageEmbedding, i: number): ImageEmbedding {
+  function withPythonTensors(embedding: ImageEmbedding, i: number): ImageEmbedding {
     const arrays = Object.entries(expected.embeddings[i]);
     const tensors = arrays.map(([name, { dims, data }]) => [name, { dims, data: floats(data) }]);
     return { ...embedding, tensors: Object.fromEntries(tensors) };
@@ -57,7 +57,7 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
 
   afterAll(() => sam.close());
 
-  test("golden images are preprocessed to the bit", () => {
+  test("preprocessing of the golden images is bit-exact", () => {
     for (const [i, one] of reference.images.entries()) {
       const { input } = sam.manifest;
       const made = Buffer.from(normalize(resize(image(one), input), input).buffer);
@@ -69,23 +69,23 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
     "prompt %i gives the masks of the Python runtime",
     async (_, prompt) => {
       const embedding = embeddings[prompt.image];
-      const many = await sam.predict(embedding, given(prompt));
+      const many = await sam.predict(embedding, toPrompt(prompt));
       expect(many.masks.length).toBe(prompt.count);
       for (const [m, mask] of many.masks.entries()) {
         expect(iou(mask, bits(prompt.masks, mask.length, m))).toBeGreaterThanOrEqual(0.999);
-        // Stability scores count pixels, of which single ones may differ.
+        // Stability scores count pixels, and single pixels may differ.
         const digits = sam.manifest.mask.scores === "stability" ? 2 : 3;
         expect(many.scores[m]).toBeCloseTo(prompt.scores[m], digits);
       }
-      const [single] = (await sam.predict(embedding, given(prompt), false)).masks;
+      const [single] = (await sam.predict(embedding, toPrompt(prompt), false)).masks;
       expect(iou(single, bits(prompt.single, single.length))).toBeGreaterThanOrEqual(0.999);
     },
   );
 
-  test("images encoded here give masks as near to Python's as the export had to be to the reference", async () => {
+  test("masks of images encoded in JavaScript pass the parity gate against Python", async () => {
     const ious: number[] = [];
     for (const prompt of expected.prompts) {
-      const { masks, scores } = await sam.predict(encoded[prompt.image], given(prompt));
+      const { masks, scores } = await sam.predict(encoded[prompt.image], toPrompt(prompt));
       const best = scores.indexOf(Math.max(...scores));
       ious.push(iou(masks[best], bits(prompt.masks, masks[best].length, best)));
     }
@@ -93,9 +93,9 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
     expect(Math.min(...ious)).toBeGreaterThanOrEqual(expected.gate.min_iou);
   });
 
-  test("masks drawn only where the picture is are the same", async () => {
-    const only = await load(folderSource(bundle), ort, { variant: id, pictureOnly: true, encoder: false });
-    expect(only.pictureOnly).toBe(only.variant.browser === "web" && only.variant.upscaler !== undefined);
+  test("skipping the padding gives the same masks", async () => {
+    const only = await load(folderSource(bundle), ort, { variant: id, skipPadding: true, encoder: false });
+    expect(only.skipPadding).toBe(only.variant.browser === "web" && only.variant.upscaler !== undefined);
     const [rows, columns] = only.manifest.mask.size;
     for (const [i, embedding] of embeddings.entries()) {
       const prompts: Prompt[] = [{ points: [[20, 30]] }, { points: [[50, 9]] }];
@@ -107,12 +107,12 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
         const drawn = (from: Float32Array) => plane(from, at, whole.size).subarray(0, upper * columns);
         expect(largestDifference(drawn(part.lowRes), drawn(whole.lowRes))).toBeLessThan(1e-3);
         const skipped = plane(part.lowRes, at, whole.size).subarray((upper + 8) * columns);
-        if (only.pictureOnly) expect(skipped.every((logit) => logit === 0)).toBe(true);
+        if (only.skipPadding) expect(skipped.every((logit) => logit === 0)).toBe(true);
       }
       for (const prompt of expected.prompts.filter(({ image: of }) => of === i)) {
         const [{ masks }, same] = [
-          await sam.predict(embedding, given(prompt)),
-          await only.predict(embedding, given(prompt)),
+          await sam.predict(embedding, toPrompt(prompt)),
+          await only.predict(embedding, toPrompt(prompt)),
         ];
         for (const [m, mask] of masks.entries())
           expect(iou(same.masks[m], mask)).toBeGreaterThanOrEqual(0.999);
@@ -121,21 +121,24 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
     await only.close();
   });
 
-  test.each(reference.images.map((_, i) => i))("everything in image %i, scores first", async (i) => {
-    const found = await everything(sam, embeddings[i], { pointsPerSide: 12 });
-    // Of other models, which may have random weights, nothing may pass.
-    if (sam.manifest.model.family === "sam_edge_tiny") expect(found.length).toBeGreaterThan(0);
-    expectSame(found, expected.everything[i]);
-  });
+  test.each(reference.images.map((_, i) => i))(
+    "everything in image %i, filtered by score first",
+    async (i) => {
+      const found = await everything(sam, embeddings[i], { pointsPerSide: 12 });
+      // Other models may have random weights, so that no mask passes the thresholds.
+      if (sam.manifest.model.family === "sam_edge_tiny") expect(found.length).toBeGreaterThan(0);
+      expectSameMasks(found, expected.everything[i]);
+    },
+  );
 
-  test("everything without the decoder's stages", async () => {
+  test("everything without a two-stage decoder", async () => {
     const { scorer: _, upscaler: __, ...whole } = sam.variant;
     const plain = new Sam(sam.manifest, whole, "wasm", () => sam.session("decoder"));
-    expectSame(await everything(plain, embeddings[0], { pointsPerSide: 12 }), expected.everything[0]);
+    expectSameMasks(await everything(plain, embeddings[0], { pointsPerSide: 12 }), expected.everything[0]);
   });
 });
 
-function given(prompt: ReferencePrompt): Prompt {
+function toPrompt(prompt: ReferencePrompt): Prompt {
   return {
     points: prompt.points ?? undefined,
     labels: prompt.labels ?? undefined,
@@ -144,8 +147,8 @@ function given(prompt: ReferencePrompt): Prompt {
   };
 }
 
-/** As many masks, each like one of the other's. */
-function expectSame(found: Awaited<ReturnType<typeof everything>>, expected: ReferenceRecord[]) {
+/** Expects the same number of masks, and for each expected mask one with an IoU of at least 0.99. */
+function expectSameMasks(found: Awaited<ReturnType<typeof everything>>, expected: ReferenceRecord[]) {
   expect(found.length).toBe(expected.length);
   const masks = found.map((record) => maskOf(rle.compress(record.segmentation)));
   for (const record of expected) {

@@ -1,13 +1,13 @@
-/** The parts of the page that need no browser. */
+/** Tests of the page's modules that need no browser. */
 
 import { describe, expect, test } from "vitest";
-import { cached } from "../../src/page/cache.ts";
+import { withCache } from "../../src/page/cache.ts";
+import { imageSize } from "../../src/page/image-file.ts";
 import { newestOnly } from "../../src/page/newest.ts";
-import { imageSize } from "../../src/page/picture.ts";
 import { type Bytes, sha256 } from "../../src/runtime/index.ts";
 
 describe("while a decode runs, only the newest prompt waits", () => {
-  /** Jobs that end when they are told to. */
+  /** Returns a queue of jobs that finish when `next` is called. */
   function setup() {
     const ran: string[] = [];
     let finish = () => {};
@@ -27,7 +27,7 @@ describe("while a decode runs, only the newest prompt waits", () => {
     return { ran, submit, next };
   }
 
-  test("of the pointer's places", async () => {
+  test("among pointer positions", async () => {
     const { ran, submit, next } = setup();
     for (const job of ["hover 1", "hover 2", "hover 3", "hover 4"]) void submit(job);
     await next();
@@ -35,7 +35,7 @@ describe("while a decode runs, only the newest prompt waits", () => {
     expect(ran).toEqual(["hover 1", "hover 4"]);
   });
 
-  test("and a click is not dropped for where the pointer goes then", async () => {
+  test("and a click is not dropped for later pointer positions", async () => {
     const { ran, submit, next } = setup();
     for (const job of ["hover 1", "hover 2", "click 1", "hover 3", "click 2", "hover 4"]) void submit(job);
     await next();
@@ -44,7 +44,7 @@ describe("while a decode runs, only the newest prompt waits", () => {
   });
 });
 
-describe("model files are kept by their hash", async () => {
+describe("model files are cached by their hash", async () => {
   const bytes = new TextEncoder().encode("a model");
   const file = { path: "onnx/decoder.onnx", bytes: bytes.length, sha256: await sha256(bytes) };
 
@@ -57,7 +57,7 @@ describe("model files are kept by their hash", async () => {
     };
     let reads = 0;
     const source = () =>
-      cached(
+      withCache(
         {
           name: "server",
           read: async () => {
@@ -77,7 +77,7 @@ describe("model files are kept by their hash", async () => {
     expect(reads()).toBe(1);
   });
 
-  test("and fetched again where what was kept is damaged", async () => {
+  test("and fetched again if the cached file is damaged", async () => {
     const { source, kept, reads } = setup(() => bytes);
     await source().read(file.path, file);
     for (const key of kept.keys()) kept.set(key, new Response("a modem"));
@@ -85,15 +85,15 @@ describe("model files are kept by their hash", async () => {
     expect(reads()).toBe(2);
   });
 
-  test("but not where they are not what was exported", async () => {
+  test("but not if they differ from the export", async () => {
     const { source, kept } = setup(() => new TextEncoder().encode("a mod"));
     await expect(source().read(file.path, file)).rejects.toThrow("truncated");
     expect(kept.size).toBe(0);
   });
 });
 
-describe("a picture's size is read before the picture is", () => {
-  // Of pictures of 300 by 200 pixels that Pillow wrote, the beginnings.
+describe("an image's size is read from the file's header", () => {
+  // Headers of files that Pillow wrote, of 300 by 200 pixels.
   test.each([
     ["PNG", "89504e470d0a1a0a0000000d494844520000012c000000c80802000000"],
     ["GIF", "4749463837612c01c800810000"],

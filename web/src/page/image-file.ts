@@ -1,35 +1,36 @@
-/** From a file to pixels; what cannot be a picture is refused before it takes memory. */
+/** Reads image files; files that are too large are rejected before they are decoded. */
 
 import { SamEdgeError } from "../runtime/index.ts";
 
-export interface Picture {
+/** A decoded image file. */
+export interface LoadedImage {
   readonly name: string;
   readonly bitmap: ImageBitmap;
   readonly width: number;
   readonly height: number;
-  /** As it was given, for a server that encodes. */
+  /** The original file, to send to a server that encodes. */
   readonly blob: Blob;
 }
 
-/** What the manifest's server takes. */
+/** Largest file and image that the server accepts; fields as in config.json. */
 export interface Limits {
   readonly max_body_bytes: number;
   readonly max_image_pixels: number;
 }
 
-/** Read a picture. Throws a `SamEdgeError`: an empty file, none, or one that is too large. */
-export async function readPicture(blob: Blob, name: string, limits: Limits): Promise<Picture> {
+/** Decodes an image file. Throws a `SamEdgeError` if it is empty, not an image, or too large. */
+export async function readImage(blob: Blob, name: string, limits: Limits): Promise<LoadedImage> {
   if (blob.size === 0) throw new SamEdgeError("image", `${name} is empty (0 bytes); choose another file`);
   const head = new Uint8Array(await blob.slice(0, 1 << 18).arrayBuffer());
   checkPixels(imageSize(head), name, limits);
   let bitmap: ImageBitmap;
   try {
-    // The pixels as stored, turned as EXIF says: what the Python runtime sees.
+    // Without colour conversion, rotated according to EXIF: the same pixels as in the Python runtime.
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch (error) {
     throw new SamEdgeError(
       "image",
-      `${name} cannot be read as a picture; expected JPEG, PNG, WebP or the like`,
+      `${name} cannot be read as a picture; expected JPEG, PNG, WebP or another image format`,
       error,
     );
   }
@@ -47,7 +48,7 @@ function checkPixels(size: [number, number] | null, name: string, { max_image_pi
   );
 }
 
-/** [width, height] that a PNG, JPEG, WebP, GIF or BMP says it has; null for others. */
+/** Parses [width, height] from the header of a PNG, JPEG, WebP, GIF or BMP file; null for other files. */
 export function imageSize(head: Uint8Array): [number, number] | null {
   const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
   const ascii = (at: number, length: number) => String.fromCharCode(...head.subarray(at, at + length));
@@ -58,7 +59,7 @@ export function imageSize(head: Uint8Array): [number, number] | null {
     if (ascii(0, 4) === "RIFF" && ascii(8, 4) === "WEBP") return webpSize(view, ascii(12, 4));
     if (view.getUint16(0) === 0xffd8) return jpegSize(view);
   } catch {
-    // Too short to say.
+    // The header is truncated.
   }
   return null;
 }
@@ -76,15 +77,15 @@ function jpegSize(view: DataView): [number, number] | null {
   for (let at = 2; ; ) {
     if (view.getUint8(at) !== 0xff) return null;
     const marker = view.getUint8(at + 1);
-    // Start of frame, of any coding; C4, C8 and CC are tables.
+    // SOF markers; C4 (DHT), C8 (JPG) and CC (DAC) are no frame headers.
     if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xc4 && marker !== 0xc8 && marker !== 0xcc)
       return [view.getUint16(at + 7), view.getUint16(at + 5)];
     at += marker === 0xff ? 1 : 2 + view.getUint16(at + 2);
   }
 }
 
-/** The picture's pixels, RGBA. Throws a `SamEdgeError`: more than the browser can hold. */
-export function pixelsOf({ bitmap, width, height, name }: Picture): ImageData {
+/** Returns the image's pixels, RGBA. Throws a `SamEdgeError` if they do not fit into the browser's memory. */
+export function pixelsOf({ bitmap, width, height, name }: LoadedImage): ImageData {
   try {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     if (context === null) throw new Error("no canvas");
