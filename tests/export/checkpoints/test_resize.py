@@ -200,14 +200,14 @@ def test_the_cost_is_what_users_would_see(small, exported):
             result = sam.segment(embeddings[prompt.image_index], prompts, "all")
             best = 1 + int(prompt.scores[1:].argmax())
             found.append(coco_iou(result.masks[0, best], prompt.masks[best]))
-    assert recorded["size"] == [320, 320] and recorded["num_prompts"] == len(found)
-    assert recorded["mean_iou"] == pytest.approx(np.mean(found), abs=2e-3)
-    assert recorded["min_iou"] == pytest.approx(np.min(found), abs=1e-2)
-    assert 0.3 < recorded["mean_iou"] < 1 and recorded["boundary_iou"] < recorded["mean_iou"]
+    assert recorded.size == (320, 320) and recorded.num_prompts == len(found)
+    assert recorded.mean_iou == pytest.approx(np.mean(found), abs=2e-3)
+    assert recorded.min_iou == pytest.approx(np.min(found), abs=1e-2)
+    assert 0.3 < recorded.mean_iou < 1 and recorded.boundary_iou < recorded.mean_iou
 
 
 def test_info_says_what_it_costs(small, exported, capsys):
-    mean = open_bundle(small).manifest.resized_from["mean_iou"]
+    mean = open_bundle(small).manifest.resized_from.mean_iou
     assert main(["info", str(small)]) == 0
     said = capsys.readouterr().out
     assert "input 256 x 256 (published: 320 x 320)" in said and f"mean IoU {mean:.4f}" in said
@@ -220,7 +220,7 @@ def test_the_graphs_say_what_it_costs(small):
 
     proto = onnx.load(small / "onnx-fp32" / "encoder.onnx")
     facts = json.loads({p.key: p.value for p in proto.metadata_props}["sam_edge"])
-    assert facts["resized_from"] == open_bundle(small).manifest.resized_from
+    assert facts["resized_from"] == open_bundle(small).manifest.resized_from.to_json()
 
 
 def test_embeddings_of_another_size_are_refused(small, exported):
@@ -259,7 +259,7 @@ def test_sizes_side_by_side(small, exported):
         ("large", "expected a number of pixels from 64 to 2048"),
         ("256.0", "expected a number of pixels from 64 to 2048"),
         ("", "expected a number of pixels from 64 to 2048"),
-        ("99999999", "expected a multiple of 16 from 64 to 2048: 2048, say"),
+        ("99999999", "expected a multiple of 16 from 64 to 2048, for example 2048"),
         ("9" * 5000, "expected a number of pixels from 64 to 2048"),
     ],
 )

@@ -28,11 +28,11 @@ def operators(path):
 def test_no_graph_has_a_layer_norm(bundle, precision):
     plain, web = (open_bundle(bundle).variant(f"onnx-{precision}{end}") for end in ("", "-web"))
     for part in ("encoder", "decoder", "scorer", "upscaler"):
-        normalises = "LayerNormalization" in operators(bundle / plain[part]["path"])
+        normalises = "LayerNormalization" in operators(bundle / plain.graphs[part].path)
         assert normalises or part == "encoder"
-        assert "LayerNormalization" not in operators(bundle / web[part]["path"])
-    assert "LayerNormalization" in operators(bundle / plain["decoder"]["path"])
-    assert web["browser"] == "web" and web["parity"]["passed"]
+        assert "LayerNormalization" not in operators(bundle / web.graphs[part].path)
+    assert "LayerNormalization" in operators(bundle / plain.graphs["decoder"].path)
+    assert web.target == "web" and web.parity.passed
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
