@@ -1,4 +1,4 @@
-"""The image encoder of `sam_edge_tiny`: a convolutional trunk and two transformer blocks.
+"""The image encoder of `sam_edge_tiny`: a convolutional trunk and three transformer blocks.
 
 The trunk is EfficientNet-Lite0 (Tan and Le 2019; no squeeze-and-excitation, ReLU6) up to stride 16, with its
 BatchNorms folded into the convolutions. Features with strides 4, 8 and 16 are reduced to stride 16 by strided
