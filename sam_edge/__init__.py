@@ -37,6 +37,12 @@ from .runtime.loading import load
 from .runtime.sam import Sam
 from .types import Choice, DeviceName, ImageEmbedding, MaskRecord, Masks, Prompts
 
+# In a checkout, symbolic links lead to the folders beside this one. Git on Windows makes text files of them,
+# and a source distribution leaves them out: there the folders are found by this.
+_here = os.path.dirname(os.path.abspath(__file__))
+if not os.path.isdir(os.path.join(_here, "export")) and os.path.isdir(os.path.join(_here, "..", "export")):
+    __path__.append(os.path.dirname(_here))
+
 __version__ = "0.1.0"
 
 __all__ = [

@@ -11,7 +11,7 @@ from sam_edge.backends.base import DEVICES
 from sam_edge.bundle.bundle import Bundle
 from sam_edge.bundle.variant import Variant
 from sam_edge.errors import SamEdgeError
-from sam_edge.runtime.targets import meant_for
+from sam_edge.runtime.targets import meant_for, unmet_requirement
 
 KINDS = ("cpu", "gpu", "npu")
 
@@ -21,9 +21,9 @@ class Row:
     """A variant on a backend and a device.
 
     Attributes:
-        id: the variant's; the format and "*" of a row that is absent.
+        id: the variant's; the format and "*" where the device is absent.
         format: "onnx", "openvino", "coreml", "pytorch".
-        precision: "fp32", "fp16", "bf16" or "int8"; "" of a row that is absent.
+        precision: "fp32", "fp16", "bf16" or "int8"; "" where the device is absent.
         backend: the backend's name.
         asked: the kind or name of the device that was asked for.
         device: the name of the device, as the backend calls it.
@@ -96,7 +96,17 @@ def _kind(one: DeviceInfo, device: str) -> str:
 
 
 def _row(variant: Variant, backend: Backend, asked: str, device: DeviceInfo) -> Row:
-    return Row(variant.id, variant.format, variant.precision, backend.name, asked, device.name, variant.bytes)
+    unmet = unmet_requirement(variant, device)
+    return Row(
+        variant.id,
+        variant.format,
+        variant.precision,
+        backend.name,
+        asked,
+        device.name,
+        variant.bytes,
+        "" if unmet is None else f"{variant.id} {unmet}",
+    )
 
 
 def pytorch_rows(bundle: Bundle, devices: Sequence[str]) -> list[Row]:
