@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -109,6 +110,26 @@ assert main(["export"]) == 2
     assert done.returncode == 0, done.stderr
     assert "(1, 3, 48, 64)" in done.stdout
     assert "pip install 'sam-edge[export]'" in done.stderr
+
+
+def test_a_checkout_without_symbolic_links_is_whole(tmp_path):
+    """Git on Windows makes text files of them."""
+    for room in ("sam_edge", "models"):
+        ignored = shutil.ignore_patterns("__pycache__", "page", "export", "models", "benchmarks")
+        shutil.copytree(ROOT / room, tmp_path / room, symlinks=True, ignore=ignored)
+    (tmp_path / "export").mkdir()
+    for room in ("export", "models", "benchmarks"):
+        (tmp_path / "sam_edge" / room).write_text(f"../{room}")
+    code = """
+import sys
+sys.path = [sys.argv[1]] + [p for p in sys.path if p != sys.argv[2]]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+import sam_edge.models.catalogue
+print(sam_edge.models.catalogue.__file__)
+"""
+    done = python(code, tmp_path, ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "models" / "catalogue.py")
 
 
 def test_the_embedded_checkpoint_is_the_one_in_the_catalogue():

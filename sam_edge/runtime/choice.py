@@ -34,7 +34,11 @@ class Chosen:
 def choose(bundle: Bundle, request: Request) -> Chosen:
     """Return the first backend that is installed, has the device and reads a variant of that precision.
 
-    Where there is none, return the one whose `open` raises an error that says what is missing.
+    A variant whose requirements the CPU does not meet is passed over for another of that backend that is made
+    for the same devices. Where there is none it is chosen, and loading it is refused: neither a variant for a
+    chip nor another backend, which may be a simulator, silently takes its place.
+
+    Where there is no such backend, return the one whose `open` raises an error that says what is missing.
 
     Raises:
         BundleError: the bundle has no such variant.
@@ -44,7 +48,7 @@ def choose(bundle: Bundle, request: Request) -> Chosen:
     for backend in find_backends(request.backend):
         backends.append(backend)
         best = _best_variant(bundle, backend, request) if is_available(backend, request.device) else None
-        if best is not None and _unmet(Chosen(backend, best), request.device) is None:
+        if best is not None:
             return Chosen(backend, best)
     usable = [b for b in backends if is_available(b, request.device)]
     usable = usable or [b for b in backends if is_available(b)] or backends[:1]
@@ -157,5 +161,5 @@ def _best_variant(bundle: Bundle, backend: Backend, request: Request) -> Variant
     found = [v for v in bundle.manifest.variants if v.format in backend.formats and v.precision in precisions]
     if any(variant.target or variant.requires for variant in found):
         device = used_device(backend, request.device)
-        found = meant_for(suited(found, device), device)
+        found = suited(meant_for(found, device), device)
     return next((v for p in precisions for v in found if v.precision == p), None)

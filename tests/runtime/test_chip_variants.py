@@ -266,6 +266,33 @@ def test_where_there_is_no_other_the_user_exports_again(toy_copy, cpu, capsys):
     assert "onnx-int8 requires x86: avx512_vnni" in capsys.readouterr().err
 
 
+def test_neither_a_chips_variant_nor_a_simulator_takes_its_place(toy_copy, cpu, devices):
+    def change(data):
+        (one,) = data["variants"]
+        needs_vnni(data)
+        data["variants"].append(
+            {**one, "id": "onnx-int8-hexagon", "precision": "int8", "accelerator": "hexagon"}
+        )
+        data["variants"].append({**one, "id": "coreml-int8", "format": "coreml", "precision": "int8"})
+
+    toy.rewrite_manifest(toy_copy, change)
+    cpu("x86", "avx2")
+    devices()
+    with pytest.raises(DeviceError, match=r"onnx-int8 requires .*load onnx-fp32 instead"):
+        load(toy_copy, precision="int8")
+
+
+def test_the_benchmark_does_not_measure_what_this_cpu_cannot_run(toy_copy, cpu, devices):
+    from sam_edge.benchmarks.measure.rows import find_rows
+
+    toy.rewrite_manifest(toy_copy, needs_vnni)
+    cpu("x86", "avx2")
+    devices()
+    rows = {row.id: row for row in find_rows(open_bundle(toy_copy), "onnxruntime", ["cpu"], [])}
+    assert not rows["onnx-fp32"].absent
+    assert "which this CPU does not have" in rows["onnx-int8"].absent
+
+
 def test_verify_leaves_out_what_this_cpu_cannot_draw(toy_copy, cpu, capsys):
     toy.rewrite_manifest(toy_copy, needs_vnni)
     cpu("x86", "avx2")
