@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sam_edge.errors import BackendError, ImageError
 from sam_edge.imaging.metrics import iou
 from sam_edge.runtime.sam import Sam
+from sam_edge.system.install import install_command
 from sam_edge.system.output import suppress_output
 
 
@@ -27,7 +28,7 @@ def read_annotations(annotations: Path, images: Path) -> list[tuple[Path, list[N
     except ImportError as error:
         raise BackendError(
             "--ground-truth needs pycocotools and SciPy, which are not both installed; "
-            "pip install 'sam-edge[bench]'"
+            f"{install_command('bench')}"
         ) from error
     try:
         with suppress_output():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sam_edge.errors import BackendError
+from sam_edge.system.install import install_command
 
 
 def summarize(rounds: Sequence[Sequence[float]]) -> dict[str, Any] | None:
@@ -56,7 +57,7 @@ def scipy_stats() -> Any:
         from scipy import stats
     except ImportError as error:
         raise BackendError(
-            "telling a change from noise needs SciPy, which is not installed; pip install 'sam-edge[bench]'"
+            f"telling a change from noise needs SciPy, which is not installed; {install_command('bench')}"
         ) from error
     return stats
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam_edge.axes import FORMATS, PRECISIONS
 from sam_edge.errors import BackendError
+from sam_edge.system.install import install_command
 
 from .recommend import END_TO_END, pareto_front
 from .rows import PHASES, Report, Row, milliseconds, names, p50, rounds
@@ -41,7 +42,7 @@ def need_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise BackendError(
-            "report.html needs matplotlib, which is not installed; pip install 'sam-edge[bench]'"
+            f"report.html needs matplotlib, which is not installed; {install_command('bench')}"
         ) from error
 
 

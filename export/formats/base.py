@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from sam_edge import axes
 from sam_edge.bundle.variant import STAGES
 from sam_edge.errors import BackendError, SamEdgeError
+from sam_edge.system.install import install_command
 
 from ..context.job import Job, ModuleJob, Written
 from ..context.options import Option, Options
@@ -29,7 +30,8 @@ class Format(Generic[R]):
     Attributes:
         info: what the runtime knows of it.
         suffix: of its files.
-        packages: import names of what writes it; `sam-edge[export]` has those of sam-edge's own formats.
+        packages: import names of the packages that write it; the extra `export` installs those of sam-edge's
+            own formats.
         tools: distributions whose versions the manifest records.
         options: command-line options that it understands.
         recipes: how each precision is written, by name. Others add theirs.
@@ -71,7 +73,7 @@ class Format(Generic[R]):
         if missing:
             raise BackendError(
                 f"--format {self.name} needs {', '.join(missing)}, which is not installed; "
-                "pip install 'sam-edge[export]'"
+                f"{install_command('export')}"
             )
 
     def write(self, job: Job) -> Written:

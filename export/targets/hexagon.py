@@ -27,6 +27,7 @@ from sam_edge.backends.onnxruntime.providers import SIMULATED_QNN
 from sam_edge.errors import DeviceError, ExportError
 from sam_edge.models.catalogue import Model
 from sam_edge.runtime.prompts import ABSENT
+from sam_edge.system.install import install_command
 
 from ..architectures.hexagon import MAX_POINTS, FixedPointsDecoder, has_absent_points, with_last_axis_norms
 from ..architectures.model import SamModel, decoder_example
@@ -64,8 +65,8 @@ class HexagonTarget(Target):
         if not NO_SIMULATOR.of(options) and not can_compile():
             yield (
                 "Qualcomm's compiler is not installed, so the Hexagon variants get no context binary and "
-                "their parity is measured on the CPU; pip install 'sam-edge[qnn]' has it on x86-64 Linux and "
-                "Windows on Arm"
+                "their parity is measured on the CPU; on x86-64 Linux and Windows on Arm, "
+                f"{install_command('qnn')} installs it"
             )
 
     def facts(self, model: Model) -> dict[str, Any]:

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, DeviceError
+from ..system.install import install_command
 from ..system.output import suppress_output
 from ..types import Arrays
 from .base import Backend, DeviceInfo, Session, select_device
 from .compile_cache import CompileCache, processor_id
 from .mil_reference import load
-from .mil_reference.package import INSTALL_HINT, import_coremltools, one_line, read_spec
+from .mil_reference.package import import_coremltools, one_line, read_spec
 
 MIL_REFERENCE = "mil-reference"
 _APPLE_ONLY = "Core ML runs on a Mac, an iPhone or an iPad"
@@ -69,7 +70,7 @@ def _to_image(array: NDArray[Any]) -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise BackendError(f"Core ML's image input requires Pillow; {INSTALL_HINT}") from error
+        raise BackendError(f"Core ML's image input requires Pillow; {install_command('coreml')}") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[0] != 1 or array.shape[3] != 3:
         raise BackendError(
             f"the image is {array.dtype} {array.shape}; expected uint8 (1, height, width, 3), RGB"
@@ -85,9 +86,9 @@ class CoreML(Backend):
 
     def devices(self) -> list[DeviceInfo]:
         """The CPU, GPU and Neural Engine of a Mac; elsewhere the NumPy reference instead of the CPU."""
-        missing = (
-            "" if importlib.util.find_spec("coremltools") else f"coremltools is not installed; {INSTALL_HINT}"
-        )
+        missing = ""
+        if not importlib.util.find_spec("coremltools"):
+            missing = f"coremltools is not installed; {install_command('coreml')}"
         if sys.platform != "darwin":
             return [
                 DeviceInfo(self.name, MIL_REFERENCE, "cpu", not missing, missing),

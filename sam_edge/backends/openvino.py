@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..bundle.manifest import STAGES
 from ..errors import BackendError, DeviceError
+from ..system.install import install_command
 from ..types import Arrays
 from .base import Backend, DeviceInfo, Session, select_device
 from .compile_cache import CompileCache, processor_id
@@ -75,7 +76,7 @@ def _import_openvino() -> ModuleType:
         with no_telemetry():
             import openvino
     except ImportError as error:
-        raise BackendError("OpenVINO is not installed; pip install 'sam-edge[openvino]'") from error
+        raise BackendError(f"OpenVINO is not installed; {install_command('openvino')}") from error
     return openvino
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from ..errors import BackendError, SamEdgeError, SamEdgeWarning
+from ..system.install import install_command
 
 # command -> (module with `configure(parser)` and `run(args) -> int`, help)
 _COMMANDS = {
@@ -127,7 +128,7 @@ def _run(arguments: list[str]) -> int:
             raise
         extra = command if command in ("export", "serve") else _EXTRAS[missing]
         raise BackendError(
-            f"sam-edge {command} requires {missing}, which is not installed; pip install 'sam-edge[{extra}]'"
+            f"sam-edge {command} requires {missing}, which is not installed; {install_command(extra)}"
         ) from error
 
 

@@ -17,6 +17,7 @@ from ..bundle.variant import ClipVariant
 from ..errors import BackendError, IntegrityError, PromptError
 from ..imaging.preprocess import check_image
 from ..imaging.resample import resize_bicubic
+from ..system.install import install_command
 from ..types import Arrays
 
 # Images in one call: more of them gain little on a CPU, and cost memory.
@@ -164,7 +165,7 @@ def import_tokenizers() -> ModuleType:
         import tokenizers
     except ImportError as error:
         raise BackendError(
-            "text needs tokenizers, which is not installed; pip install 'sam-edge[text]'"
+            f"text needs tokenizers, which is not installed; {install_command('text')}"
         ) from error
     return tokenizers
 

@@ -12,6 +12,7 @@ from sam_edge.backends import get_backend
 from sam_edge.bundle.manifest import schema
 from sam_edge.bundle.schema import validate
 from sam_edge.imaging.metrics import iou
+from sam_edge.system.install import install_command
 from sam_edge.testing import mock_sam
 from tests.support import ROOT, toy
 
@@ -165,4 +166,4 @@ except sam_edge.BackendError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "ONNX Runtime is not installed; pip install 'sam-edge[onnxruntime]'\n", done.stderr
+    assert done.stdout == f"ONNX Runtime is not installed; {install_command('onnxruntime')}\n", done.stderr

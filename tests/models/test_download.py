@@ -14,6 +14,7 @@ import pytest
 
 from sam_edge.cli import main
 from sam_edge.models.catalogue import CATALOGUE
+from sam_edge.system.install import install_command
 
 CONTENT = bytes(i * i % 251 for i in range(3_000_000))
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -234,7 +235,7 @@ def test_a_place_that_cannot_be_written(server, capsys, tmp_path):
 def test_without_requests_the_extra_is_named(tmp_path):
     code = "import sys; sys.modules['requests'] = None; from sam_edge.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "download", NAME], capture_output=True, text=True)
-    assert done.returncode == 2 and "pip install 'sam-edge[export]'" in done.stderr
+    assert done.returncode == 2 and install_command("export") in done.stderr
 
 
 def test_progress_on_a_terminal(server, monkeypatch, capsys, tmp_path):

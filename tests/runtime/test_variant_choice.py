@@ -9,6 +9,7 @@ from sam_edge.bundle.bundle import open_bundle
 from sam_edge.cli import main
 from sam_edge.runtime.choice import Request, explain_choice
 from sam_edge.runtime.loading import load_variant
+from sam_edge.system.install import install_command
 from tests.support import toy
 
 
@@ -51,7 +52,7 @@ def test_every_line(machine, wide):
         "onnxruntime npu QNNExecutionProvider: not in the installed package; onnxruntime-qnn has it",
         "onnxruntime cpu CPUExecutionProvider onnx-int8: less exact than onnx-fp32",
         "onnxruntime cpu CPUExecutionProvider onnx-fp16: less exact than onnx-fp32",
-        "openvino cpu CPU: OpenVINO is not installed; pip install 'sam-edge[openvino]'",
+        f"openvino cpu CPU: OpenVINO is not installed; {install_command('openvino')}",
         "coreml cpu mil-reference: the bundle has no coreml variant",
     ):
         assert line in found
@@ -66,7 +67,7 @@ def test_what_was_asked_for(machine, wide):
     assert "onnxruntime cpu CPUExecutionProvider: gpu was asked for" in found
     assert not any(line.endswith("chosen") for line in found)
     found = lines(wide, backend="openvino")
-    assert found == ["openvino cpu CPU: OpenVINO is not installed; pip install 'sam-edge[openvino]'"]
+    assert found == [f"openvino cpu CPU: OpenVINO is not installed; {install_command('openvino')}"]
     with pytest.raises(BackendError, match="abacus"):
         lines(wide, backend="abacus")
 

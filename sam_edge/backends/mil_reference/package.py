@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import BackendError
+from ...system.install import install_command
 from ...system.output import suppress_output
 
-INSTALL_HINT = "pip install 'sam-edge[coreml]'"
 _WEIGHTS = "@model_path/weights/weight.bin"
 
 
@@ -26,7 +26,7 @@ def import_coremltools() -> ModuleType:
         try:
             import coremltools
         except ImportError as error:
-            raise BackendError(f"coremltools is not installed; {INSTALL_HINT}") from error
+            raise BackendError(f"coremltools is not installed; {install_command('coreml')}") from error
     return coremltools
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import BackendError, DeviceError
+from ...system.install import install_command
 from ...types import Arrays
 from ..base import Session
 from ..compile_cache import CompileCache, WorkingCopy, processor_id
@@ -36,7 +37,7 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError("ONNX Runtime is not installed; pip install 'sam-edge[onnxruntime]'") from error
+        raise BackendError(f"ONNX Runtime is not installed; {install_command('onnxruntime')}") from error
     onnxruntime.set_default_logger_severity(4)
     return onnxruntime
 
