@@ -70,9 +70,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "how much the masks change is measured and printed",
     )
     gates = ", ".join(f"{one.name} {one.gate.mean:g}" for one in PRECISIONS)
-    parser.add_argument("--min-iou", type=float, help=f"the gate on mean IoU (default: {gates})")
+    parser.add_argument(
+        "--min-iou", type=float, metavar="IOU", help=f"the gate on mean IoU (default: {gates})"
+    )
     parser.add_argument("--calib", type=Path, metavar="DIR", help="images to calibrate INT8 with")
-    targets = "; ".join(f"{one.name}: {one.info.title}" for one in TARGETS)
+    targets = "; ".join(f"{one.name}: {one.info.title}" for one in TARGETS).replace("%", "%%")
     parser.add_argument(
         "--target",
         default="any",
@@ -101,7 +103,7 @@ def _precision_help() -> str:
         if len(having) < len(FORMATS.names()):
             said.append(f"{one.name} is supported by {' and '.join(having) or 'no format'} only")
     own = [f"{','.join(one.precisions)} with --target {one.name}" for one in TARGETS if one.precisions]
-    return f"{'; '.join(said)} (default: {', '.join(['fp32', *own])})"
+    return f"{'; '.join(said)} (default: {', '.join(['fp32', *own])})".replace("%", "%%")
 
 
 def _pixels(text: str | None) -> int | None:

@@ -115,6 +115,7 @@ def check(options: Options, clip: bool = False) -> None:
     _check_axes(targets)
     for target in asked_targets(options, own_variants=True):
         _check_own_variants(options, target)
+    _check_all_are_made(options)
     for one in formats:
         one.check(options)
     for target in targets:
@@ -175,6 +176,17 @@ def _check_precisions(options: Options, formats: Sequence[Format[Any]]) -> None:
             raise SamEdgeError(
                 f"--precision {asked} is not supported by --format {format.name}, which has "
                 f"{','.join(format.precisions)}; give another one for the other formats"
+            )
+
+
+def _check_all_are_made(options: Options) -> None:
+    """Refuse a precision that no variant would have."""
+    made = {plan.precision.name for plan in plans(options)}
+    for precision in options.precisions:
+        if precision not in made:
+            raise SamEdgeError(
+                f"--precision {precision} is supported by none of --target {','.join(options.targets)}; "
+                f"leave {precision} out"
             )
 
 

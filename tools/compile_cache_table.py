@@ -8,7 +8,6 @@ without the cache are interleaved in one process, after a round that warms up.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from functools import partial
@@ -22,6 +21,7 @@ from sam_edge.benchmarks.measure.interleave import sample_in_rounds
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.runtime.loading import load
 from sam_edge.types import ImageEmbedding
+from tools.arguments import tool_parser
 
 ROUNDS = 9
 BACKENDS = ("onnxruntime", "openvino")
@@ -62,9 +62,12 @@ def row(bundle: Path, backend: str, precision: str, rounds: int = ROUNDS) -> lis
 
 def main() -> None:
     """Print the table in Markdown."""
+    parser = tool_parser("compile_cache_table", __doc__)
+    parser.add_argument("bundle", nargs="+")
+    bundles: list[str] = parser.parse_args().bundle
     print("| variant | load, ms | with cache | ratio | unchecked, ms | with cache | ratio | cache, MB |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for name in sys.argv[1:]:
+    for name in bundles:
         bundle = open_bundle(name)
         for variant in bundle.manifest.variants:
             for backend in find_backends():

@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from sam_edge.models.catalogue import CATALOGUE, HERE
+from tools.arguments import tool_parser
 from tools.make_checkpoint import write_checkpoint
 
 SMALLEST = (
@@ -105,4 +106,10 @@ def main(folder, *names):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = tool_parser("families_table", __doc__)
+    parser.add_argument("folder")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SMALLEST)} (default: all)")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(SMALLEST):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; expected some of {', '.join(SMALLEST)}")
+    main(args.folder, *args.names)

@@ -4,7 +4,6 @@ python -m tools.make_checkpoint vit_b FILE
 """
 
 import json
-import sys
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from sam_edge.export.checkpoints.read import expected_shapes
 from sam_edge.models.catalogue import CATALOGUE
+from tools.arguments import tool_parser
 from tools.golden import make_edge_sam as make_golden_edge_sam
 from tools.golden import make_sam2 as make_golden_sam2
 from tools.golden import seeded
@@ -74,4 +74,8 @@ def write_checkpoint(name, path):
 
 
 if __name__ == "__main__":
-    write_checkpoint(*sys.argv[1:])
+    parser = tool_parser("make_checkpoint", __doc__)
+    parser.add_argument("name", choices=CATALOGUE, metavar="NAME", help="a name from `sam-edge models`")
+    parser.add_argument("file")
+    args = parser.parse_args()
+    write_checkpoint(args.name, args.file)

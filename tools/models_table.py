@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sam_edge.models.catalogue import HERE, rows
+from tools.arguments import tool_parser
 
 COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
     "name": lambda row: f"`{row['name']}`",
@@ -36,6 +37,7 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
+    tool_parser("models_table", __doc__).parse_args()
     path = HERE / "README.md"
     text, count = re.subn(r"(?m)^\| name \|.*\n(?:\|.*\n)*", lambda _: markdown(), path.read_text("utf-8"))
     if count != 1:

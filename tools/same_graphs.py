@@ -10,13 +10,14 @@ where any differs or is missing.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
+
+from tools.arguments import tool_parser
 
 PARTS = ("encoder", "decoder", "scorer", "upscaler", "text_encoder", "image_encoder")
 
@@ -95,10 +96,13 @@ def compare(first: Path, second: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare two bundles; 1 where a graph differs."""
-    parser = argparse.ArgumentParser(prog="python -m tools.same_graphs")
+    parser = tool_parser("same_graphs", __doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("other", type=Path)
     args = parser.parse_args(argv)
+    for bundle in (args.bundle, args.other):
+        if not (bundle / "manifest.json").is_file():
+            parser.error(f"{bundle} is not a bundle; expected a folder with a manifest.json")
     return 0 if compare(args.bundle, args.other) else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Generic, Protocol, TypeVar
@@ -12,6 +13,9 @@ from ..errors import SamEdgeError
 
 # Entry points of this group name modules of other packages that add entries when they are imported.
 EXTENSIONS = "sam_edge.extensions"
+
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
 
 
 class Entry(Protocol):
@@ -72,8 +76,18 @@ class Registry(Generic[E]):
         """Add an entry of another package; imports no built-in one.
 
         Raises:
-            SamEdgeError: the name is taken.
+            SamEdgeError: the name is taken or is not one that fits a file's name and the command line, or the
+                rank is no integer.
         """
+        if not (isinstance(entry.name, str) and _NAME.fullmatch(entry.name)):
+            raise SamEdgeError(
+                f"the {self.what} {entry.name!r:.60} cannot be registered; expected a name of lower-case "
+                "letters, digits, hyphens and underscores that begins with a letter"
+            )
+        if not isinstance(entry.rank, int):
+            raise SamEdgeError(
+                f"the {self.what} {entry.name!r} has the rank {entry.rank!r:.40}; expected an integer"
+            )
         if entry.name.replace("-", "_") in self._modules() or entry.name in self._added:
             raise SamEdgeError(f"the {self.what} {entry.name!r} is registered already; choose another name")
         self._added[entry.name] = entry
@@ -121,13 +135,21 @@ class Registry(Generic[E]):
         return tuple(name for name in self.names() if name in asked)
 
 
-@cache
 def load_extensions() -> None:
     """Import the modules of other packages that the entry points `sam_edge.extensions` name, once.
 
     Raises:
         SamEdgeError: one cannot be imported; names its package.
     """
+    problem = _load_extensions()
+    if problem is not None:
+        raise SamEdgeError(problem)
+
+
+@cache
+def _load_extensions() -> str | None:
+    """Import them; returns what is wrong with the first that cannot be imported, which a second import of
+    half a module would hide."""
     from importlib.metadata import entry_points
 
     for point in sorted(entry_points(group=EXTENSIONS), key=lambda one: one.name):
@@ -136,7 +158,8 @@ def load_extensions() -> None:
         except Exception as error:
             package = point.dist.name if point.dist is not None else point.value
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SamEdgeError(
+            return (
                 f"the extension {point.name} of {package} cannot be imported ({reason}); repair or "
                 f"uninstall {package}"
-            ) from error
+            )
+    return None

@@ -28,6 +28,11 @@ def _is(value: Any, name: str) -> bool:
     return isinstance(value, _TYPES[name])
 
 
+def _has_pattern(value: str, pattern: str) -> bool:
+    """Whether a regular expression as in JSON Schema is found: its "$" is the end, not a last line's."""
+    return re.search(re.sub(r"\$$", r"\\Z", pattern), value) is not None
+
+
 def validate(
     value: Any, schema: dict[str, Any], root: dict[str, Any] | None = None, where: str = "manifest"
 ) -> None:
@@ -44,7 +49,7 @@ def validate(
         raise ValueError(f"{where} should be {schema['const']!r}, not {value!r:.60}")
     if "enum" in schema and value not in schema["enum"]:
         raise ValueError(f"{where} should be one of {schema['enum']}, not {value!r:.60}")
-    if "pattern" in schema and isinstance(value, str) and not re.search(schema["pattern"], value):
+    if "pattern" in schema and isinstance(value, str) and not _has_pattern(value, schema["pattern"]):
         raise ValueError(f"{where} should match {schema['pattern']}, not {value!r:.60}")
     if "minimum" in schema and _is(value, "number") and value < schema["minimum"]:
         raise ValueError(f"{where} should be at least {schema['minimum']}, not {value}")

@@ -11,7 +11,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.variant import Variant
 from ..errors import BundleError
 from ..types import Choice
-from .targets import meant_for, suited, unmet_requirement
+from .targets import meant_for, suited, target_of, unmet_requirement
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,7 @@ def _explain_backend(
     if is_chosen and chosen is not None and used is not None:
         for variant in bundle.manifest.variants:
             if variant.format in backend.formats and variant.id != chosen.variant.id:
-                unmet = unmet_requirement(variant, used)
-                reason = _why_not_variant(variant, chosen.variant, request.precision, unmet)
+                reason = _why_not_variant(variant, chosen.variant, request.precision, used)
                 yield Choice(backend.name, used.kind, used.name, variant.id, False, reason)
 
 
@@ -144,13 +143,16 @@ def _why_not_device(one: DeviceInfo, used: DeviceInfo | None, device: str) -> st
     return f"{used.name} comes first; ask for --device {one.name}"
 
 
-def _why_not_variant(variant: Variant, chosen: Variant, precision: str, unmet: str | None) -> str:
+def _why_not_variant(variant: Variant, chosen: Variant, precision: str, device: DeviceInfo) -> str:
     if precision != "auto" and variant.precision != precision:
         return f"{precision} was asked for"
+    unmet = unmet_requirement(variant, device)
     if unmet is not None:
         return unmet
     if variant.target != chosen.target:
-        return f"{chosen.id} is made for this device" if chosen.target else f"made for {variant.target}"
+        if chosen.target is not None and chosen.target == target_of(device):
+            return f"{chosen.id} is made for this device"
+        return f"made for {variant.target or 'other devices'}"
     if PRECISIONS.get(variant.precision).rank > PRECISIONS.get(chosen.precision).rank:
         return f"less exact than {chosen.id}"
     return f"{chosen.id} was asked for"

@@ -88,9 +88,12 @@ def check_machine(bundle: Bundle, variant: Variant, device: DeviceInfo | None) -
     if unmet is None:
         return
     others = [
-        one.id
+        one.precision
         for one in bundle.manifest.variants
         if one.format == variant.format and one.target is None and unmet_requirement(one, device) is None
     ]
-    instead = f"load {' or '.join(others)} instead" if others else "export it again with --target any"
-    raise DeviceError(f"{variant.id} {unmet}: its masks would be worse than exported; {instead}")
+    instead = f"ask for precision {' or '.join(others)}, or " if others else ""
+    raise DeviceError(
+        f"{variant.id} {unmet}: its masks would be worse than exported; "
+        f"{instead}export it again with --target any"
+    )

@@ -32,6 +32,8 @@ from .segmenter import Segmenter
 
 OUTPUT_MODES = get_args(OutputMode)
 POINTS_PER_SIDE = 32
+MAX_POINTS_PER_SIDE = 1024
+MAX_CROP_LAYERS = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def choose_point_grids(
         crop_n_points_downscale_factor: in layer i, points per side are divided by this to the power i.
 
     Raises:
-        PromptError: both or none are given, or there would be no points.
+        PromptError: both or none are given, or there would be no points or too many.
     """
     if (points_per_side is None) == (point_grids is None):
         raise PromptError("give exactly one of points_per_side and point_grids")
@@ -110,6 +112,11 @@ def choose_point_grids(
         return [np.asarray(grid, np.float64) for grid in point_grids or []]
     if crop_n_layers < 0:
         raise PromptError(f"crop_n_layers is {crop_n_layers}; expected 0 or more")
+    if points_per_side > MAX_POINTS_PER_SIDE or crop_n_layers > MAX_CROP_LAYERS:
+        raise PromptError(
+            f"points_per_side is {points_per_side} and crop_n_layers {crop_n_layers}; expected at most "
+            f"{MAX_POINTS_PER_SIDE} and {MAX_CROP_LAYERS}"
+        )
     fewest = points_per_side // crop_n_points_downscale_factor**crop_n_layers
     if fewest < 1:
         raise PromptError(f"points_per_side (in the last layer) is {fewest}; expected 1 or more")

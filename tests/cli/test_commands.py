@@ -221,6 +221,7 @@ def test_a_partly_matching_checkpoint_names_the_keys(tmp_path, capsys):
         (["vit_b"], "needs its checkpoint"),
         (["--format", "tflite"], "unknown format"),
         (["--precision", "int3"], "unknown precision"),
+        (["--target", "hexagon,web", "--precision", "bf16,int8"], "--precision bf16 is supported by none of"),
         (["--out", "/proc/nowhere/b"], "cannot be written"),
         (["--out", "/dev/null"], "is a file"),
         (["--out", "/usr"], "is not a bundle"),

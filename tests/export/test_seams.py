@@ -166,3 +166,46 @@ def test_an_extension_that_cannot_be_imported_is_named(tmp_path):
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and "the extension broken of broken cannot be imported" in done.stderr
+
+
+def test_what_cannot_be_an_entry_is_refused():
+    from sam_edge.axes import PRECISIONS, TARGETS, Precision, Target
+    from sam_edge.axes.base import Gate
+    from sam_edge.errors import SamEdgeError
+
+    gate = Gate(0.9, 0.5)
+    for name in ("FP8", "../fp8", "fp8,int8", "", "a" * 41, "fp8\n", 8):
+        with pytest.raises(SamEdgeError, match="cannot be registered; expected a name of lower-case letters"):
+            PRECISIONS.add(Precision(name, 9, gate, 0.9, ""))
+    with pytest.raises(SamEdgeError, match="'kiosk' has the rank '9'; expected an integer"):
+        TARGETS.add(Target("kiosk", "9", "browser", "kiosks"))
+    with pytest.raises(SamEdgeError, match="'fp16' is registered already"):
+        PRECISIONS.add(Precision("fp16", 9, gate, 0.9, ""))
+
+
+HALF_IMPORTED = """
+from sam_edge.axes import TARGETS, Target
+
+TARGETS.add(Target("kiosk", 99, "browser", "100% kiosks"))
+import nothing_of_that_name
+"""
+
+
+def test_the_first_error_of_an_extension_is_what_every_command_says(tmp_path):
+    install(tmp_path, "broken", HALF_IMPORTED, [("sam_edge.extensions", "broken", "broken")])
+    code = """
+from sam_edge.axes import FORMATS
+from sam_edge.errors import SamEdgeError
+for _ in range(2):
+    try:
+        FORMATS.get("unknown")
+    except SamEdgeError as error:
+        print(error)
+"""
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, second = done.stdout.splitlines()
+    assert first == second and "No module named 'nothing_of_that_name'" in first

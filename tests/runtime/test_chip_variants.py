@@ -88,6 +88,18 @@ def test_what_is_said_of_the_others(both, devices):
     assert said in lines
 
 
+def test_nothing_is_said_to_be_made_for_a_device_that_it_is_not_made_for(toy_copy, devices):
+    def change(data):
+        (one,) = data["variants"]
+        data["variants"].append({**one, "id": "onnx-fp32-hexagon", "accelerator": "hexagon"})
+        one["browser"] = "web"
+
+    toy.rewrite_manifest(toy_copy, change)
+    devices()
+    lines = [str(one) for one in explain_choice(open_bundle(toy_copy), Request(backend="onnxruntime"))]
+    assert "onnxruntime cpu CPUExecutionProvider onnx-fp32-hexagon: made for hexagon" in lines
+
+
 def test_they_must_run_whole(both, devices, monkeypatch):
     devices("QNNExecutionProvider")
     asked = []
@@ -245,7 +257,10 @@ def test_cpus_that_have_what_a_variant_requires(toy_copy, cpu, machine):
 def test_a_cpu_without_it_is_refused_and_told_what_to_take(toy_copy, cpu):
     toy.rewrite_manifest(toy_copy, needs_vnni)
     cpu("x86", "avx2", "avx512f")
-    with pytest.raises(DeviceError, match=r"onnx-int8 requires x86: avx512_vnni or .*load onnx-fp32 instead"):
+    with pytest.raises(
+        DeviceError,
+        match=r"onnx-int8 requires x86: avx512_vnni or .*ask for precision fp32, or export it again",
+    ):
         load(toy_copy, precision="int8")
     with load(toy_copy) as sam:
         assert sam.variant.id == "onnx-fp32"
@@ -278,7 +293,7 @@ def test_neither_a_chips_variant_nor_a_simulator_takes_its_place(toy_copy, cpu, 
     toy.rewrite_manifest(toy_copy, change)
     cpu("x86", "avx2")
     devices()
-    with pytest.raises(DeviceError, match=r"onnx-int8 requires .*load onnx-fp32 instead"):
+    with pytest.raises(DeviceError, match=r"onnx-int8 requires .*ask for precision fp32, or export it again"):
         load(toy_copy, precision="int8")
 
 
@@ -324,10 +339,19 @@ def test_a_system_that_does_not_say_is_warned_about_once(toy_copy, cpu):
         load(toy_copy).close()
 
 
-def test_a_requirement_that_cannot_be_read(toy_copy):
-    toy.rewrite_manifest(toy_copy, only_vnni)
-    with pytest.raises(BundleError):
-        toy.rewrite_manifest(toy_copy, lambda data: data["variants"][0].update(requires=["a fast CPU"]))
+@pytest.mark.parametrize(
+    "requires",
+    [
+        ["a fast CPU"],
+        ["x86: avx2\n"],
+        ["x86: " + "a" * 1000],
+        ["x86: avx2" + " or avx2" * 99],
+        ["x86: avx2"] * 9,
+    ],
+)
+def test_a_requirement_that_cannot_be_read(toy_copy, requires):
+    toy.rewrite_manifest(toy_copy, lambda data: data["variants"][0].update(requires=requires))
+    with pytest.raises(BundleError, match="requires"):
         load(toy_copy)
 
 

@@ -59,6 +59,8 @@ def test_no_mask_is_said_and_still_valid(capsys, toy_bundle, photo, tmp_path):
     ("options", "says"),
     [
         (["--points-per-side", "0"], "points_per_side"),
+        (["--points-per-side", "100000"], "expected at most 1024"),
+        (["--crop-n-layers", "30"], "expected at most 1024 and 8"),
         (["--points-per-batch", "0"], "points_per_batch"),
         (["--crop-n-layers", "-1"], "crop_n_layers"),
         (["--crop-n-layers", "3", "--crop-n-points-downscale-factor", "9"], "last layer"),

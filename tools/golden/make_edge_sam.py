@@ -19,6 +19,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 
+from tools.arguments import tool_parser
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "edge_sam.npz"
@@ -102,4 +103,8 @@ def main(edge_sam, timm):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = tool_parser("golden.make_edge_sam", __doc__)
+    parser.add_argument("edge_sam")
+    parser.add_argument("timm")
+    args = parser.parse_args()
+    main(args.edge_sam, args.timm)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tools.arguments import tool_parser
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "efficient_sam.npz"
@@ -98,4 +99,7 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = tool_parser("golden.make_efficient_sam", __doc__)
+    parser.add_argument("folder")
+    args = parser.parse_args()
+    main(args.folder)

@@ -16,6 +16,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 
+from tools.arguments import tool_parser
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "efficientvit_sam.npz"
@@ -86,4 +87,7 @@ def main(wheel):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = tool_parser("golden.make_efficientvit_sam", __doc__)
+    parser.add_argument("wheel")
+    args = parser.parse_args()
+    main(args.wheel)

@@ -27,6 +27,8 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 
+from tools.arguments import tool_parser
+
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden"
 SAMPLES = 1024
 # Name in the catalogue -> published configuration. The outputs are those of the first.
@@ -247,4 +249,9 @@ def main(family, source, *others):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = tool_parser("golden.make_sam2", __doc__)
+    parser.add_argument("family", choices=CONFIGS)
+    parser.add_argument("source")
+    parser.add_argument("others", nargs="*", metavar="OTHER", help="another folder with sources")
+    args = parser.parse_args()
+    main(args.family, args.source, *args.others)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tools.arguments import tool_parser
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "sam_hq.npz"
@@ -101,8 +102,9 @@ def published_outputs(package, sam, image):
 
 
 @torch.no_grad()
-def main():
-    package = published_package(Path(sys.argv[1]))
+def main(folder):
+    """Write the golden file."""
+    package = published_package(Path(folder))
     stored = {}
     for name, sam in (
         ("small", small_model(package)),
@@ -123,4 +125,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    parser = tool_parser("golden.make_sam_hq", __doc__)
+    parser.add_argument("folder")
+    args = parser.parse_args()
+    main(args.folder)
