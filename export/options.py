@@ -1,4 +1,4 @@
-"""From options to a list of variants, and what is refused before anything is started."""
+"""Turns options into the list of variants to make, and refuses options that contradict each other."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Plan:
     """A variant to make.
 
     Attributes:
-        format: what it is written in.
+        format: the format to write.
         precision: its precision.
-        target: what it is made for; of the ordinary variants, the instruction set.
+        target: the machine it is made for; for ordinary variants, the instruction set.
     """
 
     format: Format[Any]
@@ -49,18 +49,18 @@ class Plan:
 
 
 def asked_targets(options: Options, own_variants: bool) -> list[Target]:
-    """The targets asked for that have variants of their own, or those that shape the ordinary ones."""
+    """The requested targets with variants of their own or, for False, those that shape ordinary ones."""
     targets = [TARGETS.get(name) for name in options.targets]
     return [one for one in targets if one.info.has_own_variants == own_variants]
 
 
 def full_range(options: Options) -> bool:
-    """Whether weights that are multiplied in integers use all 8 bits."""
+    """Whether INT8 weights use all 8 bits; else 7."""
     return any(one.full_range for one in asked_targets(options, own_variants=False))
 
 
 def instruction_set_facts(options: Options) -> dict[str, Any]:
-    """What the manifest says of a variant that multiplies in integers: what it requires of CPUs."""
+    """Return the manifest fields of an INT8 variant: the CPU features that it requires."""
     found: dict[str, Any] = {}
     for target in asked_targets(options, own_variants=False):
         if target.info.requires:
@@ -101,10 +101,10 @@ def declared_options() -> list[Option[Any]]:
 
 
 def check(options: Options, clip: bool = False) -> None:
-    """Raise `SamEdgeError` for options that cannot be had together, or that would change nothing.
+    """Raise `SamEdgeError` for options that exclude each other or would change nothing.
 
     Args:
-        options: what is asked for.
+        options: the requested options.
         clip: whether a CLIP is to be exported, too.
     """
     formats = [FORMATS.get(name) for name in options.formats]
@@ -136,13 +136,13 @@ def check(options: Options, clip: bool = False) -> None:
 
 
 def check_models(options: Options) -> list[Any]:
-    """The checks of what is asked for that depend on the model: each takes its catalogue entry."""
+    """Return the checks that depend on the model; each takes its catalogue entry."""
     compat = COMPAT.of(options)
     return [CONTRACTS.get(compat).check] if compat else []
 
 
 def _check_owners(options: Options, owners: Sequence[Format[Any] | Target]) -> None:
-    """Refuse an option that nothing asked for understands."""
+    """Refuse an option that no requested format or target understands."""
     understood = {option.name for option in all_options(owners)}
     for option in declared_options():
         if option.is_given(options) and option.name not in understood:
@@ -160,7 +160,7 @@ def _owners(option: Option[Any], registry: Iterable[Format[Any] | Target]) -> li
 
 
 def _check_precisions(options: Options, formats: Sequence[Format[Any]]) -> None:
-    """Refuse a precision that no format asked for has, and a format that has none of the precisions."""
+    """Refuse a precision that no requested format has, and a format that has none of the requested ones."""
     for precision in options.precisions:
         having = [one for one in FORMATS if precision in one.recipes]
         titles, names = " and ".join(one.info.title for one in having), [one.name for one in having]

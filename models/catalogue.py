@@ -340,7 +340,7 @@ CATALOGUE: dict[str, Model] = {
                 sha256="325b0fd3b2c469b76a17f8ebfabee3c53ed8163ca237fb7e898680d2ea0957a5",
                 source="embedded",
                 license="Apache-2.0",
-                sha256_by="us",
+                sha256_by="sam-edge",
             ),
         ),
         Model(

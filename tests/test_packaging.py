@@ -114,12 +114,12 @@ assert main(["export"]) == 2
 
 def test_a_checkout_without_symbolic_links_is_whole(tmp_path):
     """Git on Windows makes text files of them."""
-    for room in ("sam_edge", "models"):
+    for package in ("sam_edge", "models"):
         ignored = shutil.ignore_patterns("__pycache__", "page", "export", "models", "benchmarks")
-        shutil.copytree(ROOT / room, tmp_path / room, symlinks=True, ignore=ignored)
+        shutil.copytree(ROOT / package, tmp_path / package, symlinks=True, ignore=ignored)
     (tmp_path / "export").mkdir()
-    for room in ("export", "models", "benchmarks"):
-        (tmp_path / "sam_edge" / room).write_text(f"../{room}")
+    for package in ("export", "models", "benchmarks"):
+        (tmp_path / "sam_edge" / package).write_text(f"../{package}")
     code = """
 import sys
 sys.path = [sys.argv[1]] + [p for p in sys.path if p != sys.argv[2]]

@@ -21,7 +21,7 @@ from sam_edge.benchmarks.measure.interleave import sample_in_rounds
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.runtime.loading import load
 from sam_edge.types import ImageEmbedding
-from tools.arguments import tool_parser
+from tools.shared.commands import tool_parser
 
 ROUNDS = 9
 BACKENDS = ("onnxruntime", "openvino")

@@ -18,8 +18,8 @@ from pathlib import Path
 from PIL import Image
 
 from sam_edge.models.catalogue import CATALOGUE, HERE
-from tools.arguments import tool_parser
 from tools.make_checkpoint import write_checkpoint
+from tools.shared.commands import tool_parser
 
 SMALLEST = (
     "mobile_sam",

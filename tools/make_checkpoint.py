@@ -11,10 +11,10 @@ import torch
 
 from sam_edge.export.checkpoints.read import expected_shapes
 from sam_edge.models.catalogue import CATALOGUE
-from tools.arguments import tool_parser
 from tools.golden import make_edge_sam as make_golden_edge_sam
 from tools.golden import make_sam2 as make_golden_sam2
 from tools.golden import seeded
+from tools.shared.commands import tool_parser
 
 GOLDEN = make_golden_sam2.GOLDEN
 # The families whose signals would vanish or overflow with plain `seeded_weights`.

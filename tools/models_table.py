@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sam_edge.models.catalogue import HERE, rows
-from tools.arguments import tool_parser
+from tools.shared.commands import tool_parser
 
 COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
     "name": lambda row: f"`{row['name']}`",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tools.arguments import tool_parser
+from tools.shared.commands import tool_parser
 
 PARTS = ("encoder", "decoder", "scorer", "upscaler", "text_encoder", "image_encoder")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Folder -> the package it is installed as; `tools` is not installed.
-ROOMS = {
+PACKAGES = {
     "sam_edge": "sam_edge",
     "export": "sam_edge.export",
     "models": "sam_edge.models",
@@ -52,13 +52,13 @@ class Module:
 
 
 def read_modules(root: Path = ROOT) -> dict[str, Module]:
-    """Every module of the rooms, by its import name."""
+    """Every module of the packages, by its import name."""
     modules = {}
-    for room, package in ROOMS.items():
-        for path in sorted((root / room).rglob("*.py")):
-            inside = path.relative_to(root / room)
-            if room == "sam_edge" and inside.parts[0] in ROOMS:
-                continue  # a link to another room
+    for folder, package in PACKAGES.items():
+        for path in sorted((root / folder).rglob("*.py")):
+            inside = path.relative_to(root / folder)
+            if folder == "sam_edge" and inside.parts[0] in PACKAGES:
+                continue  # a link to another package
             parts = [part for part in inside.with_suffix("").parts if part != "__init__"]
             name = ".".join([package, *parts])
             text = path.read_text("utf-8")

@@ -23,20 +23,20 @@ Tensors = list[dict[str, Any]]
 class Format(Generic[R]):
     """A file format: what it needs, which precisions and options it has, and how it is written.
 
-    Subclasses set `info`, `suffix`, `packages` and `tools`, fill `recipes`, and define `tensors`; what
-    recipes take and return is up to `write`, which by default calls the one of the job's precision with the
-    job.
+    Subclasses set `info`, `suffix`, `packages` and `tools`, fill `recipes`, and define `tensors`. By default
+    `write` calls the recipe of the job's precision with the job; a subclass whose recipes have another
+    signature overrides `write`.
 
     Attributes:
-        info: what the runtime knows of it.
-        suffix: of its files.
+        info: the runtime's entry for this format.
+        suffix: the suffix of its files.
         packages: import names of the packages that write it; the extra `export` installs those of sam-edge's
             own formats.
-        tools: distributions whose versions the manifest records.
-        options: command-line options that it understands.
-        recipes: how each precision is written, by name. Others add theirs.
-        module_recipes: how a CLIP's encoders are written, by precision; returns what stayed in higher
-            precision, and why.
+        tools: distributions (as pip names them) whose versions the manifest records.
+        options: the command-line options that it understands.
+        recipes: the functions that write it, by precision. Other packages may add theirs.
+        module_recipes: the functions that write CLIP's encoders, by precision; each returns what was kept in
+            a higher precision, and why.
     """
 
     info: axes.Format
@@ -51,12 +51,12 @@ class Format(Generic[R]):
 
     @property
     def name(self) -> str:
-        """As in the manifest and on the command line."""
+        """Its name in the manifest and on the command line."""
         return self.info.name
 
     @property
     def rank(self) -> int:
-        """Its place among the others."""
+        """Its position when formats are listed."""
         return self.info.rank
 
     @property

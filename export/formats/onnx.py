@@ -98,9 +98,9 @@ def write_fp16(job: Job, parts: Parts) -> tuple[Parts, Written]:
     sources = {}
     for part, exact in {"encoder": context.graph("encoder"), **parts}.items():
         sources[part] = context.work / f"fp16-{part}.onnx"
-        islands = fp16.convert(exact, sources[part], context.part_inputs(part))
+        fp32_nodes = fp16.convert(exact, sources[part], context.part_inputs(part))
         if part not in STAGES:
-            kept += [f"{part} {name}: {_OVERFLOW}" for name in islands]
+            kept += [f"{part} {name}: {_OVERFLOW}" for name in fp32_nodes]
     return sources, Written(kept)
 
 

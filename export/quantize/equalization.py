@@ -1,7 +1,7 @@
 """Exact rewrites of the image encoder that make it easier to quantize; shared by every format.
 
 Static INT8 has one scale per activation tensor and one per output channel of a weight. A channel that is much
-larger than the others, or far from zero, costs all of them precision. In the following places its scale or
+larger than the others, or far from zero, costs all of them precision. In the following places the scale or
 offset can be moved into a neighbouring layer without changing the outputs:
 
 - LayerNorm -> Linear or Conv2d: scales go from the norm's affine into the layer (SmoothQuant, Xiao et al.

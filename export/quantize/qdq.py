@@ -64,10 +64,10 @@ def quantize(
 
     Args:
         graph: FP32; its external data is read from `folder`, but not loaded into it.
-        folder: the graph's.
-        names: of the `quantizable_nodes` to quantize.
+        folder: the graph's folder.
+        names: names of the `quantizable_nodes` to quantize.
         stats: statistics of their inputs, by tensor name.
-        full_range: all 8 bits of the weights that are multiplied as integers, instead of 7.
+        full_range: use all 8 bits of weights instead of 7 (`reduce_range`).
         round_conv_inputs: also quantize the inputs of convolutions, as other runtimes do.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}

@@ -1,4 +1,4 @@
-"""What a target is to the exporter: which variants are made for it, and how."""
+"""The exporter's side of a target: which variants are made for it, and how."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from ..context.options import Option, Options
 
 
 class Target:
-    """A kind of machine. Subclasses set `info`; those with variants of their own define `write` and the rest.
+    """A kind of machine. Subclasses set `info`; those with variants of their own also define `write`.
 
     Attributes:
-        info: what the runtime knows of it.
-        formats: of its own variants.
-        precisions: of its own variants, from exact to small.
-        others: why there are no other precisions, for messages.
-        options: command-line options that it understands.
-        supports_clip, supports_contracts, supports_text_embeddings: whether its variants may have these.
-        full_range: whether weights that are multiplied in integers use all 8 bits; of instruction sets only.
+        info: the runtime's entry for this target.
+        formats: the formats of its own variants.
+        precisions: the precisions of its own variants, from exact to small.
+        others: why it has no other precisions; shown in error messages.
+        options: the command-line options that it understands.
+        supports_clip: whether `--clip` may be given with it.
+        supports_contracts: whether `--compat` may be given with it alone.
+        supports_text_embeddings: whether `--text-embeddings` may be given with it.
+        full_range: for instruction sets, whether INT8 weights use all 8 bits (else 7, as `reduce_range`).
     """
 
     info: axes.Target
@@ -38,12 +40,12 @@ class Target:
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """Its name on the command line."""
         return self.info.name
 
     @property
     def rank(self) -> int:
-        """Its place among the others."""
+        """Its position when targets are listed."""
         return self.info.rank
 
     def check(self, options: Options) -> None:
@@ -54,11 +56,11 @@ class Target:
             )
 
     def warnings(self, options: Options) -> Iterator[str]:
-        """What the user should know of this machine before an export for this target starts."""
+        """Yield what the user should know about this machine before an export for this target starts."""
         return iter(())
 
     def write(self, job: Job) -> Written:
-        """Write one of its own variants, as `Format.write`."""
+        """Write one of its own variants; as `Format.write`."""
         raise NotImplementedError
 
     def measures_on(self, written: Written) -> str:
@@ -66,5 +68,5 @@ class Target:
         return "auto"
 
     def facts(self, model: Model) -> dict[str, Any]:
-        """What the manifest says of its own variants; `model` is the catalogue's entry."""
+        """Return the manifest fields that its own variants get; `model` is the catalogue's entry."""
         return {self.info.axis: self.info.name} if self.info.has_own_variants else {}

@@ -1,7 +1,7 @@
-"""What the variants of a bundle differ in: format, precision and target; each entry is a file of its own.
+"""Formats, precisions and targets: what the variants of a bundle differ in. Each entry has its own module.
 
-`FORMATS`, `PRECISIONS` and `TARGETS` hold what the runtime needs to know of them. The exporter has how each
-is written: `sam_edge.export.formats`, `sam_edge.export.quantize` and `sam_edge.export.targets`.
+`FORMATS`, `PRECISIONS` and `TARGETS` are the runtime's registries. The code that writes variants is in
+`sam_edge.export.formats`, `sam_edge.export.quantize` and `sam_edge.export.targets`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TARGETS: Registry[Target] = Registry("target", f"{__name__}.targets", "TARGET")
 
 
 def gate(precision: str, target: str | None = None) -> Gate:
-    """What the masks of a variant of that precision must reach, made for `target` where that is given.
+    """Return the gate of a precision: the IoU that masks must reach, for `target` if that is given.
 
     Raises:
         SamEdgeError: an unknown name.

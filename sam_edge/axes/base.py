@@ -16,9 +16,9 @@ class Format:
 
     Attributes:
         name: as in the manifest and on the command line.
-        rank: its place among the others.
-        title: as in sentences.
-        colour: of its rows in plots; None for whichever is left.
+        rank: its position when entries are listed, lowest first.
+        title: its name in messages and help.
+        colour: of its rows in plots, as matplotlib takes it; None to have one assigned.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Gate:
 
 @dataclass(frozen=True)
 class Precision:
-    """How numbers are stored and computed. Which formats have it is up to the exporter's recipes.
+    """How numbers are stored and computed. The exporter's formats declare which precisions they can write.
 
     Attributes:
         name: as in the manifest and on the command line.
         rank: from exact to small: "auto" takes the first that a bundle has.
         gate: what masks must reach.
         clip_gate: the smallest cosine similarity that a CLIP's features must have with the reference's.
-        stays_exact: what is kept in a higher precision, in a sentence.
-        calibrated: whether calibration images shape it, and a search for operators to keep in float.
+        stays_exact: a sentence on what is kept in a higher precision.
+        calibrated: whether it uses calibration images and a search for operators to keep in floating point.
         marker: matplotlib's marker in plots.
     """
 
@@ -60,13 +60,13 @@ class Precision:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A feature that CPUs of an architecture must have; other CPUs need nothing.
+    """A feature that CPUs of one architecture must have. It does not apply to other architectures.
 
     Written "x86: avx512_vnni or avx_vnni", with the names that Linux has for features.
 
     Attributes:
         architecture: "x86" or "arm".
-        any_of: features, of which one will do.
+        any_of: features of which at least one must be present.
     """
 
     architecture: str
@@ -101,14 +101,14 @@ class Target:
 
     Attributes:
         name: as in the manifest, under the name of its axis, and on the command line.
-        rank: its place among the others.
+        rank: its position when entries are listed, lowest first.
         axis: "instruction_set", which shapes the ordinary variants; "accelerator" or "browser", which have
             variants of their own.
-        title: as in sentences.
-        requires: what a CPU must have to give these masks; variants made for it carry this.
-        gates: of precisions whose gate is another than usual.
-        devices: how the names of its devices begin, as backends list them.
-        runs_whole: whether its devices must run these graphs whole, leaving no part to the CPU.
+        title: its name in messages and help.
+        requires: CPU features without which the masks get worse; recorded in the variants made for it.
+        gates: by precision, where the gate differs from the precision's own.
+        devices: prefixes of the names that backends list its devices under.
+        runs_whole: whether its devices must run these graphs without falling back to the CPU.
     """
 
     name: str

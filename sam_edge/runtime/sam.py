@@ -217,7 +217,7 @@ class Sam:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Internal: the `Segmenter` seam, and what the drop-in classes need.
+    # Internal: the `Segmenter` protocol, and what the drop-in classes need.
 
     def check_prompts(self, prompts: Prompts, original_size: tuple[int, int]) -> None:
         """Internal; see `Segmenter.check_prompts`."""

@@ -1,4 +1,4 @@
-"""The seam between a loaded model and what is built on it: refinement, texts, everything-mode, parity.
+"""The interface between a loaded model and what is built on it: refinement, texts, everything-mode, parity.
 
 Internal: `Sam` implements it; its methods that are not public API may change.
 """

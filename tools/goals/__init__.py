@@ -1,1 +1,1 @@
-"""Compares what sam-edge reaches with its targets."""
+"""Compares what sam-edge reaches with its performance goals."""

@@ -1,11 +1,11 @@
-"""Prints a table of the targets of sam-edge and what was reached.
+"""Prints a table of sam-edge's performance goals and whether they are reached.
 
     python -m tools.peers BUNDLE ... --out FILE.json
     python -m tools.goals FILE.json ... --measure BUNDLE ... --checkpoint FILE ...
 
 Comparisons with other packages come from reports of `peers`. The rest is measured on each BUNDLE (see
 `tools.goals.measure`), which was made from one of the checkpoints (the embedded model's need not be given);
---keep saves these measurements as reports too. Targets without figures are left out.
+--keep saves these measurements as reports too. Goals without figures are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from sam_edge.bundle.bundle import open_bundle
 from sam_edge.errors import CheckpointError, OutputError, SamEdgeError
 from sam_edge.system.files import sha256_file, write_atomically
-from tools.goals.targets import markdown
+from tools.goals.goals import markdown
 from tools.peers.roster import check_checkpoint
 from tools.shared.commands import check_positive, exit_code
 

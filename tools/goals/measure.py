@@ -1,4 +1,4 @@
-"""Measures what the targets need and no report of `peers` has, as a report of the same shape.
+"""Measures the figures that goals need and reports of `peers` lack, as a report of the same shape.
 
 That is the decoder and the first mask beside the published graphs (see `tools.published.graphs`),
 everything-mode beside `segment_anything`, and the encoder beside the machine's matrix products.
@@ -30,30 +30,30 @@ from sam_edge.bundle.variant import Variant
 from sam_edge.errors import BackendError
 from sam_edge.types import Precision, Prompts
 from tools.drop_in import everything
-from tools.goals.targets import PEAK, PUBLISHED, PYTORCH, Row
+from tools.goals.goals import PEAK, PUBLISHED, PYTORCH, Row
 from tools.published import published_around
 from tools.published.graphs import write_published
 from tools.shared.images import FULL_HD, photograph
 
-# Of the encoder, two for a multiply-accumulate, without work on padding.
+# Of one image, a multiply-accumulate counted as two; padding is not counted.
 ENCODER_GFLOP = {"vit_b": 935.0, "mobile_sam": 74.9}
-# Clicks in each turn of a decoder.
+# Clicks that a decoder takes in each round.
 CLICKS = 10
 _BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 @dataclass
 class Measurement:
-    """A bundle that is measured, and its rows so far.
+    """A bundle and the rows measured so far.
 
     Attributes:
         bundle: whose decoder is SAM's.
-        folder: with `image.npy` and the published graphs; a cache is kept there too.
-        threads: of everything.
-        rounds: how many, interleaved.
-        seconds: of each turn of an encoder, and of matrix products.
-        variants: those of ONNX and OpenVINO that are for any machine.
-        rows: samples of each round, by figure, by row.
+        folder: holds `image.npy`, the published graphs and the cache directory.
+        threads: of every row.
+        rounds: number of interleaved rounds.
+        seconds: how long an encoder, or matrix products, run in each round.
+        variants: those in ONNX and OpenVINO made for no particular machine.
+        rows: by id, the samples of each round by the figure's name.
     """
 
     bundle: Bundle
@@ -109,18 +109,18 @@ def measured(
     rounds: int = 5,
     seconds: float = 2.0,
     points_per_side: int = 32,
-    say: Callable[[str], None] = lambda _: None,
+    report_step: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure a bundle and return the report.
 
     Args:
         path: a bundle of a model whose decoder is SAM's.
-        checkpoint: that it was made from.
-        threads: of everything.
-        rounds: how many, interleaved.
-        seconds: of each turn of an encoder, and of matrix products.
+        checkpoint: what the bundle was made from.
+        threads: of every row.
+        rounds: number of interleaved rounds.
+        seconds: how long an encoder, or matrix products, run in each round.
         points_per_side: of everything-mode.
-        say: told what is measured next.
+        report_step: called with the name of what is measured next.
 
     Raises:
         BundleError, CheckpointError, BackendError: it cannot be measured; the message says why.
@@ -128,53 +128,53 @@ def measured(
     bundle = open_bundle(path)
     name = bundle.manifest.model.name
     torch.set_num_threads(threads)
-    theirs = published_around(checkpoint)
+    published = published_around(checkpoint)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        this = Measurement(bundle, Path(folder), threads, rounds, seconds)
-        np.save(this.folder / "image.npy", photograph(FULL_HD))
-        say("published graphs")
-        write_published(theirs, this.folder)
-        say("decoders")
-        decoders(this)
-        say("first masks")
-        first_masks(this)
+        run = Measurement(bundle, Path(folder), threads, rounds, seconds)
+        np.save(run.folder / "image.npy", photograph(FULL_HD))
+        report_step("published graphs")
+        write_published(published, run.folder)
+        report_step("decoders")
+        decoders(run)
+        report_step("first masks")
+        first_masks(run)
         if name in ENCODER_GFLOP:
-            say("encoders")
-            encoders(this, ENCODER_GFLOP[name])
-        for variant in this.exact:
-            say(f"everything-mode, {variant.id}")
-            with this.load(variant) as ours:
-                found = everything(ours, theirs, 1, points_per_side)
-            this.rows[PYTORCH].setdefault("everything_ms", []).append([found["published"]])
-            this.rows[row_id(variant)]["everything_ms"] = [[found["sam_edge"]]]
+            report_step("encoders")
+            encoders(run, ENCODER_GFLOP[name])
+        for variant in run.exact:
+            report_step(f"everything-mode, {variant.id}")
+            with run.load(variant) as ours:
+                found = everything(ours, published, 1, points_per_side)
+            run.rows[PYTORCH].setdefault("everything_ms", []).append([found["published"]])
+            run.rows[row_id(variant)]["everything_ms"] = [[found["sam_edge"]]]
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpu": describe(threads)["cpu"]},
         "model": {"name": name},
         "settings": {"threads": threads, "repeats": rounds, "points_per_side": points_per_side},
-        "rows": this.rows,
+        "rows": run.rows,
     }
 
 
-def decoders(this: Measurement) -> None:
+def decoders(run: Measurement) -> None:
     """Measure `decode_ms`: one click on an embedding, to low-resolution masks, in this process.
 
     Raises:
         BackendError: a decoder's masks are not those of the published one.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = this.threads
-    path = this.folder / "decoder.onnx"
+    options.intra_op_num_threads = run.threads
+    path = run.folder / "decoder.onnx"
     plain = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    ours = {row_id(one): this.load(one) for one in this.exact}
-    image, click = np.load(this.folder / "image.npy"), np.array([[900.0, 400.0]])
+    ours = {row_id(one): run.load(one) for one in run.exact}
+    image, click = np.load(run.folder / "image.npy"), np.array([[900.0, 400.0]])
     embedding = next(iter(ours.values())).encode(image)
-    scale = max(this.bundle.manifest.coordinate_space.size) / max(image.shape)
+    scale = max(run.bundle.manifest.coordinate_space.size) / max(image.shape)
     inputs = {
         **embedding.arrays,
         "point_coords": np.array([[*(click * scale), (0, 0)]], np.float32),
         "point_labels": np.array([[1, -1]], np.float32),
-        "mask_input": np.zeros((1, 1, *this.bundle.manifest.mask_size), np.float32),
+        "mask_input": np.zeros((1, 1, *run.bundle.manifest.mask_size), np.float32),
         "has_mask_input": np.zeros(1, np.float32),
     }
     prompt = Prompts(click, np.array([1]))
@@ -190,49 +190,49 @@ def decoders(this: Measurement) -> None:
         call()  # threads of the session before may still be busy
         return [float(np.median([milliseconds(call) for _ in range(CLICKS)]))]
 
-    this.sample("decode_ms", {name: partial(clicks, call) for name, call in calls.items()})
+    run.sample("decode_ms", {name: partial(clicks, call) for name, call in calls.items()})
     for sam in ours.values():
         sam.close()
 
 
-def first_masks(this: Measurement) -> None:
+def first_masks(run: Measurement) -> None:
     """Measure `first_mask_ms`: load, encode an image and click on it, each in a fresh process.
 
     sam-edge has its cache directory, which the round that warms up fills.
     """
-    common = {"work": "first_mask", "image": str(this.folder / "image.npy"), "threads": this.threads}
+    common = {"work": "first_mask", "image": str(run.folder / "image.npy"), "threads": run.threads}
     tasks: dict[str, dict[str, Any]] = {
         PUBLISHED: {
             "subject": "graphs",
-            "folder": str(this.folder),
-            "size": list(this.bundle.manifest.coordinate_space.size),
+            "folder": str(run.folder),
+            "size": list(run.bundle.manifest.coordinate_space.size),
         }
     }
-    for one in this.variants:
+    for one in run.variants:
         tasks[row_id(one)] = {
             "subject": "sam_edge",
-            "bundle": str(this.bundle.path),
+            "bundle": str(run.bundle.path),
             "backend": _BACKENDS[one.format],
             "precision": one.precision,
-            "cache_dir": str(this.folder / "cache"),
+            "cache_dir": str(run.folder / "cache"),
         }
 
     def first_mask(task: dict[str, Any]) -> list[float]:
         return [run_task("tools.child", common | task)]
 
     work = {name: partial(first_mask, task) for name, task in tasks.items()}
-    this.sample("first_mask_ms", work, warmup=1)
+    run.sample("first_mask_ms", work, warmup=1)
 
 
-def encoders(this: Measurement, gflop: float) -> None:
+def encoders(run: Measurement, gflop: float) -> None:
     """Measure `gflops` of encoders without preprocessing, and of NumPy's FP32 matrix products."""
-    common = {"threads": this.threads, "seconds": this.seconds, "device": "cpu", "work": "latency"}
-    image = str(this.folder / "image.npy")
+    common = {"threads": run.threads, "seconds": run.seconds, "device": "cpu", "work": "latency"}
+    image = str(run.folder / "image.npy")
 
     def rates(variant: Variant) -> list[float]:
         row = {"variant": variant.id, "backend": _BACKENDS[variant.format]}
-        answer = run_child(common | row | {"bundle": str(this.bundle.path), "image": image})
+        answer = run_child(common | row | {"bundle": str(run.bundle.path), "image": image})
         return [1e3 * gflop / ms for ms in answer["samples"]["encoder_ms"]]
 
-    work: dict[str, Callable[[], list[float]]] = {PEAK: partial(matmul_gflops, this.threads, this.seconds)}
-    this.sample("gflops", work | {row_id(one): partial(rates, one) for one in this.exact})
+    work: dict[str, Callable[[], list[float]]] = {PEAK: partial(matmul_gflops, run.threads, run.seconds)}
+    run.sample("gflops", work | {row_id(one): partial(rates, one) for one in run.exact})

@@ -19,8 +19,8 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 
-from tools.arguments import tool_parser
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
+from tools.shared.commands import tool_parser
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "edge_sam.npz"
 # Every tensor has its published shape: convolutions do not depend on the size.

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tools.arguments import tool_parser
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
+from tools.shared.commands import tool_parser
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "efficient_sam.npz"
 # Every tensor has its published shape: the stored positions belong to a smaller grid than either size.

@@ -27,7 +27,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 
-from tools.arguments import tool_parser
+from tools.shared.commands import tool_parser
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden"
 SAMPLES = 1024

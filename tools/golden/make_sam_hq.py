@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tools.arguments import tool_parser
 from tools.golden.seeded import sampled, seeded_image, seeded_prompts, seeded_weights
+from tools.shared.commands import tool_parser
 
 GOLDEN = Path(__file__).parents[2] / "tests/export/golden" / "sam_hq.npz"
 # A smaller ViT of the published code: image size, width, depth, heads and global blocks.

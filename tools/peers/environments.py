@@ -136,10 +136,10 @@ def copy_package(folder: Path) -> Path:
     """Copy sam-edge and its tools into `folder`: a PYTHONPATH for environments without them."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(sam_edge.__file__).parent, folder / "sam_edge", ignore=ignored)
-    for room in ("export", "models", "benchmarks"):
-        target = folder / "sam_edge" / room
-        if not target.exists():  # an editable install, in which the rooms are elsewhere
-            source = importlib.import_module(f"sam_edge.{room}").__path__[0]
+    for package in ("export", "models", "benchmarks"):
+        target = folder / "sam_edge" / package
+        if not target.exists():  # an editable install, in which these packages are elsewhere
+            source = importlib.import_module(f"sam_edge.{package}").__path__[0]
             shutil.copytree(source, target, ignore=ignored)
     shutil.copytree(Path(__file__).parents[1], folder / "tools", ignore=ignored)
     return folder

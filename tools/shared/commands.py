@@ -24,3 +24,12 @@ def check_positive(args: argparse.Namespace, *names: str) -> None:
         if getattr(args, name) < 1:
             option = name.replace("_", "-")
             raise SamEdgeError(f"--{option} is {getattr(args, name)}; expected 1 or more")
+
+
+def tool_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser for `python -m tools.NAME` whose `--help` is the module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m tools.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
