@@ -1,10 +1,10 @@
 import { errorMessage, type MaskRecord, type Prompt, rle, type Size } from "../runtime/index.ts";
+import { coalescingQueue } from "./coalescing-queue.ts";
 import { duration, element, hideError, showBusy, showError, showStatus } from "./dom.ts";
 import { type CocoMask, coco, cutOutPng, maskPng, save } from "./downloads.ts";
 import { Engine } from "./engine.ts";
 import { type LoadedImage, pixelsOf, readImage } from "./image-file.ts";
 import { labelLayer, labelMap, maskLayer, thumbnail } from "./layers.ts";
-import { newestOnly } from "./newest.ts";
 import type { DecodedMasks, Started } from "./protocol.ts";
 import { type Config, encodeOnServer, readConfig, readSample } from "./server.ts";
 import { type Box, boxBetween, type Point, Stage } from "./stage.ts";
@@ -198,7 +198,7 @@ function chooseEncoder({ encoderBytes }: Started): "server" | "page" {
 
 // ---- prompts
 
-const submit = newestOnly<Job>(decode, (job) => job.kind === "commit");
+const submit = coalescingQueue<Job>(decode, (job) => job.kind === "commit");
 
 async function decode(job: Job): Promise<void> {
   const isCurrent = () => job.image === image && isEncoded && everything === null;

@@ -2,16 +2,16 @@
 
 import { describe, expect, test } from "vitest";
 import { withCache } from "../../src/page/cache.ts";
+import { coalescingQueue } from "../../src/page/coalescing-queue.ts";
 import { imageSize } from "../../src/page/image-file.ts";
-import { newestOnly } from "../../src/page/newest.ts";
 import { type Bytes, sha256 } from "../../src/runtime/index.ts";
 
-describe("while a decode runs, only the newest prompt waits", () => {
+describe("while a decode runs, only the newest prompt is queued", () => {
   /** Returns a queue of jobs that finish when `next` is called. */
   function setup() {
     const ran: string[] = [];
     let finish = () => {};
-    const submit = newestOnly<string>(
+    const submit = coalescingQueue<string>(
       (job) => {
         ran.push(job);
         return new Promise((resolve) => {
