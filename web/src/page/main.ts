@@ -2,12 +2,12 @@ import { errorMessage, type MaskRecord, type Prompt, rle, type Size } from "../r
 import { coalescingQueue } from "./coalescing-queue.ts";
 import { duration, element, hideError, showBusy, showError, showStatus } from "./dom.ts";
 import { type CocoMask, coco, cutOutPng, maskPng, save } from "./downloads.ts";
-import { Engine } from "./engine.ts";
 import { type LoadedImage, pixelsOf, readImage } from "./image-file.ts";
 import { labelLayer, labelMap, maskLayer, thumbnail } from "./layers.ts";
-import type { DecodedMasks, Started } from "./protocol.ts";
+import type { DecodedMasks, LoadedModel } from "./protocol.ts";
 import { type Config, encodeOnServer, readConfig, readSample } from "./server.ts";
 import { type Box, boxBetween, type Point, Stage } from "./stage.ts";
+import { WorkerClient } from "./worker-client.ts";
 
 /** Points and a box of one prompt; undo steps back through these. */
 interface Prompts {
@@ -34,11 +34,11 @@ const NO_PROMPTS: Prompts = { points: [], box: null };
 const MAX_PAGE_ENCODER_BYTES = 40_000_000;
 const HINT = "Click on an object, or drag a box around it.";
 
-const engine = new Engine();
+const worker = new WorkerClient();
 const query = new URLSearchParams(location.search);
 
 let config: Config;
-let started: Promise<Started>;
+let started: Promise<LoadedModel>;
 let image: LoadedImage | null = null;
 let isEncoded = false;
 let history: Prompts[] = [NO_PROMPTS];
@@ -93,7 +93,7 @@ function start(): void {
   const backend = element<HTMLSelectElement>("backend").value as "auto";
   const bundle = new URL("bundle/", BASE).href;
   const threads = Number(query.get("threads") ?? 0);
-  started = engine.call("start", [{ bundle, variant, backend, threads }], {
+  started = worker.call("loadModel", [{ bundle, variant, backend, threads }], {
     report: (what) => showBusy(String(what)),
   });
   started.then(showStarted, (error) => {
@@ -104,12 +104,12 @@ function start(): void {
   });
 }
 
-function showStarted({ device, threads, measured, notes, model }: Started): void {
-  element("model").textContent = model;
+function showStarted({ device, threads, measured, notes, name }: LoadedModel): void {
+  element("model").textContent = name;
   element("model").hidden = false;
   showStatus("status-backend", "", device === "webgpu" ? "WebGPU" : "WebAssembly");
   showStatus("status-threads", "threads", String(threads));
-  const times = Object.entries(measured).map(([name, ms]) => `${name} ${duration(ms)} a decode`);
+  const times = Object.entries(measured).map(([device, ms]) => `${device} ${duration(ms)} a decode`);
   if (!crossOriginIsolated) notes.push("one thread, because the page is not cross-origin isolated");
   element("measured").textContent = [`Measured at start: ${times.join(", ")}`, ...notes]
     .join("; ")
@@ -126,7 +126,7 @@ async function open(blob: Blob, name: string): Promise<void> {
   hideError();
   try {
     const opened = await readImage(blob, name, config);
-    await engine.call("cancel", []);
+    await worker.call("cancel", []);
     image = opened;
     isEncoded = false;
     history = [NO_PROMPTS];
@@ -159,7 +159,7 @@ async function encode(one: LoadedImage): Promise<void> {
     if (where === "server") {
       const bytes = await encodeOnServer(BASE, one.blob, config);
       if (image !== one) return;
-      const { size } = await engine.call("useEmbedding", [bytes], { transfer: [bytes.buffer] });
+      const { size } = await worker.call("useEmbedding", [bytes], { transfer: [bytes.buffer] });
       if (size[0] !== one.height || size[1] !== one.width)
         throw new Error(
           `the server reads ${size[1]} × ${size[0]} pixels and this browser ${one.width} × ${one.height}; ` +
@@ -167,7 +167,7 @@ async function encode(one: LoadedImage): Promise<void> {
         );
     } else {
       const { data, width, height } = pixelsOf(one);
-      await engine.call("encode", [{ data, width, height }], { transfer: [data.buffer] });
+      await worker.call("encode", [{ data, width, height }], { transfer: [data.buffer] });
     }
   } catch (error) {
     if (image !== one) return;
@@ -189,7 +189,7 @@ async function encode(one: LoadedImage): Promise<void> {
   if (!isEmpty(prompts())) commitCurrent();
 }
 
-function chooseEncoder({ encoderBytes }: Started): "server" | "page" {
+function chooseEncoder({ encoderBytes }: LoadedModel): "server" | "page" {
   if (config.encode !== "both") return config.encode;
   const requested = element<HTMLSelectElement>("encode").value;
   if (requested === "page" || requested === "server") return requested;
@@ -205,7 +205,7 @@ async function decode(job: Job): Promise<void> {
   if (!isCurrent() || (job.kind === "hover" && hovered === null)) return;
   const prompt = job.kind === "commit" ? toPrompt(job.prompts) : { points: [job.at] };
   try {
-    const found = await engine.call("decode", [prompt, stage.size, job.kind === "commit" ? "all" : "best"]);
+    const found = await worker.call("decode", [prompt, stage.size, job.kind === "commit" ? "all" : "best"]);
     if (!isCurrent()) return;
     showStatus("status-decode", "decoded", duration(found.milliseconds));
     if (job.kind === "commit" && job.prompts === prompts()) {
@@ -305,7 +305,7 @@ async function toggleEverything(): Promise<void> {
   setState("everything-running");
   showBusy("Looking for everything…", 0, true);
   try {
-    const { records, milliseconds } = await engine.call(
+    const { records, milliseconds } = await worker.call(
       "everything",
       [Number(element<HTMLSelectElement>("grid").value)],
       { report: (share) => showBusy("Looking for everything…", Number(share), true) },
@@ -360,7 +360,7 @@ async function fullMask(): Promise<{ mask: Uint8Array; size: Size; score: number
     return record ? { mask: rle.decode(record.segmentation), size, score: record.predicted_iou } : null;
   }
   if (decoded === null) return null;
-  const found = await engine.call("decode", [toPrompt(prompts()), null, chosen]);
+  const found = await worker.call("decode", [toPrompt(prompts()), null, chosen]);
   const mask = found.masks[chosen];
   return mask && { mask, size, score: found.scores[chosen] };
 }
@@ -553,7 +553,7 @@ onClick("remove", setMode(true));
 onClick("undo", undo);
 onClick("reset", reset);
 onClick("everything", () => void toggleEverything());
-onClick("stop", () => void engine.call("cancel", []));
+onClick("stop", () => void worker.call("cancel", []));
 onClick("save-mask", () => void download("mask"));
 onClick("save-cut", () => void download("cut-out"));
 onClick("save-coco", () => void download("coco"));

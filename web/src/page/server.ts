@@ -26,14 +26,14 @@ async function request(url: URL, init?: RequestInit): Promise<Response> {
     );
   }
   if (response.ok) return response;
-  const said = await response
+  const serverMessage = await response
     .json()
     .then(({ error }: { error?: unknown }) => (typeof error === "string" ? error : undefined))
     .catch(() => undefined);
   const retry = response.status === 503 ? " Try again in a moment." : "";
   throw new SamEdgeError(
     "network",
-    `${said ?? `The server answers ${response.status} to ${url.pathname}.`}${retry}`,
+    `${serverMessage ?? `The server answers ${response.status} to ${url.pathname}.`}${retry}`,
   );
 }
 

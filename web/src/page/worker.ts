@@ -41,19 +41,16 @@ function requireEmbedding(): ImageEmbedding {
 }
 
 const handlers: Handlers = {
-  async start(report, options) {
+  async loadModel(report, options) {
     await sam?.close();
     sam = embedding = undefined;
-    const { sam: fastest, ...rest } = await loadFastest(
-      withCache(httpSource(options.bundle)),
-      options,
-      report,
-    );
-    sam = fastest;
+    const source = withCache(httpSource(options.bundle));
+    const { sam: loaded, ...runsOn } = await loadFastest(source, options, report);
+    sam = loaded;
     const { model, mask: masks } = sam.manifest;
     return {
-      ...rest,
-      model: model.name,
+      ...runsOn,
+      name: model.name,
       maskCount: masks.count - masks.first_multimask,
       encoderBytes: findFile(sam.variant, sam.variant.encoder.path).bytes,
     };
