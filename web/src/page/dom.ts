@@ -5,6 +5,11 @@ export function element<T extends HTMLElement = HTMLElement>(id: string): T {
   return found as T;
 }
 
+/** Sets the document's `data-state`, the name of what the page is doing. */
+export function setPageState(name: string): void {
+  document.documentElement.dataset.state = name;
+}
+
 /** Formats a duration, for example "12 ms" or "1.4 s". */
 export function duration(milliseconds: number): string {
   if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} s`;

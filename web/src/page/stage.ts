@@ -23,7 +23,10 @@ export interface StageEvents {
   /** `removes`: whether the right button was clicked. */
   click(at: Point, removes: boolean): void;
   box(box: Box): void;
+  /** Null if the pointer leaves the canvas. */
   hover(at: Point | null): void;
+  /** The canvas has another size. */
+  resize(): void;
 }
 
 // Distance in CSS pixels up to which a drag counts as a click.
@@ -42,14 +45,10 @@ export class Stage {
   #dragged: Box | null = null;
   #scheduled = false;
 
-  constructor(canvas: HTMLCanvasElement, events: StageEvents, resized: () => void) {
+  constructor(canvas: HTMLCanvasElement) {
     this.canvas = canvas;
     this.#parent = canvas.parentElement as HTMLElement;
     this.#context = canvas.getContext("2d") as CanvasRenderingContext2D;
-    this.#listen(events);
-    new ResizeObserver(() => {
-      if (this.#fitToParent()) resized();
-    }).observe(this.#parent);
   }
 
   /** Size (height, width) of the canvas in device pixels, at which masks should be rendered. */
@@ -165,7 +164,15 @@ export class Stage {
     ];
   }
 
-  #listen(events: StageEvents): void {
+  /** Calls `events` for the user's input from now on. */
+  listen(events: StageEvents): void {
+    new ResizeObserver(() => {
+      if (this.#fitToParent()) events.resize();
+    }).observe(this.#parent);
+    this.#listenToPointer(events);
+  }
+
+  #listenToPointer(events: StageEvents): void {
     const { canvas } = this;
     let down: { x: number; y: number; at: Point; removes: boolean } | null = null;
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());

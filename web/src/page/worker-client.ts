@@ -9,7 +9,7 @@ interface PendingCall {
 }
 
 /** Calls the worker's functions; each call returns a promise. */
-export class WorkerClient {
+class WorkerClient {
   readonly #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   readonly #pending = new Map<number, PendingCall>();
   #nextId = 0;
@@ -48,3 +48,5 @@ export class WorkerClient {
     });
   }
 }
+
+export const worker = new WorkerClient();
