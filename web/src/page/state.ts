@@ -72,7 +72,7 @@ export const state: State = {
 /** Returns the server's configuration. Throws a `SamEdgeError` if it has not been read yet. */
 export function requireConfig(): Config {
   if (state.config === null)
-    throw new SamEdgeError("network", "the page has not been loaded completely; try again in a moment");
+    throw new SamEdgeError("network", "the server's configuration has not been read; try again in a moment");
   return state.config;
 }
 
