@@ -12,6 +12,7 @@ import { worker } from "./worker-client.ts";
 /** Loads the model chosen in the settings, then encodes the current image again. */
 export function loadModel(): void {
   setPageState("loading");
+  state.model = null;
   state.isEncoded = false;
   clearMasks();
   showBusy("Loading the model…");
@@ -21,19 +22,18 @@ export function loadModel(): void {
     backend: element<HTMLSelectElement>("backend").value as "auto",
     threads: Number(new URLSearchParams(location.search).get("threads") ?? 0),
   };
-  const loading = worker.call("loadModel", [options], {
-    report: (progress) => showBusy(String(progress)),
-  });
-  loading.then(showModel, (error) => {
+  const report = (progress: string | number) => showBusy(String(progress));
+  worker.call("loadModel", [options], { report }).then(onModelLoaded, (error) => {
     showBusy(null);
     setPageState("error");
     showStatus("status-backend", "", "no model");
     showError(errorMessage(error), loadModel);
   });
-  state.model = loading.catch(() => null);
 }
 
-function showModel({ device, threads, measured, notes, name }: LoadedModel): void {
+function onModelLoaded(model: LoadedModel): void {
+  const { device, threads, measured, notes, name } = model;
+  state.model = model;
   element("model").textContent = name;
   element("model").hidden = false;
   showStatus("status-backend", "", device === "webgpu" ? "WebGPU" : "WebAssembly");

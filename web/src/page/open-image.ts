@@ -35,10 +35,14 @@ export async function openImage(blob: Blob, name: string): Promise<void> {
   }
 }
 
-/** Encodes the image, then decodes the current prompts; stops if another image is opened meanwhile. */
+/**
+ * Encodes the image, then decodes the current prompts. While the model loads, does nothing: model.ts encodes the
+ * image after that.
+ */
 export async function encodeImage(image: LoadedImage): Promise<void> {
-  const model = await state.model;
+  const { model } = state;
   if (model === null || state.image !== image) return;
+  const isCurrent = () => state.image === image && state.model === model;
   setPageState("encoding");
   showBusy("Reading the picture…");
   const place = chooseEncoder(model);
@@ -46,13 +50,13 @@ export async function encodeImage(image: LoadedImage): Promise<void> {
   try {
     await (place === "server" ? sendToServer(image) : encodeInPage(image));
   } catch (error) {
-    if (state.image !== image) return;
+    if (!isCurrent()) return;
     showBusy(null);
     setPageState("error");
     showError(errorMessage(error), () => void encodeImage(image));
     return;
   }
-  if (state.image !== image) return;
+  if (!isCurrent()) return;
   const label = place === "server" ? "encoded by the server" : "encoded";
   showStatus("status-encode", label, duration(performance.now() - start));
   showBusy(null);

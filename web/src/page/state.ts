@@ -24,8 +24,8 @@ export interface EverythingResult {
 
 interface State {
   config: Config | null;
-  /** Null if the model could not be loaded. */
-  model: Promise<LoadedModel | null>;
+  /** Null while it loads, and if it could not be loaded. */
+  model: LoadedModel | null;
   image: LoadedImage | null;
   isEncoded: boolean;
   /** For undo; the last are the current prompts. */
@@ -54,7 +54,7 @@ export const NO_PROMPTS: Prompts = { points: [], box: null };
 
 export const state: State = {
   config: null,
-  model: Promise.resolve(null),
+  model: null,
   image: null,
   isEncoded: false,
   history: [NO_PROMPTS],

@@ -283,6 +283,20 @@ describe("a server that encodes", () => {
     }
   });
 
+  test("encodes once an image that was opened while the model was loading", async () => {
+    const testServer = await servePage({ encode: "server", intercept });
+    try {
+      visit = await Visit.start(browser, testServer.url);
+      await visit.waitForState("loading", "empty");
+      await visit.choose(PHOTO);
+      await visit.encoded();
+      await visit.click(photo.point);
+      expect(visit.requests.filter((url) => url.endsWith("/embeddings")).length).toBe(1);
+    } finally {
+      await testServer.close();
+    }
+  });
+
   test("and is busy: its message is shown, and the request can be retried", async () => {
     let busy = true;
     const testServer = await servePage({
