@@ -22,7 +22,6 @@ export interface LoadedModel {
   /** Reasons why a device was not used. */
   readonly notes: string[];
   readonly name: string;
-  readonly maskCount: number;
   /** Size of the encoder's file in bytes. */
   readonly encoderBytes: number;
 }
@@ -43,7 +42,7 @@ export interface DecodedMasks {
 /** Functions of the worker. `decode` without a size returns masks at the image's original size. */
 export interface Methods {
   loadModel(options: ModelOptions): LoadedModel;
-  encode(image: { data: Uint8ClampedArray; width: number; height: number }): { milliseconds: number };
+  encode(image: { data: Uint8ClampedArray; width: number; height: number }): undefined;
   useEmbedding(bytes: Uint8Array<ArrayBuffer>): { size: Size };
   decode(prompt: Prompt, size: Size | null, which: "best" | "all" | number): DecodedMasks;
   everything(pointsPerSide: number): { records: MaskRecord[]; milliseconds: number };

@@ -47,20 +47,17 @@ const handlers: Handlers = {
     const source = withCache(httpSource(options.bundle));
     const { sam: loaded, ...runsOn } = await loadFastest(source, options, report);
     sam = loaded;
-    const { model, mask: masks } = sam.manifest;
     return {
       ...runsOn,
-      name: model.name,
-      maskCount: masks.count - masks.first_multimask,
+      name: sam.manifest.model.name,
       encoderBytes: findFile(sam.variant, sam.variant.encoder.path).bytes,
     };
   },
 
   async encode(_, image) {
     embedding = undefined;
-    const start = performance.now();
     embedding = await requireModel().encode(image);
-    return { milliseconds: performance.now() - start };
+    return undefined;
   },
 
   useEmbedding(_, bytes) {
