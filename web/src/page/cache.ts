@@ -1,21 +1,21 @@
 import { type Bytes, type Source, verifyFile } from "../runtime/index.ts";
 
-const NAME = "sam-edge-models";
+const CACHE_NAME = "sam-edge-models";
 
 /**
- * Returns a source that keeps model files by their hash in the browser's cache.
+ * Returns a source that keeps model files in the browser's Cache Storage, by their hash.
  *
- * Pages outside a secure context (plain HTTP from another host) have no cache; every file is fetched there.
+ * Pages outside a secure context (plain HTTP from another host) have no Cache Storage; there, every file is fetched.
  */
-export function withCache(source: Source, store: CacheStorage | undefined = globalThis.caches): Source {
-  // Measuring each device reads the same files again within seconds.
+export function withCache(source: Source, storage: CacheStorage | undefined = globalThis.caches): Source {
+  // Each device that is measured reads the same files, within seconds.
   const recent = new Map<string, Promise<Bytes>>();
   const load = async (path: string, file: NonNullable<Parameters<Source["read"]>[1]>): Promise<Bytes> => {
     const key = `https://sam-edge.invalid/${file.sha256}`;
-    const cache = await store?.open(NAME).catch(() => undefined);
-    const kept = await cache?.match(key).catch(() => undefined);
-    if (kept !== undefined) {
-      const bytes = new Uint8Array(await kept.arrayBuffer());
+    const cache = await storage?.open(CACHE_NAME).catch(() => undefined);
+    const cached = await cache?.match(key).catch(() => undefined);
+    if (cached !== undefined) {
+      const bytes = new Uint8Array(await cached.arrayBuffer());
       try {
         await verifyFile(source.name, file, bytes);
         return bytes;

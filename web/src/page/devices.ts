@@ -9,20 +9,20 @@ import {
   SamEdgeError,
   type Source,
 } from "../runtime/index.ts";
-import type { Started, StartOptions } from "./protocol.ts";
+import type { LoadedModel, ModelOptions } from "./protocol.ts";
 
-// Timed decodes on each device, after one warm-up.
-const DECODES = 3;
+// After one warm-up.
+const TIMED_DECODES = 3;
 
 /**
- * Returns the number of wasm threads to use; `asked` 0 chooses automatically.
+ * Returns the number of wasm threads to use; `requested` 0 chooses automatically.
  *
  * Threads need a cross-origin isolated page. Hyper-threads do not speed decoding up.
  */
-export function usableThreads(asked: number): number {
+export function usableThreads(requested: number): number {
   if (!globalThis.crossOriginIsolated) return 1;
   const cores = navigator.hardwareConcurrency || 1;
-  return Math.max(1, asked || (cores <= 4 ? cores : Math.min(8, Math.ceil(cores / 2))));
+  return Math.max(1, requested || (cores <= 4 ? cores : Math.min(8, Math.ceil(cores / 2))));
 }
 
 async function loadWasmBuild(threads: number): Promise<OrtModule> {
@@ -57,8 +57,8 @@ async function webgpuUnavailableReason(force: boolean): Promise<string | undefin
   if (gpu === undefined) return "this browser has no WebGPU";
   const adapter = await gpu.requestAdapter().catch(() => null);
   if (adapter === null) return "WebGPU finds no GPU";
-  const fallback = adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter;
-  return fallback && !force ? "WebGPU runs only on a software adapter" : undefined;
+  const isSoftware = adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter;
+  return isSoftware && !force ? "WebGPU runs only on a software adapter" : undefined;
 }
 
 interface GpuAdapter {
@@ -77,12 +77,12 @@ async function measureDecode(sam: Sam): Promise<number> {
   }
   const embedding = { tensors, originalSize: [64, 64] as const, model: manifest.model.checkpoint.sha256 };
   const times: number[] = [];
-  for (let i = 0; i <= DECODES; i++) {
+  for (let i = 0; i <= TIMED_DECODES; i++) {
     const start = performance.now();
     await sam.decode(embedding, [{ points: [[32, 32]] }]);
     times.push(performance.now() - start);
   }
-  return times.slice(1).sort((a, b) => a - b)[Math.floor(DECODES / 2)];
+  return times.slice(1).sort((a, b) => a - b)[Math.floor(TIMED_DECODES / 2)];
 }
 
 /**
@@ -92,24 +92,24 @@ async function measureDecode(sam: Sam): Promise<number> {
  */
 export async function loadFastest(
   source: Source,
-  { variant, backend, threads }: StartOptions,
-  report: (what: string) => void,
-): Promise<{ sam: Sam } & Pick<Started, "device" | "threads" | "measured" | "notes">> {
-  const usable = usableThreads(threads);
+  { variant, backend, threads }: ModelOptions,
+  report: (progress: string) => void,
+): Promise<{ sam: Sam } & Pick<LoadedModel, "device" | "threads" | "measured" | "notes">> {
+  const wasmThreads = usableThreads(threads);
   const measured: Partial<Record<Device, number>> = {};
   const notes: string[] = [];
   let chosen: { sam: Sam; device: Device } | undefined;
   for (const device of ["wasm", "webgpu"] as const) {
     if (backend !== "auto" && backend !== device) continue;
-    const missing = device === "webgpu" ? await webgpuUnavailableReason(backend === "webgpu") : undefined;
-    if (missing !== undefined) {
-      notes.push(missing);
+    const unavailable = device === "webgpu" ? await webgpuUnavailableReason(backend === "webgpu") : undefined;
+    if (unavailable !== undefined) {
+      notes.push(unavailable);
       continue;
     }
     report(`Loading the model for ${device === "webgpu" ? "WebGPU" : "WebAssembly"}…`);
     try {
-      const ort = device === "webgpu" ? await loadWebgpuBuild() : await loadWasmBuild(usable);
-      // With WebGPU, the tokens between the two stages would be copied from and to the GPU.
+      const ort = device === "webgpu" ? await loadWebgpuBuild() : await loadWasmBuild(wasmThreads);
+      // With WebGPU, the tokens between the decoder's two stages would be copied from and to the GPU.
       const skipPadding = device === "wasm";
       const sam = await load(source, ort, { variant, device, encoder: false, skipPadding });
       measured[device] = await measureDecode(sam);
@@ -118,12 +118,12 @@ export async function loadFastest(
         chosen = { sam, device };
       } else await sam.close();
     } catch (error) {
-      // wasm runs first: once it has loaded the bundle, an error concerns WebGPU alone.
+      // wasm is tried first: if it loaded the bundle, the error is specific to WebGPU.
       if (chosen === undefined) throw error;
       notes.push(`WebGPU cannot run this model: ${errorMessage(error)}`);
     }
   }
   if (chosen === undefined)
     throw new SamEdgeError("backend", `${notes.join("; ")}; choose another backend in the settings`);
-  return { ...chosen, threads: chosen.device === "wasm" ? usable : 1, measured, notes };
+  return { ...chosen, threads: chosen.device === "wasm" ? wasmThreads : 1, measured, notes };
 }

@@ -5,6 +5,11 @@ export function element<T extends HTMLElement = HTMLElement>(id: string): T {
   return found as T;
 }
 
+/** Sets the document's `data-state`, the name of what the page is doing. */
+export function setPageState(name: string): void {
+  document.documentElement.dataset.state = name;
+}
+
 /** Formats a duration, for example "12 ms" or "1.4 s". */
 export function duration(milliseconds: number): string {
   if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} s`;
@@ -24,7 +29,7 @@ export function showBusy(text: string | null, progress?: number, canStop = false
 /** Shows an error until the user dismisses it, with a button for `retry` if given. */
 export function showError(message: string, retry?: () => void): void {
   // Capitalize the first word, unless it is a file name.
-  element("alert-text").textContent = message.replace(/^[a-z](?=[a-z]* )/, (first) => first.toUpperCase());
+  element("alert-text").textContent = message.replace(/^[a-z](?=[a-z]* )/, (letter) => letter.toUpperCase());
   const button = element("alert-retry");
   button.hidden = retry === undefined;
   button.onclick = () => {
@@ -40,8 +45,8 @@ export function hideError(): void {
 }
 
 /** Shows a label and a value in the status bar. */
-export function showStatus(id: string, label: string, figure: string): void {
+export function showStatus(id: string, label: string, value: string): void {
   const strong = document.createElement("b");
-  strong.textContent = figure;
+  strong.textContent = value;
   element(id).replaceChildren(label ? `${label} ` : "", strong);
 }

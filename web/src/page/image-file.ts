@@ -77,7 +77,7 @@ function jpegSize(view: DataView): [number, number] | null {
   for (let at = 2; ; ) {
     if (view.getUint8(at) !== 0xff) return null;
     const marker = view.getUint8(at + 1);
-    // SOF markers; C4 (DHT), C8 (JPG) and CC (DAC) are no frame headers.
+    // SOF markers; C4 (DHT), C8 (JPG) and CC (DAC) are not frame headers.
     if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xc4 && marker !== 0xc8 && marker !== 0xcc)
       return [view.getUint16(at + 7), view.getUint16(at + 5)];
     at += marker === 0xff ? 1 : 2 + view.getUint16(at + 2);

@@ -25,33 +25,33 @@ export function colour(number: number): Colour {
 }
 
 /** Renders a mask (H, W) as a translucent layer with a bright outline. */
-export function maskLayer(mask: Uint8Array, [height, width]: Size, strength = 1): OffscreenCanvas {
+export function maskLayer(mask: Uint8Array, [height, width]: Size, opacity = 1): OffscreenCanvas {
   const canvas = new OffscreenCanvas(width, height);
   const pixels = new ImageData(width, height);
-  const line = Math.max(1, Math.round(Math.max(width, height) / 700));
+  const outline = Math.max(1, Math.round(Math.max(width, height) / 700));
   const [red, green, blue] = MASK_COLOUR;
   const inside = (y: number, x: number) => y >= 0 && y < height && x >= 0 && x < width && mask[y * width + x];
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       if (!mask[at]) continue;
       const edge = !(
-        inside(y, x - line) &&
-        inside(y, x + line) &&
-        inside(y - line, x) &&
-        inside(y + line, x)
+        inside(y, x - outline) &&
+        inside(y, x + outline) &&
+        inside(y - outline, x) &&
+        inside(y + outline, x)
       );
       const to = at * 4;
       pixels.data[to] = edge ? 255 : red;
       pixels.data[to + 1] = edge ? 255 : green;
       pixels.data[to + 2] = edge ? 255 : blue;
-      pixels.data[to + 3] = (edge ? 235 : 115) * strength;
+      pixels.data[to + 3] = (edge ? 235 : 115) * opacity;
     }
   }
   canvas.getContext("2d")?.putImageData(pixels, 0, 0);
   return canvas;
 }
 
-/** Returns a label map (H, W): 0 for background, else 1 + index of the record; small masks lie over large ones. */
+/** Returns a label map (H, W): 0 for background, else 1 + index of the record. Small masks are over large ones. */
 export function labelMap(records: readonly MaskRecord[], [height, width]: Size): Uint16Array {
   const labels = new Uint16Array(height * width);
   const order = records.map((_, i) => i).sort((a, b) => records[b].area - records[a].area);

@@ -3,7 +3,7 @@
 import type { Device, ErrorKind, MaskRecord, Prompt, Size } from "../runtime/index.ts";
 
 /** Which model to load, and how to run it. */
-export interface StartOptions {
+export interface ModelOptions {
   /** URL of the bundle's folder. */
   readonly bundle: string;
   readonly variant: string;
@@ -14,15 +14,14 @@ export interface StartOptions {
 }
 
 /** The loaded model, and how it runs. */
-export interface Started {
+export interface LoadedModel {
   readonly device: Device;
   readonly threads: number;
   /** Median latency of a decode, in milliseconds, on each device that was measured. */
   readonly measured: Partial<Record<Device, number>>;
   /** Reasons why a device was not used. */
   readonly notes: string[];
-  readonly model: string;
-  readonly maskCount: number;
+  readonly name: string;
   /** Size of the encoder's file in bytes. */
   readonly encoderBytes: number;
 }
@@ -42,8 +41,8 @@ export interface DecodedMasks {
 
 /** Functions of the worker. `decode` without a size returns masks at the image's original size. */
 export interface Methods {
-  start(options: StartOptions): Started;
-  encode(image: { data: Uint8ClampedArray; width: number; height: number }): { milliseconds: number };
+  loadModel(options: ModelOptions): LoadedModel;
+  encode(image: { data: Uint8ClampedArray; width: number; height: number }): undefined;
   useEmbedding(bytes: Uint8Array<ArrayBuffer>): { size: Size };
   decode(prompt: Prompt, size: Size | null, which: "best" | "all" | number): DecodedMasks;
   everything(pointsPerSide: number): { records: MaskRecord[]; milliseconds: number };

@@ -13,8 +13,14 @@ export interface Config extends Limits {
   readonly model_id: string;
 }
 
-/** Fetches a URL. Throws a `SamEdgeError` with the server's own message if it sends one. */
-async function request(url: URL, init?: RequestInit): Promise<Response> {
+/** Returns the URL of a path on the server of the page. */
+export function serverUrl(path: string): URL {
+  return new URL(path, document.baseURI);
+}
+
+/** Fetches a path. Throws a `SamEdgeError` with the server's own message if it sends one. */
+async function request(path: string, init?: RequestInit): Promise<Response> {
+  const url = serverUrl(path);
   let response: Response;
   try {
     response = await fetch(url, init);
@@ -26,20 +32,20 @@ async function request(url: URL, init?: RequestInit): Promise<Response> {
     );
   }
   if (response.ok) return response;
-  const said = await response
+  const serverMessage = await response
     .json()
     .then(({ error }: { error?: unknown }) => (typeof error === "string" ? error : undefined))
     .catch(() => undefined);
   const retry = response.status === 503 ? " Try again in a moment." : "";
   throw new SamEdgeError(
     "network",
-    `${said ?? `The server answers ${response.status} to ${url.pathname}.`}${retry}`,
+    `${serverMessage ?? `The server answers ${response.status} to ${url.pathname}.`}${retry}`,
   );
 }
 
 /** Reads config.json. Throws a `SamEdgeError` if the server does not answer or has no valid file. */
-export async function readConfig(base: URL): Promise<Config> {
-  const response = await request(new URL("config.json", base));
+export async function readConfig(): Promise<Config> {
+  const response = await request("config.json");
   try {
     return await response.json();
   } catch (error) {
@@ -48,19 +54,19 @@ export async function readConfig(base: URL): Promise<Config> {
 }
 
 /** Fetches a sample image. */
-export async function readSample(base: URL, path: string): Promise<Blob> {
-  return (await request(new URL(path, base))).blob();
+export async function readSample(path: string): Promise<Blob> {
+  return (await request(path)).blob();
 }
 
 /** Encodes an image on the server; returns the embedding as safetensors. Throws a `SamEdgeError`. */
-export async function encodeOnServer(base: URL, image: Blob, limits: Limits): Promise<Bytes> {
+export async function encodeOnServer(image: Blob, limits: Limits): Promise<Bytes> {
   if (image.size > limits.max_body_bytes)
     throw new SamEdgeError(
       "image",
       `The file has ${image.size} bytes, and the server accepts ${limits.max_body_bytes}; make it smaller first.`,
     );
   const headers = { "Content-Type": image.type || "application/octet-stream" };
-  const response = await request(new URL("embeddings", base), { method: "POST", body: image, headers });
+  const response = await request("embeddings", { method: "POST", body: image, headers });
   try {
     return new Uint8Array(await response.arrayBuffer());
   } catch (error) {

@@ -23,7 +23,10 @@ export interface StageEvents {
   /** `removes`: whether the right button was clicked. */
   click(at: Point, removes: boolean): void;
   box(box: Box): void;
+  /** Null if the pointer leaves the canvas. */
   hover(at: Point | null): void;
+  /** The canvas has another size. */
+  resize(): void;
 }
 
 // Distance in CSS pixels up to which a drag counts as a click.
@@ -42,14 +45,10 @@ export class Stage {
   #dragged: Box | null = null;
   #scheduled = false;
 
-  constructor(canvas: HTMLCanvasElement, events: StageEvents, resized: () => void) {
+  constructor(canvas: HTMLCanvasElement) {
     this.canvas = canvas;
     this.#parent = canvas.parentElement as HTMLElement;
     this.#context = canvas.getContext("2d") as CanvasRenderingContext2D;
-    this.#listen(events);
-    new ResizeObserver(() => {
-      if (this.#fitToParent()) resized();
-    }).observe(this.#parent);
   }
 
   /** Size (height, width) of the canvas in device pixels, at which masks should be rendered. */
@@ -59,9 +58,9 @@ export class Stage {
 
   /** Shows a scene; the canvas is resized if the image changed. */
   show(scene: Scene): void {
-    const another = scene.bitmap !== this.#scene?.bitmap;
+    const isNewImage = scene.bitmap !== this.#scene?.bitmap;
     this.#scene = scene;
-    if (another) this.#fitToParent();
+    if (isNewImage) this.#fitToParent();
     this.draw();
   }
 
@@ -79,15 +78,16 @@ export class Stage {
   #fitToParent(): boolean {
     if (this.#scene === null) return false;
     const { width, height } = this.#scene.bitmap;
-    const room = [this.#parent.clientWidth - 2 * MARGIN, this.#parent.clientHeight - 2 * MARGIN];
-    const scale = Math.max(Math.min(room[0] / width, room[1] / height), 1 / Math.max(width, height));
-    const [wide, tall] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
-    const density = Math.min(window.devicePixelRatio, MAX_CANVAS_SIDE / Math.max(wide, tall));
-    const pixels = [Math.max(1, Math.round(wide * density)), Math.max(1, Math.round(tall * density))];
-    this.canvas.style.width = `${wide}px`;
-    this.canvas.style.height = `${tall}px`;
-    if (this.canvas.width === pixels[0] && this.canvas.height === pixels[1]) return false;
-    [this.canvas.width, this.canvas.height] = pixels;
+    const maxWidth = this.#parent.clientWidth - 2 * MARGIN;
+    const maxHeight = this.#parent.clientHeight - 2 * MARGIN;
+    const scale = Math.max(Math.min(maxWidth / width, maxHeight / height), 1 / Math.max(width, height));
+    const css = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+    const pixelRatio = Math.min(window.devicePixelRatio, MAX_CANVAS_SIDE / Math.max(...css));
+    const device = css.map((side) => Math.max(1, Math.round(side * pixelRatio)));
+    this.canvas.style.width = `${css[0]}px`;
+    this.canvas.style.height = `${css[1]}px`;
+    if (this.canvas.width === device[0] && this.canvas.height === device[1]) return false;
+    [this.canvas.width, this.canvas.height] = device;
     this.draw();
     return true;
   }
@@ -98,23 +98,25 @@ export class Stage {
     const { width, height } = this.canvas;
     const context = this.#context;
     const [sx, sy] = [width / bitmap.width, height / bitmap.height];
+    // Device pixels per CSS pixel.
     const unit = width / (this.canvas.clientWidth || width);
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, width, height);
     if (layer !== null) context.drawImage(layer, 0, 0, width, height);
-    const outlined = (path: Path2D, inner: string, line = 2) => {
-      context.lineWidth = (line + 2) * unit;
+    const strokeOutlined = (path: Path2D) => {
+      context.lineWidth = 4 * unit;
       context.strokeStyle = "rgb(0 0 0 / 55%)";
       context.stroke(path);
-      context.lineWidth = line * unit;
-      context.strokeStyle = inner;
+      context.lineWidth = 2 * unit;
+      context.strokeStyle = "#fff";
       context.stroke(path);
     };
-    for (const one of [box, this.#dragged]) {
-      if (one === null) continue;
+    for (const rectangle of [box, this.#dragged]) {
+      if (rectangle === null) continue;
+      const [x0, y0, x1, y1] = rectangle;
       const path = new Path2D();
-      path.rect(one[0] * sx, one[1] * sy, (one[2] - one[0]) * sx, (one[3] - one[1]) * sy);
-      outlined(path, "#fff");
+      path.rect(x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy);
+      strokeOutlined(path);
     }
     for (const { at, label } of points) {
       const [x, y] = [(at[0] + 0.5) * sx, (at[1] + 0.5) * sy];
@@ -122,17 +124,17 @@ export class Stage {
       disc.arc(x, y, 7 * unit, 0, 2 * Math.PI);
       context.fillStyle = label === 1 ? "#17a45b" : "#e0433a";
       context.fill(disc);
-      outlined(disc, "#fff");
-      const sign = new Path2D();
-      sign.moveTo(x - 3 * unit, y);
-      sign.lineTo(x + 3 * unit, y);
+      strokeOutlined(disc);
+      const plusOrMinus = new Path2D();
+      plusOrMinus.moveTo(x - 3 * unit, y);
+      plusOrMinus.lineTo(x + 3 * unit, y);
       if (label === 1) {
-        sign.moveTo(x, y - 3 * unit);
-        sign.lineTo(x, y + 3 * unit);
+        plusOrMinus.moveTo(x, y - 3 * unit);
+        plusOrMinus.lineTo(x, y + 3 * unit);
       }
       context.lineWidth = 1.8 * unit;
       context.strokeStyle = "#fff";
-      context.stroke(sign);
+      context.stroke(plusOrMinus);
     }
     if (cursor !== null) {
       const [x, y] = [(cursor[0] + 0.5) * sx, (cursor[1] + 0.5) * sy];
@@ -146,22 +148,31 @@ export class Stage {
         cross.moveTo(x + dx * 5 * unit, y + dy * 5 * unit);
         cross.lineTo(x + dx * 15 * unit, y + dy * 15 * unit);
       }
-      outlined(cross, "#fff");
+      strokeOutlined(cross);
     }
   }
 
   /** Returns the image's pixel under the pointer, or the nearest one if the pointer is outside. */
   #pixelAt(event: PointerEvent): Point {
     const { bitmap } = this.#scene as Scene;
-    const frame = this.canvas.getBoundingClientRect();
-    const inside = (at: number, side: number) => Math.min(Math.max(Math.floor(at * side), 0), side - 1);
+    const bounds = this.canvas.getBoundingClientRect();
+    const index = (fraction: number, side: number) =>
+      Math.min(Math.max(Math.floor(fraction * side), 0), side - 1);
     return [
-      inside((event.clientX - frame.left) / frame.width, bitmap.width),
-      inside((event.clientY - frame.top) / frame.height, bitmap.height),
+      index((event.clientX - bounds.left) / bounds.width, bitmap.width),
+      index((event.clientY - bounds.top) / bounds.height, bitmap.height),
     ];
   }
 
-  #listen(events: StageEvents): void {
+  /** Calls `events` for the user's input from now on. */
+  listen(events: StageEvents): void {
+    new ResizeObserver(() => {
+      if (this.#fitToParent()) events.resize();
+    }).observe(this.#parent);
+    this.#listenToPointer(events);
+  }
+
+  #listenToPointer(events: StageEvents): void {
     const { canvas } = this;
     let down: { x: number; y: number; at: Point; removes: boolean } | null = null;
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -178,8 +189,8 @@ export class Stage {
         if (event.pointerType !== "touch") events.hover(at);
         return;
       }
-      const far = Math.hypot(event.clientX - down.x, event.clientY - down.y) > CLICK_TOLERANCE;
-      if (!down.removes && (far || this.#dragged !== null)) {
+      const isDrag = Math.hypot(event.clientX - down.x, event.clientY - down.y) > CLICK_TOLERANCE;
+      if (!down.removes && (isDrag || this.#dragged !== null)) {
         this.#dragged = boxBetween(down.at, at);
         this.draw();
       }

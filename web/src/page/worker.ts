@@ -41,29 +41,23 @@ function requireEmbedding(): ImageEmbedding {
 }
 
 const handlers: Handlers = {
-  async start(report, options) {
+  async loadModel(report, options) {
     await sam?.close();
     sam = embedding = undefined;
-    const { sam: fastest, ...rest } = await loadFastest(
-      withCache(httpSource(options.bundle)),
-      options,
-      report,
-    );
-    sam = fastest;
-    const { model, mask: masks } = sam.manifest;
+    const source = withCache(httpSource(options.bundle));
+    const { sam: loaded, ...runsOn } = await loadFastest(source, options, report);
+    sam = loaded;
     return {
-      ...rest,
-      model: model.name,
-      maskCount: masks.count - masks.first_multimask,
+      ...runsOn,
+      name: sam.manifest.model.name,
       encoderBytes: findFile(sam.variant, sam.variant.encoder.path).bytes,
     };
   },
 
   async encode(_, image) {
     embedding = undefined;
-    const start = performance.now();
     embedding = await requireModel().encode(image);
-    return { milliseconds: performance.now() - start };
+    return undefined;
   },
 
   useEmbedding(_, bytes) {

@@ -116,17 +116,17 @@ export function onnxVariants(manifest: Manifest): Variant[] {
  * Throws a `SamEdgeError` that lists the bundle's variants if none matches.
  */
 export function chooseVariant(manifest: Manifest, id?: string): Variant {
-  const here = onnxVariants(manifest);
+  const variants = onnxVariants(manifest);
   const first =
-    here.find(({ browser }) => browser !== undefined) ??
-    here.find(({ accelerator }) => accelerator === undefined) ??
-    here[0];
-  const chosen = id === undefined ? first : here.find((variant) => variant.id === id);
+    variants.find(({ browser }) => browser !== undefined) ??
+    variants.find(({ accelerator }) => accelerator === undefined) ??
+    variants[0];
+  const chosen = id === undefined ? first : variants.find((variant) => variant.id === id);
   if (chosen === undefined) {
-    const there = manifest.variants.map((variant) => variant.id).join(", ");
+    const ids = manifest.variants.map((variant) => variant.id).join(", ");
     throw new SamEdgeError(
       "manifest",
-      `the bundle has no ONNX variant${id === undefined ? "" : ` ${id}`}; it has ${there}; ` +
+      `the bundle has no ONNX variant${id === undefined ? "" : ` ${id}`}; it has ${ids}; ` +
         "export it again with --format onnx",
     );
   }
@@ -135,7 +135,7 @@ export function chooseVariant(manifest: Manifest, id?: string): Variant {
 
 /** Returns the entry in `files`, with size and hash, of a variant's file. Throws a `SamEdgeError` if absent. */
 export function findFile(variant: Variant, path: string): File {
-  const file = variant.files.find((one) => one.path === path);
+  const file = variant.files.find((listed) => listed.path === path);
   if (file === undefined)
     throw new SamEdgeError("manifest", `${path} of ${variant.id} has no hash; export the bundle again`);
   return file;

@@ -135,7 +135,7 @@ function computeWindow(
     return { top: 0, left: 0, height: 0, width: 0, mask: windowMask, inner: 0, outer: 0 };
   const firstRow = up.rows.first[top];
   const lastRow = up.rows.last[bottom - 1];
-  const wide = new Float32Array((lastRow - firstRow + 1) * width);
+  const horizontal = new Float32Array((lastRow - firstRow + 1) * width);
   for (let y = firstRow; y <= lastRow; y++) {
     const row = logits.subarray(y * w, (y + 1) * w);
     for (let x = 0, out = (y - firstRow) * width; x < width; x++) {
@@ -144,7 +144,7 @@ function computeWindow(
       const count = up.columns.last[left + x] - first + 1;
       let sum = 0;
       for (let k = 0; k < count; k++) sum += up.columns.weights[weights + k] * row[first + k];
-      wide[out++] = sum;
+      horizontal[out++] = sum;
     }
   }
   const [raised, lowered] = [threshold + offset, threshold - offset];
@@ -157,7 +157,7 @@ function computeWindow(
     for (let k = 0; k <= up.rows.last[top + y] - first; k++) {
       const weight = up.rows.weights[(top + y) * up.rows.taps + k];
       const from = (first - firstRow + k) * width;
-      for (let x = 0; x < width; x++) values[x] += weight * wide[from + x];
+      for (let x = 0; x < width; x++) values[x] += weight * horizontal[from + x];
     }
     for (let x = 0, out = y * width; x < width; x++) {
       const value = values[x];

@@ -56,14 +56,14 @@ export function normalize(resized: Resized, rules: InputRules): Float32Array<Arr
   for (let c = 0; c < 3; c++) {
     const [mean, std] = [fround(rules.mean[c]), fround(rules.std[c])];
     // Every step is rounded to float32, as in NumPy.
-    const levels = Float32Array.from({ length: 256 }, (_, level) => fround(level - mean) / std);
-    const whole = resized.data instanceof Uint8Array;
+    const normalized = Float32Array.from({ length: 256 }, (_, value) => fround(value - mean) / std);
+    const isUint8 = resized.data instanceof Uint8Array;
     for (let y = 0; y < resized.height; y++) {
       let from = y * resized.width * 3 + c;
       let to = (c * rows + y) * columns;
       for (let x = 0; x < resized.width; x++, from += 3) {
         const value = resized.data[from];
-        images[to++] = whole ? levels[value] : fround(value - mean) / std;
+        images[to++] = isUint8 ? normalized[value] : fround(value - mean) / std;
       }
     }
   }
@@ -73,16 +73,16 @@ export function normalize(resized: Resized, rules: InputRules): Float32Array<Arr
 /** Pads a resized image with zeros, for encoders that normalise in the graph: (1, S, S, 3) uint8. */
 export function letterbox(resized: Resized, rules: InputRules): Uint8Array<ArrayBuffer> {
   const [rows, columns] = rules.size;
-  const boxed = new Uint8Array(rows * columns * 3);
+  const padded = new Uint8Array(rows * columns * 3);
   for (let y = 0; y < resized.height; y++) {
     for (let x = 0; x < resized.width * 3; x++)
-      boxed[y * columns * 3 + x] = roundHalfToEven(resized.data[y * resized.width * 3 + x]);
+      padded[y * columns * 3 + x] = roundHalfToEven(resized.data[y * resized.width * 3 + x]);
   }
-  return boxed;
+  return padded;
 }
 
 function roundHalfToEven(value: number): number {
   const floor = Math.floor(value);
-  const rest = value - floor;
-  return rest < 0.5 || (rest === 0.5 && floor % 2 === 0) ? floor : floor + 1;
+  const fraction = value - floor;
+  return fraction < 0.5 || (fraction === 0.5 && floor % 2 === 0) ? floor : floor + 1;
 }

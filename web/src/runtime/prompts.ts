@@ -22,13 +22,13 @@ export interface EncodedPrompts {
   readonly k: number;
   /** (N, K, 2) x, y in pixels of the coordinate space. */
   readonly coords: Float32Array;
-  /** (N, K): 1, 0 as in `Prompt`; 2, 3 box corners; -1 padding; -2 absent. */
+  /** (N, K): 1 foreground, 0 background, 2 and 3 box corners, -1 padding, -2 absent. */
   readonly labels: Float32Array;
   /** (N, 1, h, w), or null. */
   readonly maskInput: Float32Array | null;
 }
 
-/** Label of an absent point, which fills up the points of a decoder with a fixed number; attention ignores it. */
+// Fills prompts up to the fixed number of points of a decoder, whose attention masks these points out.
 const ABSENT_LABEL = -2;
 
 const promptError = (message: string) => new SamEdgeError("prompt", message);
@@ -50,14 +50,14 @@ export function encodePrompts(
 ): EncodedPrompts {
   if (prompts.length === 0) throw promptError("no prompt was given; give a point, a box or a mask");
   const rows = prompts.map((prompt) => promptRow(prompt, originalSize, rules, maskSize));
-  const given = rows[0].length;
-  if (rows.some((row) => row.length !== given))
+  const pointCount = rows[0].length;
+  if (rows.some((row) => row.length !== pointCount))
     throw promptError(
       "prompts have different numbers of points; expected the same number in each: decode the others separately",
     );
-  const withMask = prompts.filter(({ maskInput }) => maskInput !== undefined).length;
-  if (withMask !== 0 && withMask !== prompts.length)
-    throw promptError(`${withMask} of ${prompts.length} prompts have a mask; expected all or none`);
+  const maskCount = prompts.filter(({ maskInput }) => maskInput !== undefined).length;
+  if (maskCount !== 0 && maskCount !== prompts.length)
+    throw promptError(`${maskCount} of ${prompts.length} prompts have a mask; expected all or none`);
   const hasBox = prompts[0].box !== undefined;
   if (prompts.some(({ box }) => (box !== undefined) !== hasBox))
     throw promptError(
@@ -65,16 +65,16 @@ export function encodePrompts(
     );
   let padding = !hasBox || rules.padding_point === "always" ? 1 : 0;
   if (rules.num_points !== null) {
-    if (given > rules.num_points)
+    if (pointCount > rules.num_points)
       throw promptError(
-        `a prompt has ${given} points, box corners included; this model takes at most ${rules.num_points}`,
+        `a prompt has ${pointCount} points, box corners included; this model takes at most ${rules.num_points}`,
       );
-    padding = rules.num_points - given;
+    padding = rules.num_points - pointCount;
   }
-  const k = fixedPointCount ?? given + padding;
-  if (given + padding > k)
+  const k = fixedPointCount ?? pointCount + padding;
+  if (pointCount + padding > k)
     throw promptError(
-      `a prompt has ${given + padding} points, box corners and padding included; this variant takes at most ` +
+      `a prompt has ${pointCount + padding} points, box corners and padding included; this variant takes at most ` +
         `${k}; give it fewer, or load another variant`,
     );
   const { fround } = Math;
@@ -87,14 +87,14 @@ export function encodePrompts(
       coords[(n * k + i) * 2 + 1] = fround(y) * scale[1];
       labels[n * k + i] = label;
     }
-    labels.fill(-1, n * k + given, n * k + given + padding);
+    labels.fill(-1, n * k + pointCount, n * k + pointCount + padding);
   }
   return {
     n: rows.length,
     k,
     coords,
     labels,
-    maskInput: withMask ? stackMaskInputs(prompts, maskSize) : null,
+    maskInput: maskCount > 0 ? stackMaskInputs(prompts, maskSize) : null,
   };
 }
 

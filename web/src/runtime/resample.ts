@@ -52,7 +52,7 @@ export function resizeBilinear(image: Image, size: Size): Image & { readonly dat
   const channels = channelCount(image);
   const { data, width: oldWidth, height: oldHeight } = image;
   const [height, width] = size;
-  const wide = new Uint8Array(oldHeight * width * 3);
+  const horizontal = new Uint8Array(oldHeight * width * 3);
   const across = resamplingTaps(oldWidth, width);
   for (let y = 0, out = 0; y < oldHeight; y++) {
     for (let x = 0; x < width; x++) {
@@ -67,9 +67,9 @@ export function resizeBilinear(image: Image, size: Size): Image & { readonly dat
         green += weight * data[at + 1];
         blue += weight * data[at + 2];
       }
-      wide[out++] = red >> PRECISION_BITS;
-      wide[out++] = green >> PRECISION_BITS;
-      wide[out++] = blue >> PRECISION_BITS;
+      horizontal[out++] = red >> PRECISION_BITS;
+      horizontal[out++] = green >> PRECISION_BITS;
+      horizontal[out++] = blue >> PRECISION_BITS;
     }
   }
   const down = resamplingTaps(oldHeight, height);
@@ -81,7 +81,7 @@ export function resizeBilinear(image: Image, size: Size): Image & { readonly dat
     for (let k = 0; k < down.count[y]; k++) {
       const weight = down.weights[y * down.stride + k];
       const from = (down.first[y] + k) * row;
-      for (let x = 0; x < row; x++) sums[x] += weight * wide[from + x];
+      for (let x = 0; x < row; x++) sums[x] += weight * horizontal[from + x];
     }
     for (let x = 0, out = y * row; x < row; x++) result[out++] = sums[x] >> PRECISION_BITS;
   }

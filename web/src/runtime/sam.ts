@@ -166,7 +166,7 @@ export class Sam {
     const run = this.skipPadding ? await this.#twoStageRun(tokenRows) : (await this.session("decoder")).run;
     const part = this.skipPadding ? "scorer" : "decoder";
     const rows = this.skipPadding ? tokenRows * LOGIT_ROWS_PER_TOKEN : size[0];
-    const drawn = rows * size[1];
+    const computed = rows * size[1];
     const area = size[0] * size[1];
     const [from, to] = multimask || first === 0 ? [first, count] : [0, first];
     const single = !multimask && first === 0;
@@ -178,12 +178,12 @@ export class Sam {
       const allScores = floats(outputs, "iou_predictions", n, count);
       const allMasks = floats(outputs, "low_res_masks", n, count, rows, size[1]);
       for (let i = 0; i < n; i++) {
-        const own = allScores.subarray(i * count, (i + 1) * count);
-        const begin = single ? own.indexOf(Math.max(...own)) : from;
-        scores.set(own.subarray(begin, begin + m), (start + i) * m);
+        const promptScores = allScores.subarray(i * count, (i + 1) * count);
+        const begin = single ? promptScores.indexOf(Math.max(...promptScores)) : from;
+        scores.set(promptScores.subarray(begin, begin + m), (start + i) * m);
         for (let k = 0; k < m; k++) {
-          const at = (i * count + begin + k) * drawn;
-          lowRes.set(allMasks.subarray(at, at + drawn), ((start + i) * m + k) * area);
+          const at = (i * count + begin + k) * computed;
+          lowRes.set(allMasks.subarray(at, at + computed), ((start + i) * m + k) * area);
         }
       }
     }
@@ -198,15 +198,15 @@ export class Sam {
     return Math.ceil((last + 1) / LOGIT_ROWS_PER_TOKEN);
   }
 
-  /** Returns a function that runs scorer and upscaler, the latter only on the upper `tokenRows` rows of tokens. */
+  /** Returns a function that runs the scorer, then the upscaler on the first `tokenRows` rows of image tokens. */
   async #twoStageRun(tokenRows: number): Promise<Session["run"]> {
     const [scorer, upscaler] = [await this.session("scorer"), await this.session("upscaler")];
     const [height, width] = this.manifest.mask.size.map((side) => side / LOGIT_ROWS_PER_TOKEN);
     return async (inputs) => {
-      const found = await scorer.run(inputs);
-      floats(found, "image_tokens", inputs.point_coords.dims[0], height * width, -1);
-      const image_tokens = firstTokens(found.image_tokens, tokenRows * width);
-      return { ...found, ...(await upscaler.run({ ...found, image_tokens })) };
+      const scored = await scorer.run(inputs);
+      floats(scored, "image_tokens", inputs.point_coords.dims[0], height * width, -1);
+      const image_tokens = firstTokens(scored.image_tokens, tokenRows * width);
+      return { ...scored, ...(await upscaler.run({ ...scored, image_tokens })) };
     };
   }
 
@@ -232,17 +232,18 @@ export class Sam {
     }
     const [scorer, upscaler] = [await this.session("scorer"), await this.session("upscaler")];
     for (const { start, n, inputs } of this.#batches(embedding, prompts, "scorer")) {
-      const found = await scorer.run(inputs);
-      const scores = floats(found, "iou_predictions", n, count);
+      const scored = await scorer.run(inputs);
+      const scores = floats(scored, "iou_predictions", n, count);
       const passes = (i: number, m: number) => m >= first && scores[i * count + m] > threshold;
-      const drawn = Array.from({ length: n }, (_, i) => i).filter((i) =>
+      const passing = Array.from({ length: n }, (_, i) => i).filter((i) =>
         Array.from({ length: count }, (_, m) => m).some((m) => passes(i, m)),
       );
-      if (drawn.length === 0) continue;
-      const chosen: Record<string, Tensor> = {};
-      for (const { name } of tensors) chosen[name] = selectRows(floats(found, name), found[name].dims, drawn);
-      const masks = floats(await upscaler.run(chosen), "low_res_masks", drawn.length, count, ...size);
-      for (const [row, i] of drawn.entries()) {
+      if (passing.length === 0) continue;
+      const selected: Record<string, Tensor> = {};
+      for (const { name } of tensors)
+        selected[name] = selectRows(floats(scored, name), scored[name].dims, passing);
+      const masks = floats(await upscaler.run(selected), "low_res_masks", passing.length, count, ...size);
+      for (const [row, i] of passing.entries()) {
         for (let m = first; m < count; m++) {
           if (!passes(i, m)) continue;
           const lowRes = plane(masks, row * count + m, size);

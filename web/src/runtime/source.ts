@@ -4,7 +4,7 @@ import { sha256 } from "./sha256.ts";
 
 export type Bytes = Uint8Array<ArrayBuffer>;
 
-/** Reads the files of a bundle: from a folder, a server, or a cache in front of one. */
+/** Reads the files of a bundle: from a folder or a server, possibly through a cache. */
 export interface Source {
   /** Name used in error messages. */
   readonly name: string;
@@ -70,10 +70,10 @@ export function httpSource(base: string | URL, fetcher: typeof fetch = (...args)
         );
       }
       if (!response.ok) {
-        const said = await serverErrorMessage(response);
+        const serverMessage = await serverErrorMessage(response);
         throw new SamEdgeError(
           "network",
-          `the server answers ${response.status} to ${url}${said && ` (${said})`}; check that it serves a whole bundle`,
+          `the server answers ${response.status} to ${url}${serverMessage && ` (${serverMessage})`}; check that it serves the complete bundle`,
         );
       }
       try {

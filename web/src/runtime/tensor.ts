@@ -21,18 +21,18 @@ export interface Session {
  * Throws a `SamEdgeError` if it is absent or has another shape; a negative dimension in `shape` matches any.
  */
 export function floats(outputs: Tensors, name: string, ...shape: number[]): Float32Array {
-  const made = outputs[name];
-  const fits =
-    made?.data instanceof Float32Array &&
+  const output = outputs[name];
+  const isExpected =
+    output?.data instanceof Float32Array &&
     (shape.length === 0 ||
-      (made.dims.length === shape.length && shape.every((side, i) => side < 0 || side === made.dims[i])));
-  if (!fits) {
-    const there = Object.entries(outputs).map(([key, { dims }]) => `${key} (${dims.join(", ")})`);
+      (output.dims.length === shape.length && shape.every((side, i) => side < 0 || side === output.dims[i])));
+  if (!isExpected) {
+    const actual = Object.entries(outputs).map(([key, { dims }]) => `${key} (${dims.join(", ")})`);
     throw new SamEdgeError(
       "backend",
-      `the graph makes ${there.join(", ") || "nothing"}; the manifest says ${name} (${shape.join(", ")}); ` +
-        "export it again",
+      `the graph returns ${actual.join(", ") || "nothing"}; the manifest expects ${name} (${shape.join(", ")}); ` +
+        "export the bundle again",
     );
   }
-  return made.data as Float32Array;
+  return output.data as Float32Array;
 }

@@ -118,8 +118,7 @@ describe("a photograph", () => {
   test("a preview follows the pointer, and disappears when it leaves", async () => {
     visit = await Visit.start(browser, server.url);
     await visit.open();
-    // Sum of all pixel values of the canvas.
-    const drawn = () =>
+    const sumOfPixels = () =>
       visit.page.evaluate(() => {
         const canvas = document.querySelector("#view") as HTMLCanvasElement;
         const context = canvas.getContext("2d") as CanvasRenderingContext2D;
@@ -127,10 +126,10 @@ describe("a photograph", () => {
           .getImageData(0, 0, canvas.width, canvas.height)
           .data.reduce((sum, value) => sum + value);
       });
-    const plain = await drawn();
+    const before = await sumOfPixels();
     await visit.page.mouse.move(...(await visit.at(photo.point)));
     // Scaling the image again may round a pixel differently.
-    const change = async () => Math.abs((await drawn()) - plain) / plain;
+    const change = async () => Math.abs((await sumOfPixels()) - before) / before;
     await expect.poll(change, LONG_TIMEOUT).toBeGreaterThan(1e-3);
     await visit.page.mouse.move(2, 2);
     await expect.poll(change, LONG_TIMEOUT).toBeLessThan(1e-6);
@@ -218,15 +217,15 @@ describe("where it runs", () => {
   });
 
   test("one thread where the page is not isolated, and the same mask", async () => {
-    const plain = await servePage({ isolate: false });
+    const notIsolated = await servePage({ isolate: false });
     try {
-      visit = await Visit.start(browser, plain.url);
+      visit = await Visit.start(browser, notIsolated.url);
       await visit.open();
       await visit.click(photo.point);
       expect(await visit.status()).toMatch(/WebAssembly\s+threads 1/);
       expect(iou(await visit.mask(), pointMask)).toBeGreaterThanOrEqual(0.999);
     } finally {
-      await plain.close();
+      await notIsolated.close();
     }
   });
 
@@ -248,8 +247,8 @@ describe("where it runs", () => {
     visit = await Visit.start(browser, `${server.url}?variant=onnx-int8`);
     await visit.open();
     await visit.click(photo.point);
-    const { gate, photo: own } = reference.variants["onnx-int8"];
-    expect(iou(await visit.mask(), bits(own.point_mask, PIXELS))).toBeGreaterThanOrEqual(gate.mean_iou);
+    const { gate, photo: int8 } = reference.variants["onnx-int8"];
+    expect(iou(await visit.mask(), bits(int8.point_mask, PIXELS))).toBeGreaterThanOrEqual(gate.mean_iou);
   });
 });
 
@@ -260,33 +259,47 @@ describe("a server that encodes", () => {
       : undefined;
 
   test("gives the same mask; the page survives its shutdown and can retry", async () => {
-    const own = await servePage({ encode: "server", intercept });
-    let again: typeof own | undefined;
+    const testServer = await servePage({ encode: "server", intercept });
+    let restarted: typeof testServer | undefined;
     try {
-      visit = await Visit.start(browser, own.url);
+      visit = await Visit.start(browser, testServer.url);
       await visit.open();
       await visit.click(photo.point);
       expect(iou(await visit.mask(), pointMask)).toBeGreaterThanOrEqual(0.999);
       expect(visit.requests.some((url) => url.includes("encoder.onnx"))).toBe(false);
-      await own.close();
+      await testServer.close();
 
       await visit.click([225, 60], "right");
       await visit.choose(PHOTO);
       expect(await visit.alert()).toMatch(/server does not answer.*sam-edge serve/);
 
-      again = await servePage({ encode: "server", intercept, port: own.port });
+      restarted = await servePage({ encode: "server", intercept, port: testServer.port });
       await visit.page.click("#alert-retry");
       await visit.encoded();
       await visit.click(photo.point);
       expect(iou(await visit.mask(), pointMask)).toBeGreaterThanOrEqual(0.999);
     } finally {
-      await again?.close();
+      await restarted?.close();
+    }
+  });
+
+  test("encodes once an image that was opened while the model was loading", async () => {
+    const testServer = await servePage({ encode: "server", intercept });
+    try {
+      visit = await Visit.start(browser, testServer.url);
+      await visit.waitForState("loading", "empty");
+      await visit.choose(PHOTO);
+      await visit.encoded();
+      await visit.click(photo.point);
+      expect(visit.requests.filter((url) => url.endsWith("/embeddings")).length).toBe(1);
+    } finally {
+      await testServer.close();
     }
   });
 
   test("and is busy: its message is shown, and the request can be retried", async () => {
     let busy = true;
-    const own = await servePage({
+    const testServer = await servePage({
       encode: "server",
       intercept: (path) =>
         path === "/embeddings" && busy
@@ -294,7 +307,7 @@ describe("a server that encodes", () => {
           : intercept(path),
     });
     try {
-      visit = await Visit.start(browser, own.url);
+      visit = await Visit.start(browser, testServer.url);
       await visit.waitForState("empty");
       await visit.choose(PHOTO);
       expect(await visit.alert()).toContain("Eight pictures wait. Try again in a moment.");
@@ -302,7 +315,7 @@ describe("a server that encodes", () => {
       await visit.page.click("#alert-retry");
       await visit.encoded();
     } finally {
-      await own.close();
+      await testServer.close();
     }
   });
 });
@@ -351,14 +364,14 @@ describe("invalid input is reported, and the page stays usable", () => {
 
   test("a truncated model", async () => {
     let truncated = true;
-    const own = await servePage({
+    const testServer = await servePage({
       intercept: (path) =>
         truncated && path.includes("/onnx-fp32") && path.endsWith("/decoder.onnx")
           ? { type: "application/octet-stream", body: "short" }
           : undefined,
     });
     try {
-      visit = await Visit.start(browser, own.url);
+      visit = await Visit.start(browser, testServer.url);
       expect(await visit.alert()).toMatch(
         /decoder\.onnx.* has 5 bytes, and \d+ were exported: it is truncated/,
       );
@@ -368,7 +381,7 @@ describe("invalid input is reported, and the page stays usable", () => {
       await visit.click(photo.point);
       expect(iou(await visit.mask(), pointMask)).toBeGreaterThanOrEqual(0.999);
     } finally {
-      await own.close();
+      await testServer.close();
     }
   });
 });

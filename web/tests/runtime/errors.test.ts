@@ -77,9 +77,9 @@ describe("manifests", () => {
   });
 
   test("a variant that is not in the bundle", async () => {
-    const there = manifest.variants.map(({ id }) => id).join(", ");
+    const ids = manifest.variants.map(({ id }) => id).join(", ");
     await expect(load(good, ort, { variant: "onnx-fp8" })).rejects.toThrow(
-      `no ONNX variant onnx-fp8; it has ${there}`,
+      `no ONNX variant onnx-fp8; it has ${ids}`,
     );
   });
 });

@@ -60,8 +60,8 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
   test("preprocessing of the golden images is bit-exact", () => {
     for (const [i, one] of reference.images.entries()) {
       const { input } = sam.manifest;
-      const made = Buffer.from(normalize(resize(image(one), input), input).buffer);
-      expect(made.equals(bytes(reference.inputs[i]))).toBe(true);
+      const preprocessed = Buffer.from(normalize(resize(image(one), input), input).buffer);
+      expect(preprocessed.equals(bytes(reference.inputs[i]))).toBe(true);
     }
   });
 
@@ -69,13 +69,13 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
     "prompt %i gives the masks of the Python runtime",
     async (_, prompt) => {
       const embedding = embeddings[prompt.image];
-      const many = await sam.predict(embedding, toPrompt(prompt));
-      expect(many.masks.length).toBe(prompt.count);
-      for (const [m, mask] of many.masks.entries()) {
+      const multimask = await sam.predict(embedding, toPrompt(prompt));
+      expect(multimask.masks.length).toBe(prompt.count);
+      for (const [m, mask] of multimask.masks.entries()) {
         expect(iou(mask, bits(prompt.masks, mask.length, m))).toBeGreaterThanOrEqual(0.999);
         // Stability scores count pixels, and single pixels may differ.
         const digits = sam.manifest.mask.scores === "stability" ? 2 : 3;
-        expect(many.scores[m]).toBeCloseTo(prompt.scores[m], digits);
+        expect(multimask.scores[m]).toBeCloseTo(prompt.scores[m], digits);
       }
       const [single] = (await sam.predict(embedding, toPrompt(prompt), false)).masks;
       expect(iou(single, bits(prompt.single, single.length))).toBeGreaterThanOrEqual(0.999);
@@ -94,31 +94,41 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
   });
 
   test("skipping the padding gives the same masks", async () => {
-    const only = await load(folderSource(bundle), ort, { variant: id, skipPadding: true, encoder: false });
-    expect(only.skipPadding).toBe(only.variant.browser === "web" && only.variant.upscaler !== undefined);
-    const [rows, columns] = only.manifest.mask.size;
+    const skipping = await load(folderSource(bundle), ort, {
+      variant: id,
+      skipPadding: true,
+      encoder: false,
+    });
+    expect(skipping.skipPadding).toBe(
+      skipping.variant.browser === "web" && skipping.variant.upscaler !== undefined,
+    );
+    const [rows, columns] = skipping.manifest.mask.size;
     for (const [i, embedding] of embeddings.entries()) {
       const prompts: Prompt[] = [{ points: [[20, 30]] }, { points: [[50, 9]] }];
-      const [whole, part] = [await sam.decode(embedding, prompts), await only.decode(embedding, prompts)];
-      expect(largestDifference(part.scores, whole.scores)).toBeLessThan(1e-4);
+      const [full, partial] = [
+        await sam.decode(embedding, prompts),
+        await skipping.decode(embedding, prompts),
+      ];
+      expect(largestDifference(partial.scores, full.scores)).toBeLessThan(1e-4);
       const [height, width] = embedding.originalSize;
-      const upper = Math.ceil((rows * height) / Math.max(height, width));
-      for (let at = 0; at < whole.n * whole.m; at++) {
-        const drawn = (from: Float32Array) => plane(from, at, whole.size).subarray(0, upper * columns);
-        expect(largestDifference(drawn(part.lowRes), drawn(whole.lowRes))).toBeLessThan(1e-3);
-        const skipped = plane(part.lowRes, at, whole.size).subarray((upper + 8) * columns);
-        if (only.skipPadding) expect(skipped.every((logit) => logit === 0)).toBe(true);
+      const imageRowCount = Math.ceil((rows * height) / Math.max(height, width));
+      for (let at = 0; at < full.n * full.m; at++) {
+        const imageRows = (lowRes: Float32Array) =>
+          plane(lowRes, at, full.size).subarray(0, imageRowCount * columns);
+        expect(largestDifference(imageRows(partial.lowRes), imageRows(full.lowRes))).toBeLessThan(1e-3);
+        const skipped = plane(partial.lowRes, at, full.size).subarray((imageRowCount + 8) * columns);
+        if (skipping.skipPadding) expect(skipped.every((logit) => logit === 0)).toBe(true);
       }
-      for (const prompt of expected.prompts.filter(({ image: of }) => of === i)) {
+      for (const prompt of expected.prompts.filter((one) => one.image === i)) {
         const [{ masks }, same] = [
           await sam.predict(embedding, toPrompt(prompt)),
-          await only.predict(embedding, toPrompt(prompt)),
+          await skipping.predict(embedding, toPrompt(prompt)),
         ];
         for (const [m, mask] of masks.entries())
           expect(iou(same.masks[m], mask)).toBeGreaterThanOrEqual(0.999);
       }
     }
-    await only.close();
+    await skipping.close();
   });
 
   test.each(reference.images.map((_, i) => i))(
@@ -132,8 +142,8 @@ describe.each(Object.entries(reference.variants))("%s", (id, expected) => {
   );
 
   test("everything without a two-stage decoder", async () => {
-    const { scorer: _, upscaler: __, ...whole } = sam.variant;
-    const plain = new Sam(sam.manifest, whole, "wasm", () => sam.session("decoder"));
+    const { scorer: _, upscaler: __, ...oneStage } = sam.variant;
+    const plain = new Sam(sam.manifest, oneStage, "wasm", () => sam.session("decoder"));
     expectSameMasks(await everything(plain, embeddings[0], { pointsPerSide: 12 }), expected.everything[0]);
   });
 });

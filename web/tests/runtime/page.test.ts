@@ -2,16 +2,18 @@
 
 import { describe, expect, test } from "vitest";
 import { withCache } from "../../src/page/cache.ts";
+import { describeCandidate, describeSelected } from "../../src/page/candidates.ts";
+import { coalescingQueue } from "../../src/page/coalescing-queue.ts";
+import { moveCursor } from "../../src/page/cursor.ts";
 import { imageSize } from "../../src/page/image-file.ts";
-import { newestOnly } from "../../src/page/newest.ts";
-import { type Bytes, sha256 } from "../../src/runtime/index.ts";
+import { type Bytes, type MaskRecord, sha256 } from "../../src/runtime/index.ts";
 
-describe("while a decode runs, only the newest prompt waits", () => {
+describe("while a decode runs, only the newest prompt is queued", () => {
   /** Returns a queue of jobs that finish when `next` is called. */
   function setup() {
     const ran: string[] = [];
     let finish = () => {};
-    const submit = newestOnly<string>(
+    const submit = coalescingQueue<string>(
       (job) => {
         ran.push(job);
         return new Promise((resolve) => {
@@ -113,4 +115,37 @@ describe("an image's size is read from the file's header", () => {
       expect(imageSize(Uint8Array.from(Buffer.from(head, "hex")))).toBeNull();
     },
   );
+});
+
+describe("the keyboard cursor", () => {
+  const image = { width: 300, height: 200 };
+
+  test("starts in the middle and moves by 1 % of the longer side, with Shift by 6 %", () => {
+    expect(moveCursor(null, image, [1, 0], false)).toEqual([153, 100]);
+    expect(moveCursor([153, 100], image, [0, -1], true)).toEqual([153, 82]);
+  });
+
+  test("moves in an image of a few pixels, and stays inside it", () => {
+    const small = { width: 4, height: 2 };
+    expect(moveCursor([2, 1], small, [1, 0], false)).toEqual([3, 1]);
+    expect(moveCursor([3, 1], small, [1, 1], true)).toEqual([3, 1]);
+    expect(moveCursor([0, 0], small, [-1, -1], false)).toEqual([0, 0]);
+  });
+});
+
+describe("the chosen mask is described", () => {
+  test.each([
+    [Uint8Array.of(1, 0, 0, 0), "Mask 2 of 3: score 0.91, 25 % of the picture."],
+    [new Uint8Array(200).fill(1, 0, 5), "Mask 2 of 3: score 0.91, 2.5 % of the picture."],
+  ])("candidate %#", (mask, text) => {
+    expect(describeCandidate(1, [0.5, 0.914, 0.7], mask)).toBe(text);
+  });
+
+  test("in everything", () => {
+    const record = { predicted_iou: 0.957, area: 1234 } as MaskRecord;
+    const result = { records: [record], labels: new Uint16Array(), milliseconds: 1 };
+    expect(describeSelected({ ...result, selected: 0 })).toBe("Mask 1: score 0.96, 1234 pixels.");
+    expect(describeSelected({ ...result, selected: null })).toBe("");
+    expect(describeSelected({ ...result, records: [], selected: null })).toMatch(/try more points/);
+  });
 });

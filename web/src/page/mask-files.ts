@@ -1,4 +1,4 @@
-/** Downloads masks as files. */
+/** Encodes masks as files, and saves them. */
 
 import { type MaskRecord, rle, type Size } from "../runtime/index.ts";
 import type { LoadedImage } from "./image-file.ts";
