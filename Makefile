@@ -12,7 +12,7 @@ BUNDLES := $(CURDIR)/build/test-bundles
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
 # 1 where there is a Node.js that builds web/.
 NODE := $(shell command -v npm >/dev/null && node -p \
-  'const [a, b] = process.versions.node.split("."); +(a > 20 || (a == 20 && b >= 19))')
+  'const [a, b] = process.versions.node.split("."); +(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19))')
 
 .PHONY: demo test test-all test-web check-web web wheel docs docs-serve lint format clean
 
@@ -67,7 +67,7 @@ check-web:
 	  echo "The page was not tested in a browser: there is no chromium here (Debian's package has that name)."; \
 	fi
 else
-NO_NODE := The page for 'sam-edge serve' needs Node.js 20.19 or newer with npm, which is not installed
+NO_NODE := The page for 'sam-edge serve' needs Node.js 20.19+ or 22.12+ with npm, which is not installed
 SHOW_PAGE := echo "page:    $(NO_NODE)"
 
 web:

@@ -86,7 +86,7 @@ def _check_graphs(path: Path, variant: Json, graphs: tuple[str, ...]) -> None:
 
 
 def _check_target(path: Path, variant: Json) -> None:
-    """A decoder that fills up with absent points takes a fixed number of points, and every graph compiled
+    """A decoder with absent points takes a fixed number of points, and every graph compiled
     ahead of time has a hash."""
     name = variant["id"]
     files = {file["path"] for file in variant["files"]}
@@ -100,7 +100,7 @@ def _check_target(path: Path, variant: Json) -> None:
         for tensor in variant["decoder"]["inputs"]:
             if tensor["name"] == "point_coords" and not _is_count(tensor["shape"][1:2]):
                 raise BundleError(
-                    f"{path}: the decoder of {name!r} fills up with absent points, but takes no fixed number "
+                    f"{path}: the decoder of {name!r} has absent points, but takes no fixed number "
                     "of them; export it again"
                 )
 

@@ -221,4 +221,6 @@ def check_outputs(outputs: Arrays, name: str, *shape: int | str) -> None:
     """Raise `BackendError` unless a graph made the output that the manifest describes."""
     if name not in outputs or (shape and outputs[name].shape != shape):
         made = ", ".join(f"{key} {value.shape}" for key, value in outputs.items())
-        raise BackendError(f"the graph makes {made}; the manifest says {name} {shape or ''}; export it again")
+        raise BackendError(
+            f"the graph returns {made}; the manifest describes {name} {shape or ''}; export the bundle again"
+        )

@@ -14,8 +14,8 @@ from ..types import Prompts
 
 Floats = NDArray[np.float32]
 
-# The label of an absent point, which fills up a decoder with a fixed number of points: unlike a padding
-# point, -1, it takes no part in attention.
+# The label of unused slots of a decoder that takes a fixed number of points. Unlike padding points, -1, they
+# are masked out of attention.
 ABSENT = -2
 
 

@@ -97,7 +97,7 @@ def page_files(page: Path) -> dict[str, SiteFile]:
     if not (page / "index.html").is_file():
         raise ServeError(
             f"the page is not built: {page} has no index.html; run `make web` in a source tree (requires "
-            "Node.js 20.19), or install sam-edge-page, which is built from web/"
+            "Node.js 20.19+ or 22.12+), or install sam-edge-page, which is built from web/"
         )
     root = page.resolve()
     return {

@@ -30,10 +30,10 @@ def test_the_best_variant_counts_and_misses_are_said(tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in (
         "FP32, image to embedding, speedup over PyTorch | at least 2.2 | 2.44 | onnx-fp32 | yes |",
-        "FP32, image to embedding, as samexporter | at least 1 | 0.976 | onnx-fp32 | **no** |",
+        "FP32, image to embedding, speedup over samexporter | at least 1 | 0.976 | onnx-fp32 | **no** |",
         "FP32, peak memory, share of samexporter's | at most 0.25 | 0.125 | onnx-fp32 | yes |",
         # Each beside the FP32 of its own backend.
-        "INT8, image to embedding, as our FP32 | at least 1.4 | 1.56 | openvino-int8 | yes |",
+        "INT8, image to embedding, speedup over our FP32 | at least 1.4 | 1.56 | openvino-int8 | yes |",
         "INT8, mean IoU above samexporter's | at least 0 | -0.01 | onnx-int8 | **no** |",
         "vit_b: a CPU, 2 threads, 3 rounds",
         "onnxruntime 1, torch 2",
@@ -73,7 +73,7 @@ def test_what_is_measured_here_stands_in_the_same_table(tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in (
         "FP32, encoder, share of matrix products' rate | at least 0.8 | 0.8 | openvino-fp32 | yes |",
-        "FP32, a click to logits, speedup over the published graph | at least 1.6 | 3 | openvino-fp32 | yes |",
+        "a click to logits, speedup over the published graph | at least 1.6 | 3 | openvino-fp32 | yes |",
         "from a cache, share of the published FP32 | at most 0.5 | 0.562 | onnx-int8 | **no** |",
     ):
         assert line in printed

@@ -676,12 +676,13 @@ export const schema = {
      "type": "array",
      "items": {
       "type": "string",
-      "pattern": "^[a-z0-9_]+: [a-z0-9_.]+( or [a-z0-9_.]+)*$"
+      "pattern": "^[a-z0-9_]{1,16}: [a-z0-9_.]{1,32}( or [a-z0-9_.]{1,32}){0,7}$"
      },
-     "minItems": 1
+     "minItems": 1,
+     "maxItems": 8
     },
     "absent_label": {
-     "description": "The decoder takes a fixed number of points; this label fills up, without a part in attention",
+     "description": "The label of unused slots of a decoder that takes a fixed number of points; they are masked out of attention",
      "const": -2
     },
     "context": {

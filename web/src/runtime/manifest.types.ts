@@ -313,10 +313,19 @@ export interface Variant {
    * Features of which a CPU of that architecture must have one, as Linux names them; others need none
    *
    * @minItems 1
+   * @maxItems 8
    */
-  requires?: [string, ...string[]];
+  requires?:
+    | [string]
+    | [string, string]
+    | [string, string, string]
+    | [string, string, string, string]
+    | [string, string, string, string, string]
+    | [string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string]
+    | [string, string, string, string, string, string, string, string];
   /**
-   * The decoder takes a fixed number of points; this label fills up, without a part in attention
+   * The label of unused slots of a decoder that takes a fixed number of points; they are masked out of attention
    */
   absent_label?: -2;
   context?: Context;
