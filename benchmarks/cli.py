@@ -45,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=",".join(KINDS),
         help=f"one or more of {','.join(KINDS)}, or names of devices (default: all three)",
     )
-    parser.add_argument("--backend", default="auto", help="auto, or a name from `sam-edge devices`")
+    parser.add_argument(
+        "--backend", default="auto", help="auto, or a name from `sam-edge devices` (default: auto)"
+    )
     parser.add_argument(
         "--precision", default="", help=f"one or more of {','.join(PRECISIONS.names())} (default: all)"
     )
@@ -61,22 +63,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10,
         metavar="S",
-        help="seconds that each row is measured for, over all rounds (10)",
+        help="seconds that each row is measured for, over all rounds (default: 10)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="how many rounds these seconds are divided into (5)"
+        "--rounds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="rounds that these seconds are divided into (default: 5)",
     )
     parser.add_argument(
-        "--threads", type=int, default=cores(), help="threads of each operator (default: all cores)"
+        "--threads",
+        type=int,
+        default=cores(),
+        metavar="N",
+        help="threads of each operator (default: all cores)",
     )
     parser.add_argument(
         "--image-size",
         default="1920x1080",
         metavar="WxH",
-        help="size of the image that latency is measured on (1920x1080)",
+        help="size of the image that latency is measured on (default: 1920x1080)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the order of rows in each round")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the report (./NAME-report)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the order of rows in each round (default: 0)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the report (default: ./NAME-report)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

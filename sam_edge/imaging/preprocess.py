@@ -43,7 +43,10 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     """
     expected = "expected an array (height, width, 3), uint8, RGB from 0 to 255"
     if not isinstance(image, np.ndarray):
-        raise ImageError(f"the image is a {type(image).__name__}; {expected}")
+        raise ImageError(
+            f"the image is a {type(image).__name__}; {expected}; a Pillow image is "
+            "np.asarray(image.convert('RGB'))"
+        )
     if 0 in image.shape:
         raise ImageError(f"the image has shape {image.shape}, which has no pixels; {expected}")
     if image.ndim == 2:
