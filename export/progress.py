@@ -1,4 +1,4 @@
-"""What an export tells its caller while it runs."""
+"""Progress callbacks of an export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Progress:
-    """What an export tells its caller; the default says nothing."""
+    """Callbacks for the progress of an export; by default they do nothing."""
 
     def begin(self, step: str) -> None:
         """A step starts."""

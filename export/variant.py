@@ -89,7 +89,7 @@ class VariantExport:
         }
 
     def _facts(self, written: Written | None = None) -> dict[str, Any]:
-        """What follows from its format, its target and its files."""
+        """Return the manifest fields that follow from its format, target and files."""
         plan, options = self.plan, self.context.options
         uses_integers = written is not None and written.uses_integers
         instruction: dict[str, Any] = instruction_set_facts(options) if uses_integers else {}

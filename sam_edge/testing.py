@@ -1,4 +1,4 @@
-"""Help for the tests of an app: a `Sam` without a bundle or a runtime, whose masks follow the prompts.
+"""Test support for apps: a `Sam` without a bundle or a runtime, whose masks follow the prompts.
 
 from sam_edge.testing import mock_sam
 

@@ -1,1 +1,1 @@
-"""What the variants of one export share: options, traced graphs, calibration, and the job of writing one."""
+"""State shared by the variants of one export, and the job of writing one variant."""

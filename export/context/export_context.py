@@ -1,4 +1,4 @@
-"""What the variants of one export share: the reference, its traced graphs, calibration and what was measured.
+"""State shared by the variants of one export: reference, traced graphs, calibration, measurements.
 
 The FP32 ONNX graphs are traced once and are the source of the other ONNX files and of OpenVINO's, so that an
 operator has one name in both. INT8 starts from the equalized reference (`quantize.equalization`).
@@ -33,7 +33,7 @@ LARGE_PARAMETERS = 50_000_000
 
 @dataclass
 class ExportContext:
-    """What the variants of one export share; each thing is made when it is first asked for.
+    """State shared by the variants of one export; every property is computed on first use.
 
     Attributes:
         sam: the reference, fused.

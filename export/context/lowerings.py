@@ -40,7 +40,7 @@ class Tracing:
 
 
 class Lowering:
-    """How one kind of runtime has the reference written; this one is the reference as it is."""
+    """Rewrites the reference for one kind of runtime; this base class leaves it unchanged."""
 
     name = "plain"
     # The lowering whose prepared model it shares; its own if empty.

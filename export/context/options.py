@@ -1,4 +1,4 @@
-"""What an export is asked for, and the options that formats and targets understand."""
+"""The options of an export, and the command-line options that formats and targets declare."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Option(Generic[T]):
 
     @property
     def flag(self) -> str:
-        """As on the command line."""
+        """Its name on the command line."""
         return f"--{self.name}"
 
     def of(self, options: Options) -> T:
-        """Its value in `options`."""
+        """Return its value in `options`."""
         value: T = options.values.get(self.name, self.default)
         return value
 
     def is_given(self, options: Options) -> bool:
-        """Whether its value is another than the default."""
+        """Whether its value differs from the default."""
         return self.of(options) != self.default
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
@@ -49,14 +49,14 @@ class Option(Generic[T]):
         parser.add_argument(self.flag, default=self.default, help=self.help, **self.argument)
 
     def read(self, args: argparse.Namespace) -> T:
-        """Its value among parsed arguments."""
+        """Return its value among parsed arguments."""
         value: T = getattr(args, self.name.replace("-", "_"))
         return value
 
 
 @dataclass(frozen=True)
 class Options:
-    """What an export is asked for.
+    """The options of an export.
 
     Attributes:
         formats: names of `sam_edge.export.formats.FORMATS`.

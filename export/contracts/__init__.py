@@ -1,4 +1,4 @@
-"""Decoder interfaces of other packages (`--compat`), one file each, as `CONTRACT`."""
+"""Decoder interfaces of other packages (`--compat`), one module each, registered as `CONTRACT`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats that variants are written in: `base.py`, and one file for each, as `FORMAT`."""
+"""The exporter's formats, one module each; its attribute `FORMAT` is registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a format is to the exporter. docs/guides/add-a-format.md has a complete one."""
+"""The exporter's side of a format. docs/guides/add-a-format.md has a complete example."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Format(Generic[R]):
         raise NotImplementedError
 
     def facts(self, options: Options) -> dict[str, Any]:
-        """What the manifest says of every variant of this format besides what all formats have."""
+        """Return the manifest fields that only variants of this format have."""
         return {}
 
     def graph_entry(self, directory: Path, part: str, root: Path) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Format(Generic[R]):
         return {"path": path.relative_to(root).as_posix(), "inputs": inputs, "outputs": outputs}
 
     def entry(self, directory: Path, root: Path, options: Options) -> dict[str, Any]:
-        """What the manifest says of a written variant that follows from its format and files."""
+        """Return the manifest fields that follow from a written variant's format and files."""
         stages = [part for part in STAGES if (directory / f"{part}{self.suffix}").exists()]
         return {
             "opset": None,

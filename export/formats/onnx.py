@@ -54,7 +54,7 @@ class OnnxFormat(Format[Recipe]):
     def write_parts(
         self, job: Job, parts: Parts, rewrite: Callable[[Path, Path], None] | None = None
     ) -> Written:
-        """As `write`, with decoder graphs of one's own.
+        """Write as `write` does, with the decoder graphs given.
 
         Args:
             job: what to write and where.

@@ -1,4 +1,4 @@
-"""The targets that variants are made for: `base.py`, and one file for each, as `TARGET`."""
+"""The exporter's targets, one module each; its attribute `TARGET` is registered."""
 
 from __future__ import annotations
 

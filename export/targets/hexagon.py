@@ -1,5 +1,5 @@
-"""Qualcomm's Hexagon NPU (HTP): static graphs that run whole on the chip, in FP16 or with QDQ of 8-bit
-weights.
+"""Qualcomm's Hexagon NPU (HTP): static graphs that run on the chip without fallback, in FP16 or with
+QDQ of 8-bit weights.
 
 The encoder and decoder are traced anew (`architectures.hexagon`) and quantised as the chip needs it
 (`quantize.hexagon`). Where Qualcomm's compiler is installed, both are compiled for the chip, too, and

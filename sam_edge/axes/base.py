@@ -1,4 +1,4 @@
-"""What the runtime knows of a format, a precision and a target: names, order, gates, requirements."""
+"""The runtime's entries for formats, precisions and targets: names, order, gates, requirements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import BundleError
 
 @dataclass(frozen=True)
 class Format:
-    """A file format of graphs. `sam_edge.export.formats` has what writes it.
+    """A file format of graphs. `sam_edge.export.formats` has the code that writes it.
 
     Attributes:
         name: as in the manifest and on the command line.
@@ -97,7 +97,7 @@ AXES: tuple[Axis, ...] = ("instruction_set", "accelerator", "browser")
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of machine that variants are made for. `sam_edge.export.targets` has what is made for it.
+    """A kind of machine that variants are made for. `sam_edge.export.targets` has the code that makes them.
 
     Attributes:
         name: as in the manifest, under the name of its axis, and on the command line.
@@ -122,5 +122,5 @@ class Target:
 
     @property
     def has_own_variants(self) -> bool:
-        """Whether it has variants of its own beside the ordinary ones."""
+        """Whether variants are made for it alone, beside the ordinary ones."""
         return self.axis != "instruction_set"

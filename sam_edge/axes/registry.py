@@ -1,4 +1,4 @@
-"""A registry: named entries in one order, one file each, to which other packages add theirs."""
+"""Registries of named entries, one module each, which other packages can extend."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
 
 
 class Entry(Protocol):
-    """What a registry holds."""
+    """An entry of a registry."""
 
     @property
     def name(self) -> str:
-        """What users call it."""
+        """Its name in the manifest and on the command line."""
         ...
 
     @property
     def rank(self) -> int:
-        """Its place among the others."""
+        """Its position when entries are listed, lowest first."""
         ...
 
 

@@ -19,7 +19,7 @@ Shape = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class MaskRules:
-    """What a decoder makes of a prompt.
+    """The masks and scores that a decoder returns for a prompt.
 
     Attributes:
         size: (h, w) of the low-resolution logits.

@@ -1,4 +1,4 @@
-"""What the manifest's schema cannot say: sizes that fit each other, graphs among the files, safe paths."""
+"""Checks that the manifest's schema cannot express: consistent sizes, graphs among the files, safe paths."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ class Manifest:
 
     @property
     def mask_count(self) -> int:
-        """How many masks the decoder makes of a prompt."""
+        """The number of masks that the decoder returns for a prompt."""
         return int(self.data["mask"]["count"])
 
     @property

@@ -1,4 +1,4 @@
-"""Which backend, device and variant to load, and why the others are not."""
+"""Choose the backend, device and variant to load, and explain the choice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .targets import meant_for, suited, target_of, unmet_requirement
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: each "auto", or a value that `load` takes."""
+    """The arguments of `load` that a choice depends on: each "auto", or a value that `load` takes."""
 
     backend: str = "auto"
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""From a bundle on disk to a `Sam`."""
+"""Load a bundle on disk as a `Sam`."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from .targets import check_machine, forbids_fallback
 
 
 class GraphOpener(Protocol):
-    """What opens the graphs of a `Sam`."""
+    """Opens the graphs of a `Sam`."""
 
     @property
     def bundle(self) -> Bundle:

@@ -1,4 +1,4 @@
-"""Which variants are made for which machine, and whether this machine has what they require.
+"""Match variants with devices, and check that this machine has what they require.
 
 A variant is made for at most one thing on each of three axes, `sam_edge.axes.AXES`:
 
@@ -30,7 +30,7 @@ def target_of(device: DeviceInfo | None) -> str | None:
 
 
 def meant_for(variants: Sequence[Variant], device: DeviceInfo | None) -> list[Variant]:
-    """Those of `variants` that are made for the device: all of them where none is."""
+    """Return the variants that are made for the device; all of them where none is."""
     target = target_of(device)
     return [one for one in variants if one.target == target] or list(variants)
 
@@ -78,7 +78,7 @@ def _warn_of_unknown_cpu(variant: str, requirement: str) -> None:
 
 
 def suited(variants: Sequence[Variant], device: DeviceInfo | None) -> list[Variant]:
-    """Those of `variants` whose requirements this machine meets: all of them where it meets none's."""
+    """Return the variants whose requirements this machine meets; all of them where it meets none's."""
     return [one for one in variants if unmet_requirement(one, device) is None] or list(variants)
 
 

@@ -1,1 +1,1 @@
-"""What is built on a loaded model: everything-mode, masks by text, refined masks."""
+"""Tasks on top of a loaded model: everything-mode, masks by text, refined masks."""

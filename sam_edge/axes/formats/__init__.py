@@ -1,1 +1,1 @@
-"""One file per format: what the runtime knows of it, as `FORMAT`."""
+"""The runtime's formats, one module each; its attribute `FORMAT` is registered."""

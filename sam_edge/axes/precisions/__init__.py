@@ -1,1 +1,1 @@
-"""One file per precision, as `PRECISION`."""
+"""The precisions and their gates, one module each; its attribute `PRECISION` is registered."""

@@ -1,1 +1,1 @@
-"""One file per target: what the runtime knows of it, as `TARGET`."""
+"""The runtime's targets, one module each; its attribute `TARGET` is registered."""

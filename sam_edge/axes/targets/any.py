@@ -1,4 +1,4 @@
-"""Any CPU: weights that are multiplied in integers have 7 bits, which no x86 CPU lets overflow."""
+"""Any CPU: INT8 weights have 7 bits (`reduce_range`), so that no x86 CPU's 16-bit sums overflow."""
 
 from ..base import Target
 

@@ -1,4 +1,4 @@
-"""Qualcomm's Hexagon NPU: static graphs that it runs whole."""
+"""Qualcomm's Hexagon NPU: static graphs that it runs without falling back to the CPU."""
 
 from ..base import Gate, Target
 

@@ -1,4 +1,4 @@
-"""Browsers: graphs made of the operators that are fast in WebAssembly; their masks are those of others."""
+"""Browsers: graphs of operators that are fast in WebAssembly; their masks are those of the other variants."""
 
 from ..base import Target
 
