@@ -46,7 +46,7 @@ test-all: test
 
 ifeq ($(NODE),1)
 SHOW_PAGE := [ -d $(PAGE) ] || echo "page:    'make web' builds it"; \
-  echo "         $(BIN)/sam-edge serve out/sam_edge_tiny   opens a page to click in"
+  echo "         $(BIN)/sam-edge serve out/sam_edge_tiny   serves a page to click in"
 
 web/node_modules/installed: web/package.json web/package-lock.json
 	cd web && npm ci
