@@ -202,7 +202,7 @@ def test_int8_for_vnni_says_what_it_requires(tmp_path, monkeypatch, capsys):
     fp32, int8 = json.loads((out / "manifest.json").read_text())["variants"]
     assert not fp32.keys() & VNNI.keys()
     assert {key: int8.get(key) for key in VNNI} == VNNI
-    with pytest.raises(sam_edge.DeviceError, match="load onnx-fp32 instead"):
+    with pytest.raises(sam_edge.DeviceError, match="ask for precision fp32, or export it again"):
         sam_edge.load(out, precision="int8")
     monkeypatch.setattr(targets, "this_cpu", lambda: Cpu("x86", frozenset({"avx_vnni"})))
     sam_edge.load(out, precision="int8").close()
