@@ -79,7 +79,7 @@ class LatencyRun:
         """Decode `BATCH` clicks on an encoded image at once for `seconds`, at least once."""
 
         def one_batch() -> None:
-            self.row.sam.decode(embedding, self.batch, "single")
+            self.row.sam._decode(embedding, self.batch, "single")
             self.keep(decoder_64_ms=self.row.decoder.take())
 
         repeat(one_batch, seconds)

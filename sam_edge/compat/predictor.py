@@ -83,7 +83,7 @@ class SamPredictor:
             ImageError: of another shape than `transform` makes of `original_image_size`.
         """
         height, width = (int(side) for side in original_image_size)
-        self.set_embedding(self.model.encode_resized(_array(transformed_image), (height, width)))
+        self.set_embedding(self.model._encode_resized(_array(transformed_image), (height, width)))
 
     def predict(
         self,
@@ -125,7 +125,7 @@ class SamPredictor:
         if point_coords is not None and point_labels is None:
             raise PromptError("point_coords were given without point_labels; give both")
         prompts = Prompts(point_coords, point_labels, box, mask_input, inside=False)
-        found = self.model.segment(self._current(), prompts, _output(multimask_output), return_logits)
+        found = self.model._segment(self._current(), prompts, _output(multimask_output), return_logits)
         if refine and self._image is not None:
             found = self.model.refine(self._image, found.only_best(), point_coords, point_labels, box)
         if min_region_area:
@@ -166,7 +166,7 @@ class SamPredictor:
         labels = None if point_labels is None else _array(point_labels)
         mask = None if mask_input is None else _array(mask_input)
         prompts = Prompts(points, labels, corners, mask, inside=False)
-        found = self.model.segment(embedding, prompts, _output(multimask_output), return_logits)
+        found = self.model._segment(embedding, prompts, _output(multimask_output), return_logits)
         like = next((x for x in (point_coords, boxes, mask_input) if x is not None), None)
         return _like(like, found.masks), _like(like, found.scores), _like(like, found.low_res_logits)
 

@@ -155,7 +155,7 @@ class Sam:
         """
         prompts = Prompts(point_coords, point_labels, boxes, mask_input, text_embeddings=text_embeddings)
         output: MaskOutput = "multimask" if multimask_output else "single"
-        found = self.segment(embedding, prompts, output, return_logits)
+        found = self._segment(embedding, prompts, output, return_logits)
         return found.cleaned(min_region_area) if min_region_area else found
 
     def refine(
@@ -217,44 +217,44 @@ class Sam:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Internal: the `Segmenter` protocol, and what the drop-in classes need.
+    # The `Segmenter` protocol, and what the drop-in classes, the benchmark and the tests need besides.
 
-    def check_prompts(self, prompts: Prompts, original_size: tuple[int, int]) -> None:
-        """Internal; see `Segmenter.check_prompts`."""
+    def _check_prompts(self, prompts: Prompts, original_size: tuple[int, int]) -> None:
+        """See `Segmenter._check_prompts`."""
         check_prompts(prompts, original_size, self.manifest)
 
-    def segment(
+    def _segment(
         self,
         embedding: ImageEmbedding,
         prompts: Prompts,
         output: MaskOutput = "multimask",
         return_logits: bool = False,
     ) -> Masks:
-        """Internal; see `Segmenter.segment`."""
-        low_res, scores = self.decode(embedding, prompts, output)
+        """See `Segmenter._segment`."""
+        low_res, scores = self._decode(embedding, prompts, output)
         return self._decoding.masks(embedding, low_res, scores, return_logits)
 
-    def decode(
+    def _decode(
         self, embedding: ImageEmbedding, prompts: Prompts, output: MaskOutput = "multimask"
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Internal: return low-resolution logits (N, M, h, w) and scores (N, M), without upscaling."""
+        """Return low-resolution logits (N, M, h, w) and scores (N, M), without upscaling."""
         with self._using_graphs() as graphs:
             return self._decoding.decode(graphs.decoder, embedding, prompts, output)
 
-    def candidates(
+    def _candidates(
         self, embedding: ImageEmbedding, points: NDArray[Any], threshold: float
     ) -> Iterator[Candidate]:
-        """Internal; see `Segmenter.candidates`."""
+        """See `Segmenter._candidates`."""
         with self._using_graphs() as graphs:
             stages = graphs.stages() if threshold > 0 else None
             yield from self._decoding.candidates(graphs.decoder, stages, embedding, points, threshold)
 
-    def upscaling(self, original_size: tuple[int, int]) -> Upscaling:
-        """Internal; see `Segmenter.upscaling`."""
+    def _upscaling(self, original_size: tuple[int, int]) -> Upscaling:
+        """See `Segmenter._upscaling`."""
         return self._decoding.upscaling(original_size)
 
-    def encode_resized(self, image: NDArray[Any], original_size: tuple[int, int]) -> ImageEmbedding:
-        """Internal: encode an image (1, 3, h, w) RGB from 0 to 255, already resized to the model's input.
+    def _encode_resized(self, image: NDArray[Any], original_size: tuple[int, int]) -> ImageEmbedding:
+        """Encode an image (1, 3, h, w) RGB from 0 to 255, already resized to the model's input.
 
         Raises:
             ImageError: not the shape of an image of `original_size` (H, W) that was resized.

@@ -195,11 +195,11 @@ def _masks_of_crop(
     x0, y0, x1, y1 = crop_box
     embedding = segmenter.encode(np.ascontiguousarray(image[y0:y1, x0:x1]))
     points = grid * np.array([[x1 - x0, y1 - y0]])
-    upscaling, threshold = segmenter.upscaling(embedding.original_size), segmenter.manifest.mask_threshold
+    upscaling, threshold = segmenter._upscaling(embedding.original_size), segmenter.manifest.mask_threshold
     found = []
     for start in range(0, len(points), options.points_per_batch):
         batch = points[start : start + options.points_per_batch]
-        for n, _, score, low_res in segmenter.candidates(embedding, batch, options.pred_iou_thresh):
+        for n, _, score, low_res in segmenter._candidates(embedding, batch, options.pred_iou_thresh):
             window = upscaling.window(low_res, threshold, options.stability_score_offset)
             stability = window.stability_score
             if options.stability_score_thresh > 0 and not stability >= options.stability_score_thresh:

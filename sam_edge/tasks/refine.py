@@ -92,10 +92,10 @@ def refine(
         )
     rules = segmenter.manifest
     if point_coords is not None or boxes is not None:
-        segmenter.check_prompts(Prompts(point_coords, point_labels, boxes, inside=False), size)
+        segmenter._check_prompts(Prompts(point_coords, point_labels, boxes, inside=False), size)
     prompts = _split(point_coords, point_labels, boxes, len(found.masks))
     masks, scores, low_res = found.masks.copy(), found.scores.copy(), found.low_res_logits.copy()
-    upscaling = segmenter.upscaling(size)
+    upscaling = segmenter._upscaling(size)
     outcomes = []
     for i, prompt in enumerate(prompts):
         row = []
@@ -135,7 +135,7 @@ def refine_mask(
     if (x1 - x0) * (y1 - y0) > MAX_CROP * first.size:
         return Refined(logits, score, "whole image")
     inside = slice(y0, y1), slice(x0, x1)
-    second = segmenter.segment(
+    second = segmenter._segment(
         segmenter.encode(np.ascontiguousarray(image[inside])),
         _prompt_in_crop(segmenter, crop, around, logits[inside], prompt),
         return_logits=True,
@@ -155,7 +155,7 @@ def _prompt_in_crop(segmenter: Segmenter, crop: Box, around: Box, logits: Floats
     rules = segmenter.manifest
     mask_input = None
     if rules.prompt.mask_prompt:
-        low_res = segmenter.upscaling((logits.shape[0], logits.shape[1])).downscale(logits)
+        low_res = segmenter._upscaling((logits.shape[0], logits.shape[1])).downscale(logits)
         mask_input = _limited(low_res, rules.low_res_limit)[None]
     points, labels = _points_in_crop(crop, prompt.point_coords, prompt.point_labels)
     corners = _box_in_crop(crop, around if prompt.boxes is None else prompt.boxes)

@@ -1,6 +1,6 @@
 """The interface between a loaded model and what is built on it: refinement, texts, everything-mode, parity.
 
-Internal: `Sam` implements it; its methods that are not public API may change.
+`Sam` implements it. Its methods with an underscore are not public API: they may change.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Segmenter(Protocol):
     def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """Encode an image (H, W, 3) uint8 RGB."""
 
-    def check_prompts(self, prompts: Prompts, original_size: tuple[int, int]) -> None:
+    def _check_prompts(self, prompts: Prompts, original_size: tuple[int, int]) -> None:
         """Raise `PromptError` unless `prompts` are valid for an image of `original_size` (H, W)."""
 
-    def segment(
+    def _segment(
         self,
         embedding: ImageEmbedding,
         prompts: Prompts,
@@ -55,10 +55,10 @@ class Segmenter(Protocol):
     ) -> Masks:
         """Return masks for N prompts at the original image's size."""
 
-    def candidates(
+    def _candidates(
         self, embedding: ImageEmbedding, points: NDArray[Any], threshold: float
     ) -> Iterator[Candidate]:
         """Yield the masks of clicks (N, 2) whose scores are above `threshold`; 0 or less for all masks."""
 
-    def upscaling(self, original_size: tuple[int, int]) -> Upscaling:
+    def _upscaling(self, original_size: tuple[int, int]) -> Upscaling:
         """Return how low-resolution logits are resized to an image of `original_size` (H, W)."""

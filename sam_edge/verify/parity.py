@@ -104,7 +104,7 @@ def _measure_prompts(
     found = _Measurements()
     first = sam.manifest.first_multimask
     for index, prompt in enumerate(golden.prompts):
-        result = sam.segment(embeddings[prompt.image_index], prompt.prompts, "all", return_logits=True)
+        result = sam._segment(embeddings[prompt.image_index], prompt.prompts, "all", return_logits=True)
         masks: NDArray[np.bool_] = result.masks[0] > prompt.threshold
         scores = result.scores[0]
         picked = first + int(prompt.scores[first:].argmax())

@@ -245,7 +245,7 @@ def test_graphs_that_are_in_the_cache_are_neither_read_nor_compared(both, tmp_pa
     with load(bundle, cache_dir=cache) as sam:
         embedding = sam.encode(toy.picture())
         with pytest.raises(sam_edge.IntegrityError, match=r"encoder\.onnx is not the file"):
-            list(sam.candidates(embedding, np.array([[40.0, 24.0]]), 1e-6))
+            list(sam._candidates(embedding, np.array([[40.0, 24.0]]), 1e-6))
     with pytest.raises(sam_edge.IntegrityError):
         load(bundle)
     with pytest.raises(sam_edge.IntegrityError):

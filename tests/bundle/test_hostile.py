@@ -133,4 +133,4 @@ def test_an_upscaler_that_asks_for_what_the_scorer_does_not_make(toy_copy):
     with load(toy_copy) as sam:
         embedding = sam.encode(toy.picture())
         with pytest.raises(SamEdgeError, match="image_tokens"):
-            list(sam.candidates(embedding, np.array([[40.0, 24.0]]), 1e-6))
+            list(sam._candidates(embedding, np.array([[40.0, 24.0]]), 1e-6))

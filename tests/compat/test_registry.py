@@ -87,7 +87,7 @@ def test_moving_keeps_settings_and_the_cache_directory(two, toy_bundle, tmp_path
     with load_movable(toy_bundle, cache_dir=tmp_path) as sam:
         two.opened.clear()
         assert sam.to("cuda:0") is sam and sam.device == "gpu"
-        list(sam.candidates(sam.encode(toy.picture()), np.array([[40.0, 24.0]]), 1e-6))
+        list(sam._candidates(sam.encode(toy.picture()), np.array([[40.0, 24.0]]), 1e-6))
     graphs = ("encoder", "decoder", "scorer", "upscaler")
     assert two.opened == [(name, "gpu", 1, "cached") for name in graphs]
     two.opened.clear()
@@ -140,7 +140,7 @@ def test_moving_while_other_threads_run(two, toy_bundle):
             begun.wait()
             while not moved.is_set():
                 np.testing.assert_array_equal(sam.predict(sam.encode(image), point).masks, expected)
-                assert len(list(sam.candidates(embedding, point, 1e-6))) == 3
+                assert len(list(sam._candidates(embedding, point, 1e-6))) == 3
 
         with ThreadPoolExecutor(4) as pool:
             running = [pool.submit(work, i) for i in range(4)]

@@ -49,7 +49,7 @@ def test_candidates_are_those_of_the_whole_decoder(bundle, name):
     staged, whole = both(bundle, name)
     with staged, whole:
         embedding = staged.encode(IMAGE)
-        found, expected = (list(sam.candidates(embedding, POINTS, ALL)) for sam in (staged, whole))
+        found, expected = (list(sam._candidates(embedding, POINTS, ALL)) for sam in (staged, whole))
     assert [one[:2] for one in found] == [one[:2] for one in expected]
     assert len(found) == 3 * len(POINTS)
     # ONNX Runtime's CPU rounds to FP16 or does not, as the nodes around it are.
@@ -84,7 +84,7 @@ def test_only_prompts_that_pass_are_drawn(bundle, name, threshold):
     sam, whole = both(bundle, name)
     with sam, whole:
         embedding = sam.encode(IMAGE)
-        list(sam.candidates(embedding, POINTS[:1], ALL))
+        list(sam._candidates(embedding, POINTS[:1], ALL))
         scorer, upscaler = sam._graphs._stages
         drawn = []
 
@@ -93,7 +93,7 @@ def test_only_prompts_that_pass_are_drawn(bundle, name, threshold):
             return upscaler.run(inputs)
 
         sam._graphs._stages = scorer, Session(count, "cpu")
-        found = list(sam.candidates(embedding, POINTS, threshold))
+        found = list(sam._candidates(embedding, POINTS, threshold))
         scores = whole.predict(embedding, POINTS[:, None], np.ones((len(POINTS), 1))).scores
         upscaler.close()
     passing = (scores > threshold).any(1).sum() if threshold else 0
@@ -114,13 +114,13 @@ def test_stages_are_opened_by_everything_mode_only_and_once(bundle, monkeypatch,
         sam.predict(embedding, POINTS[:, None], np.ones((len(POINTS), 1)))
         assert sorted(opened) == ["decoder", "encoder"]
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda _: list(sam.candidates(embedding, POINTS, SOME)), range(8)))
+            found = list(pool.map(lambda _: list(sam._candidates(embedding, POINTS, SOME)), range(8)))
         assert sorted(opened) == ["decoder", "encoder", "scorer", "upscaler"]
         for one in found:
             for (*_, low_res), (*_, first) in zip(one, found[0], strict=True):
                 np.testing.assert_array_equal(low_res, first)
     with pytest.raises(BackendError, match="closed"):
-        list(sam.candidates(embedding, POINTS, SOME))
+        list(sam._candidates(embedding, POINTS, SOME))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -128,9 +128,9 @@ def test_stages_start_warm(bundle, tmp_path, backend):
     found = []
     for _ in range(2):
         with load(bundle, backend=backend, cache_dir=tmp_path) as sam:
-            found.append(list(sam.candidates(sam.encode(IMAGE), POINTS, ALL)))
+            found.append(list(sam._candidates(sam.encode(IMAGE), POINTS, ALL)))
     with load(bundle, backend=backend) as sam:
-        expected = list(sam.candidates(sam.encode(IMAGE), POINTS, ALL))
+        expected = list(sam._candidates(sam.encode(IMAGE), POINTS, ALL))
     for cached in found:
         for (*_, low_res), (*_, logits) in zip(cached, expected, strict=True):
             np.testing.assert_allclose(low_res, logits, atol=1e-3)
@@ -163,11 +163,11 @@ def test_prompts_with_masks_are_each_the_references(bundle, name):
         embedding = sam.encode(IMAGE)
         points, labels = POINTS[:3, None].astype(np.float32), np.ones((3, 1), np.float32)
         first = sam.predict(embedding, points, labels, multimask_output=False).low_res_logits
-        together = sam.segment(embedding, Prompts(points, labels, mask_input=first), "all")
-        without = sam.segment(embedding, Prompts(points, labels), "all")
+        together = sam._segment(embedding, Prompts(points, labels, mask_input=first), "all")
+        without = sam._segment(embedding, Prompts(points, labels), "all")
         for n in range(3):
             prompt = Prompts(points[n], labels[n], mask_input=first[n])
-            alone = sam.segment(embedding, prompt, "all")
+            alone = sam._segment(embedding, prompt, "all")
             np.testing.assert_array_equal(together.low_res_logits[n], alone.low_res_logits[0])
             low_res, _, scores = reference.decode(seen, points[n], labels[n], first[n])
             np.testing.assert_allclose(together.low_res_logits[n], low_res, atol=5e-3)

@@ -208,7 +208,7 @@ def write_bundle(root: Path) -> Path:
         embedding = sam.encode(image)
         prompts = []
         for coords, labels, corners, mask_input in asked:
-            found = sam.segment(embedding, Prompts(coords, labels, corners, mask_input), "all")
+            found = sam._segment(embedding, Prompts(coords, labels, corners, mask_input), "all")
             answer = found.masks[0], found.scores[0]
             prompts.append(GoldenPrompt(0, coords, labels, corners, mask_input, *answer))
     sample = {name: sample_embedding(array) for name, array in embedding.arrays.items()}

@@ -47,7 +47,7 @@ def with_prompt_rules(sam, **rules):
 def spied(mock, monkeypatch):
     """The crops and prompts of second passes."""
     seen = []
-    encode, predict = mock.encode, mock.segment
+    encode, predict = mock.encode, mock._segment
     monkeypatch.setattr(mock, "encode", lambda image: seen.append([image.shape[:2]]) or encode(image))
 
     def predicting(embedding, prompts, *arguments, **options):
@@ -55,7 +55,7 @@ def spied(mock, monkeypatch):
             seen[-1].append(prompts)
         return predict(embedding, prompts, *arguments, **options)
 
-    monkeypatch.setattr(mock, "segment", predicting)
+    monkeypatch.setattr(mock, "_segment", predicting)
     return seen
 
 
@@ -81,7 +81,7 @@ def test_prompts_are_those_of_the_caller_in_the_crop(mock, spied):
     np.testing.assert_array_equal(prompts.point_coords, [[310 - x0, 120 - y0], [340 - x0, 100 - y0]])
     np.testing.assert_array_equal(prompts.point_labels, [1, 0])
     np.testing.assert_array_equal(prompts.boxes, np.array(BOX) - [x0, y0, x0, y0])
-    given = mock.upscaling((height, width)).masks(prompts.mask_input[None], 0)[0, 0]
+    given = mock._upscaling((height, width)).masks(prompts.mask_input[None], 0)[0, 0]
     crop = np.s_[int(y0) : int(y0) + height, int(x0) : int(x0) + width]
     assert iou(given, first.masks[0, 0][crop]) > 0.9
 
@@ -115,13 +115,13 @@ def test_the_first_mask_stands_and_it_is_said_why(mock, monkeypatch, outcome):
     if outcome == "empty":
         first = Masks(np.zeros_like(first.masks), first.scores, np.full_like(first.low_res_logits, -9))
     if outcome == "drifted":
-        predict = mock.segment
+        predict = mock._segment
 
         def elsewhere(embedding, prompts, *arguments, **options):
             found = predict(embedding, prompts, *arguments, **options)
             return replace(found, masks=-found.masks)
 
-        monkeypatch.setattr(mock, "segment", elsewhere)
+        monkeypatch.setattr(mock, "_segment", elsewhere)
     found = mock.refine(IMAGE, first, boxes=box)
     assert found.outcomes == [[outcome] * 3]
     for name in ("masks", "scores", "low_res_logits"):

@@ -181,10 +181,10 @@ def decoders(run: Measurement) -> None:
     expected = plain.run(None, inputs)[0][:, 1:]
     calls: dict[str, Callable[[], object]] = {PUBLISHED: partial(plain.run, None, inputs)}
     for name, sam in ours.items():
-        found, _ = sam.decode(embedding, prompt)
+        found, _ = sam._decode(embedding, prompt)
         if not np.abs(found - expected).max() <= 1e-2 * np.abs(expected).max():
             raise BackendError(f"{name} does not make the published decoder's masks; export the bundle again")
-        calls[name] = partial(sam.decode, embedding, prompt)
+        calls[name] = partial(sam._decode, embedding, prompt)
 
     def clicks(call: Callable[[], object]) -> list[float]:
         call()  # threads of the session before may still be busy

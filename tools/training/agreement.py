@@ -115,7 +115,7 @@ def _compare(
     for kind, prompt in prompts.items():
         best, truth = expected[kind]
         if truth.any():
-            mask = sam.segment(embedding, Prompts(**prompt), "all").masks[0, best]
+            mask = sam._segment(embedding, Prompts(**prompt), "all").masks[0, best]
             found[kind].append(iou(mask, truth))
             found[f"{kind}_boundary"].append(boundary_iou(mask, truth))
 

@@ -197,7 +197,7 @@ def test_the_cost_is_what_users_would_see(small, exported):
                 given = torch.from_numpy(mask_input)[None]
                 mask_input = F.interpolate(given, (64, 64), mode="bilinear")[0].numpy()
             prompts = replace(prompt, mask_input=mask_input).prompts
-            result = sam.segment(embeddings[prompt.image_index], prompts, "all")
+            result = sam._segment(embeddings[prompt.image_index], prompts, "all")
             best = 1 + int(prompt.scores[1:].argmax())
             found.append(coco_iou(result.masks[0, best], prompt.masks[best]))
     assert recorded.size == (320, 320) and recorded.num_prompts == len(found)

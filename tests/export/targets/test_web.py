@@ -43,7 +43,7 @@ def test_its_masks_are_those_of_the_other_variant(bundle, precision):
         with sam_edge.runtime.loading.load_variant(opened, opened.variant(name), threads=1) as sam:
             embedding = sam.encode(IMAGE)
             masks = sam.predict(embedding, [(220.0, 160.0)], [1])
-            everything = list(sam.candidates(embedding, np.array([[220.0, 160.0], [60.0, 400.0]]), 1e-9))
+            everything = list(sam._candidates(embedding, np.array([[220.0, 160.0], [60.0, 400.0]]), 1e-9))
             found.append((embedding.image_embeddings, masks, everything))
     (embedding, masks, everything), (same, drawn, candidates) = found
     # In INT8 the last digit decides which way an activation is rounded.
