@@ -42,8 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     parser.add_argument(
         "--device",
-        default=",".join(KINDS),
-        help=f"one or more of {','.join(KINDS)}, or names of devices (default: all three)",
+        default="",
+        help=f"one or more of {','.join(KINDS)}, or names of devices (default: all three, but no simulators, "
+        "which take minutes a row)",
     )
     parser.add_argument(
         "--backend", default="auto", help="auto, or a name from `sam-edge devices` (default: auto)"
@@ -133,11 +134,11 @@ class _Progress:
 
 def _plan(args: argparse.Namespace, bundle: Bundle) -> Plan:
     """Turn the arguments into a plan, and check all that can be checked before anything runs."""
-    if args.rounds < 1 or args.threads < 1 or not 0 < args.duration < 1e6:
-        raise SamEdgeError(
-            f"--rounds {args.rounds} --threads {args.threads} --duration {args.duration:g}: expected 1 or "
-            "more rounds and threads, and more than 0 seconds"
-        )
+    for name in ("rounds", "threads"):
+        if getattr(args, name) < 1:
+            raise SamEdgeError(f"--{name} is {getattr(args, name)}; expected 1 or more")
+    if not 0 < args.duration < 1e6:
+        raise SamEdgeError(f"--duration is {args.duration:g}; expected more than 0 seconds")
     if args.ground_truth is not None and args.images is None:
         raise SamEdgeError("--ground-truth needs --images DIR, the folder with its images")
     if args.images is not None and args.reference is None and args.ground_truth is None:
@@ -146,7 +147,7 @@ def _plan(args: argparse.Namespace, bundle: Bundle) -> Plan:
         )
     devices = list(dict.fromkeys(filter(None, args.device.split(","))))
     precisions = list(filter(None, args.precision.split(",")))
-    rows = find_rows(bundle, args.backend, devices or list(KINDS), precisions)
+    rows = find_rows(bundle, args.backend, devices or list(KINDS), precisions, simulators=bool(devices))
     for row in rows:
         if not row.absent:
             bundle.check_files(bundle.variant(row.id))

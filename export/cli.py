@@ -103,7 +103,7 @@ def _precision_help() -> str:
         if len(having) < len(FORMATS.names()):
             said.append(f"{one.name} is supported by {' and '.join(having) or 'no format'} only")
     own = [f"{','.join(one.precisions)} with --target {one.name}" for one in TARGETS if one.precisions]
-    return f"{'; '.join(said)} (default: {', '.join(['fp32', *own])})".replace("%", "%%")
+    return f"{'; '.join(said)} (default: {'; '.join(['fp32', *own])})".replace("%", "%%")
 
 
 def _pixels(text: str | None) -> int | None:
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         targets=targets,
         min_iou=args.min_iou,
         text_embeddings=args.text_embeddings,
-        values={option.name: option.read(args) for option in declared_options()},
+        values={name: value for option in declared_options() for name, value in option.read(args).items()},
     )
     check(options, args.clip is not None)
     if args.model is not None and args.model not in CATALOGUE:

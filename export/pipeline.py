@@ -156,8 +156,8 @@ def _calibration(options: Options, folder: Path | None, rules: InputRules, progr
         calibration = packaged_calibration(rules)
         if any(PRECISIONS.get(one).calibrated for one in options.precisions):
             progress.warn(
-                f"INT8 is calibrated on the {len(calibration.images)} packaged images; give --calib DIR "
-                "with some dozens like those the model will see"
+                f"INT8 is calibrated on {len(calibration.images)} views of the packaged photographs, some of "
+                "which parity is measured on; give --calib DIR with some dozens like those the model will see"
             )
         return calibration
     calibration = read_calibration(folder, rules, progress.begin)

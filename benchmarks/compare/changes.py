@@ -2,16 +2,16 @@
 
 The rule, for one phase of one row that both reports measured:
 
-1. Every round's median is multiplied by the speed of the machine in that round, as its calibration shows
-   (matrix products, measured before the rows): a machine that is twice as slow then gives the same figure. On
+1. Every round's median is multiplied by the speed of the machine in that round, measured by
+   matmuls before the rows: a machine that is twice as slow then gives the same figure. On
    a busy 2-core machine this lowered the standard deviation of encoders' medians from 0.25 to 0.15 (of
-   logarithms), and what remained grew about in proportion to the calibration.
+   logarithms), and what remained grew about in proportion to the matmuls' speed.
 2. The ratio of B to A is that of the geometric means over the rounds.
 3. Its interval is the wider of two: the row's own (Welch's, 99%), and one from the noise of all rows together
    (their median variance in that phase; 98% for all rows and phases of the comparison at once, by
    Bonferroni). Five rounds show little of one row's noise, but much of the noise of nine rows; the first
-   interval is for a row that is noisier than the others. The correction by the calibration may itself be off
-   by a quarter of its logarithm, which widens both.
+   interval is for a row that is noisier than the others. The correction by the machine's speed may itself be
+   off by a quarter of its logarithm, which widens both.
 4. The row is slower, or faster, where that interval excludes 1. A gate fails where the ratio also exceeds its
    threshold.
 
@@ -37,8 +37,8 @@ SHOWN = ("load_ms", "first_ms", "preprocess_ms", "postprocess_ms")
 # The probability of each tail: for one row by itself, and for all rows and phases together.
 OWN_TAIL = 0.005
 FAMILY_TAIL = 0.01
-# How far the correction by the calibration may be off, as a share of its logarithm.
-CALIBRATION_ERROR = 0.25
+# How far the correction by the machine's speed may be off, as a share of its logarithm.
+SPEED_ERROR = 0.25
 
 Array = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class Change:
 def sample(report: Report, row: Row, phase: str, calibrated: bool = True) -> Sample | None:
     """Read the rounds of one phase of one row; None with fewer than two.
 
-    The machine's speed is the row's own calibration (`row["matmul_gflops"]`) where it has one, else the
+    The machine's speed is the row's own matmul speed (`row["matmul_gflops"]`) where it has one, else the
     report's. Where it has other rounds than the row, their mean stands for each of them.
     """
     values = (row.get(phase) or {}).get("rounds") or []
@@ -160,7 +160,7 @@ def _dof(parts: list[tuple[float, int]]) -> float:
 def _change(a_ms: float, b_ms: float, x: Sample, y: Sample, pooled: float) -> Change:
     parts = _parts((x, y))
     own = t_quantile(OWN_TAIL, _dof(parts)) * math.sqrt(sum(v for v, _ in parts))
-    correction = CALIBRATION_ERROR * (y.mean_log_speed - x.mean_log_speed)
+    correction = SPEED_ERROR * (y.mean_log_speed - x.mean_log_speed)
     half = math.hypot(max(own, pooled), correction)
     difference = float(y.values.mean() - x.values.mean())
     return Change(a_ms, b_ms, math.exp(difference), math.exp(difference - half), math.exp(difference + half))

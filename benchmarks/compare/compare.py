@@ -148,7 +148,7 @@ def _worse(name: str, masks: dict[str, Any], limit: float) -> list[str]:
 
 
 def _machine(a: Report, b: Report, pairs: list[tuple[Row, Row]]) -> dict[str, Any]:
-    """How much slower B's machine was by the calibration, and its rows in the median."""
+    """How much slower B's machine was in matmul speed, and its rows in the median."""
     speeds = [rounds(report["machine"].get("matmul_gflops")) for report in (a, b)]
     ratio = None
     if all(speeds):
@@ -161,7 +161,7 @@ def _machine(a: Report, b: Report, pairs: list[tuple[Row, Row]]) -> dict[str, An
         and (y := p50(new, "end_to_end_ms"))
     ]
     return {
-        "slower_by_calibration": ratio,
+        "slower_in_matmuls": ratio,
         "rows_slower_in_the_median": float(np.median(measured)) if measured else None,
     }
 
@@ -176,23 +176,23 @@ def _warnings(a: Report, b: Report, machine: dict[str, Any]) -> list[str]:
         found += [
             f"{name}: {input_note(report)}" for name, report in (("A", a), ("B", b)) if input_note(report)
         ]
-    by_calibration, of_rows = machine["slower_by_calibration"], machine["rows_slower_in_the_median"]
-    if by_calibration is None:
+    in_matmuls, of_rows = machine["slower_in_matmuls"], machine["rows_slower_in_the_median"]
+    if in_matmuls is None:
         found.append(
-            "a report has no calibration (machine.matmul_gflops), so ratios are not corrected: a slower "
+            "a report has no matmul speed (machine.matmul_gflops), so ratios are not corrected: a slower "
             "machine looks like a slower variant"
         )
         return found
-    if not 1 / MACHINE_CHANGE < by_calibration < MACHINE_CHANGE:
+    if not 1 / MACHINE_CHANGE < in_matmuls < MACHINE_CHANGE:
         rows = "" if of_rows is None else f", and the rows {of_rows:.2f} times in the median"
         found.append(
-            f"by the calibration the machine was {by_calibration:.2f} times as slow in B as in A{rows}: "
+            f"in matmuls the machine was {in_matmuls:.2f} times as slow in B as in A{rows}: "
             "ratios are corrected for it, which would hide a change that slowed it and every row alike"
         )
-    elif of_rows is not None and not 1 / MACHINE_CHANGE < of_rows / by_calibration < MACHINE_CHANGE:
+    elif of_rows is not None and not 1 / MACHINE_CHANGE < of_rows / in_matmuls < MACHINE_CHANGE:
         found.append(
-            f"the rows took {of_rows:.2f} times as long in the median, the calibration {by_calibration:.2f} "
-            "times: either all rows changed, or the machine was busy while the calibration did not run"
+            f"the rows took {of_rows:.2f} times as long in the median, matmuls {in_matmuls:.2f} "
+            "times: either all rows changed, or the machine was busy while the matmuls did not run"
         )
     return found
 

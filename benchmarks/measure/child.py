@@ -1,4 +1,4 @@
-"""What runs in a fresh process for each row and round: the tasks of `sam-edge benchmark`."""
+"""The tasks of `sam-edge benchmark`, each run in a fresh process for each row and round."""
 
 from __future__ import annotations
 

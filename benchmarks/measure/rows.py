@@ -16,6 +16,9 @@ from sam_edge.runtime.targets import meant_for, unmet_requirement
 KINDS = ("cpu", "gpu", "npu")
 
 
+_SIMULATOR = "a simulator, which takes minutes; add --device npu to measure it"
+
+
 @dataclass(frozen=True)
 class Row:
     """A variant on a backend and a device.
@@ -46,8 +49,17 @@ class Row:
         return f"{self.id} on {self.device}"
 
 
-def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: Sequence[str]) -> list[Row]:
+def find_rows(
+    bundle: Bundle,
+    backend: str,
+    devices: Sequence[str],
+    precisions: Sequence[str],
+    *,
+    simulators: bool = True,
+) -> list[Row]:
     """Every variant on every device asked for, in the bundle's order; one row for each device that is absent.
+
+    Without `simulators`, rows that an NPU's simulator would run are absent.
 
     Raises:
         SamEdgeError: a device or precision is unknown, or no row can be measured.
@@ -64,6 +76,11 @@ def find_rows(bundle: Bundle, backend: str, devices: Sequence[str], precisions: 
     for precision in precisions:
         PRECISIONS.get(precision)
     rows = [row for device in devices for each in backends for row in _rows(bundle, each, device, precisions)]
+    if not simulators:
+        simulated = {one.name for each in backends for one in devices_of(each) if one.simulated}
+        rows = [
+            replace(row, absent=row.absent or _SIMULATOR) if row.device in simulated else row for row in rows
+        ]
     if all(row.absent for row in rows):
         reasons = "; ".join(dict.fromkeys(row.absent for row in rows)) or "no variant has that precision"
         raise SamEdgeError(f"no variant of {bundle.path} can be measured on this machine: {reasons}")

@@ -105,7 +105,7 @@ class ExportContext:
         return {part: self.graph(part, lowering) for part in lowering.parts(self.lowered(lowering))}
 
     def ranking(self, encoder: Path) -> list[str]:
-        """The quantisable operators of an FP32 encoder, the one that suffers most from INT8 first."""
+        """The quantizable operators of an FP32 encoder, the one that suffers most from INT8 first."""
         if encoder not in self._rankings:
             # Two images rank as well as all of them; one where each takes seconds.
             few = self.calibration.images[: 1 if self.is_large else 2]
@@ -115,7 +115,7 @@ class ExportContext:
         return self._rankings[encoder]
 
     def observed(self, encoder: Path) -> dict[str, ActivationStats]:
-        """The ranges of what the quantisable operators of an FP32 encoder read on the calibration images."""
+        """The ranges of what the quantizable operators of an FP32 encoder read on the calibration images."""
         if encoder not in self._observations:
             self.progress(f"ranges of {encoder.name}")
             self._observations[encoder] = onnx_int8.encoder_stats(encoder, self.calibration.images)

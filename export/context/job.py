@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # the gate itself, half of the operators may stay.
 LIGHT_WEIGHT_SHARE = 0.02
 
-Quantise = Callable[[Sequence[str]], None]
+Quantize = Callable[[Sequence[str]], None]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Job:
         """`facts` for the file of one graph."""
         return {**self.facts, **more, "graph": part}
 
-    def search(self, source: Path, quantise: Quantise) -> tuple[list[str], str]:
-        """Quantise an encoder with as few operators in float as is enough.
+    def search(self, source: Path, quantize: Quantize) -> tuple[list[str], str]:
+        """Quantize an encoder with as few operators in float as is enough.
 
         Args:
             source: the FP32 ONNX file of the encoder.
-            quantise: writes the variant's encoder, with the operators of these names left in float.
+            quantize: writes the variant's encoder, with the operators of these names left in float.
 
         Returns:
             The names left in float, and a remark.
@@ -94,24 +94,26 @@ class Job:
         context = self.context
 
         def tried(kept: Sequence[str]) -> Parity:
-            quantise(kept)
+            quantize(kept)
             parity = self.measure()
-            context.progress(f"INT8 with {len(kept)} products in float: mean IoU {parity['mean_iou']:.4f}")
+            context.progress(
+                f"INT8 with {len(kept)} operators kept in FP32: mean IoU {parity['mean_iou']:.4f}"
+            )
             return parity
 
         kept = context.kept.get(source, [])
         first = tried(kept)
         if self.enough(first):
-            return kept, f"{len(kept)} products in float"
+            return kept, f"{len(kept)} operators kept in FP32"
         ranking = context.ranking(source)
         light = limit_to_weight_share(source, ranking, LIGHT_WEIGHT_SHARE)
         found, best, _ = search_nodes_to_exclude(light, max(1, len(kept)), tried, self.enough)
         if not best["passed"]:
             heavy = ranking[: len(ranking) // 2]
             found, _, _ = search_nodes_to_exclude(heavy, 1, tried, lambda parity: bool(parity["passed"]))
-        quantise(found)
+        quantize(found)
         context.kept[source] = found
-        remark = f"{len(found)} products in float (mean IoU {first['mean_iou']:.4f} with {len(kept)})"
+        remark = f"{len(found)} operators kept in FP32 (mean IoU {first['mean_iou']:.4f} with {len(kept)})"
         return found, remark
 
 

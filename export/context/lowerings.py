@@ -22,7 +22,7 @@ TILE_MB = Option(
     "chunk-mb",
     DEFAULT_TILE_MB,
     "tile size in MB for attention scores (ONNX) and for tensors between TinyViT's convolutions: smaller "
-    "tiles take less memory and more operators (default: %(default)s, which fits a CPU's cache)",
+    f"tiles take less memory and more operators (default: {DEFAULT_TILE_MB:g}, which fits a CPU's cache)",
     {"type": float, "metavar": "MB"},
 )
 # The decoder with the outputs of all its parts.

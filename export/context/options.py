@@ -41,17 +41,17 @@ class Option(Generic[T]):
         return value
 
     def is_given(self, options: Options) -> bool:
-        """Whether its value differs from the default."""
-        return self.of(options) != self.default
+        """Whether the user gave it, even with the value that it has by default."""
+        return self.name in options.values
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add the argument."""
-        parser.add_argument(self.flag, default=self.default, help=self.help, **self.argument)
+        parser.add_argument(self.flag, default=argparse.SUPPRESS, help=self.help, **self.argument)
 
-    def read(self, args: argparse.Namespace) -> T:
-        """Return its value among parsed arguments."""
-        value: T = getattr(args, self.name.replace("-", "_"))
-        return value
+    def read(self, args: argparse.Namespace) -> dict[str, T]:
+        """Return its name and value where parsed arguments have it, else nothing."""
+        key = self.name.replace("-", "_")
+        return {self.name: getattr(args, key)} if hasattr(args, key) else {}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Options:
         targets: names of `sam_edge.export.targets.TARGETS`.
         min_iou: replaces the gate on the mean IoU of every variant.
         text_embeddings: decoders take text embeddings as tokens of a prompt.
-        values: of the options that formats and targets declare, by name.
+        values: the options of formats and targets that the user gave, by name.
     """
 
     formats: tuple[str, ...] = ("onnx",)

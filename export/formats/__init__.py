@@ -1,4 +1,4 @@
-"""The exporter's formats, one module each; its attribute `FORMAT` is registered."""
+"""The exporter's formats, one module each, registered as `FORMAT`."""
 
 from __future__ import annotations
 

@@ -108,11 +108,11 @@ def write_int8(job: Job) -> Written:
     source = job.context.graph("encoder", PLAIN, equalized=True)
     observed = job.context.observed(source)
 
-    def quantise(names: Sequence[str]) -> None:
+    def quantize(names: Sequence[str]) -> None:
         encoder, facts = job.path("encoder"), job.part_facts("encoder")
         openvino_int8.write_encoder_int8(source, encoder, facts, observed, names, job.full_range)
 
-    left, remark = job.search(source, quantise)
+    left, remark = job.search(source, quantize)
     kept += ["attention scores, softmax and values", "LayerNorm", "GELU"]
     return Written([*because_of_iou(left), *kept], remark, uses_integers=True)
 

@@ -34,7 +34,7 @@ from sam_edge.models.catalogue import Model
 from sam_edge.system.output import suppress_output
 
 from ..architectures.model import PromptAndMaskDecoder, SamModel, decoder_example
-from .coreml_islands import Islands
+from .coreml_fp32_ops import Fp32Ops
 
 __all__ = ["point_counts", "read_facts", "tensors", "write_decoder", "write_encoder", "write_encoder_module"]
 
@@ -223,10 +223,10 @@ def _convert(
 ) -> list[str]:
     """Convert to precision and iOS `kind`, and write."""
     (precision, ios), ct = kind, import_coremltools()
-    islands = Islands()
+    fp32_ops = Fp32Ops()
     compute = ct.precision.FLOAT32
     if precision != "fp32":
-        compute = ct.transform.FP16ComputePrecision(op_selector=islands.allows_fp16)
+        compute = ct.transform.FP16ComputePrecision(op_selector=fp32_ops.allows_fp16)
     with suppress_output():
         package = ct.convert(
             program,
@@ -243,7 +243,7 @@ def _convert(
         package.save(str(path))
     # A map from PyTorch's nodes to MIL's, for another tool's debugger.
     (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-    return islands.summary()
+    return fp32_ops.summary()
 
 
 def _passes(ct: Any, precision: str) -> Any:

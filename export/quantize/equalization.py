@@ -10,7 +10,7 @@ offset can be moved into a neighbouring layer without changing the outputs:
   which depend on the query only. Offset keys are what breaks SAM's attention (PTQ4SAM, Lv et al. 2024);
 - queries against keys, and values against the projection: attention is linear in each;
 - the convolutional trunk: blocks end without activation, so the residual stream of a stage can be
-  rescaled across its producers and consumers (cross-layer equalisation, Nagel et al. 2019). ReLU6
+  rescaled across its producers and consumers (cross-layer equalization, Nagel et al. 2019). ReLU6
   is not homogeneous, so nothing is moved across it.
 
 Offsets of norms (Outlier Suppression+, Wei et al. 2023) and of values can be moved likewise, which gains
@@ -288,7 +288,7 @@ def scale_values(encoder: nn.Module, seen: Seen) -> None:
         scale_inputs(attention.proj, scale)
 
 
-def equalise_trunk(encoder: nn.Module, seen: Seen) -> None:
+def equalize_trunk(encoder: nn.Module, seen: Seen) -> None:
     """Balance each channel of a residual stream with the weights that read it."""
     for stream in streams(encoder):
         peak = torch.stack([seen[block].peak for block in stream.blocks]).amax(0)
@@ -312,7 +312,7 @@ REWRITES: dict[str, Rewrite] = {
         balance_queries,
         scale_values,
         smooth_norms,
-        equalise_trunk,
+        equalize_trunk,
     )
 }
 

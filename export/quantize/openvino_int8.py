@@ -164,7 +164,7 @@ def write_encoder_int8(
     keep_float: Collection[str] = (),
     full_range: bool = False,
 ) -> list[str]:
-    """Quantise weights and activations of the encoder's convolutions and linear layers to INT8.
+    """Quantize weights and activations of the encoder's convolutions and linear layers to INT8.
 
     Attention (scores, softmax, values), LayerNorm and GELU stay in float.
 

@@ -1,4 +1,4 @@
-"""The exporter's targets, one module each; its attribute `TARGET` is registered."""
+"""The exporter's targets, one module each, registered as `TARGET`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Qualcomm's Hexagon NPU (HTP): static graphs that run on the chip without fallback, in FP16 or with
 QDQ of 8-bit weights.
 
-The encoder and decoder are traced anew (`architectures.hexagon`) and quantised as the chip needs it
+The encoder and decoder are traced anew (`architectures.hexagon`) and quantized as the chip needs it
 (`quantize.hexagon`). Where Qualcomm's compiler is installed, both are compiled for the chip, too, and
 measured in its simulator.
 """
@@ -129,10 +129,10 @@ def _write_int8(job: Job) -> Written:
     prompts = decoder_inputs(context.sam, context.model, images[:8])
     points = hexagon.to_int8(context.graph("decoder", LOWERING), job.path("decoder"), prompts)
 
-    def quantise(names: Sequence[str]) -> None:
+    def quantize(names: Sequence[str]) -> None:
         hexagon.to_int8(source, job.path("encoder"), [{"images": image} for image in images], names)
 
-    left, remark = job.search(source, quantise)
+    left, remark = job.search(source, quantize)
     exact = f"decoder, {len(points)} nodes before the first attention: FP16, as points need digits"
     return Written(["activations: 16 bits", *because_of_iou(left), exact], remark)
 

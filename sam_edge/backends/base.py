@@ -37,6 +37,7 @@ class DeviceInfo:
         kind: "cpu", "gpu", "npu", or another word for a device that is used only when named.
         available: whether it can be used on this machine.
         reason: why it is not available; "" if it is.
+        simulated: whether it is a chip's simulator, bit for bit but slow.
     """
 
     backend: str
@@ -44,6 +45,7 @@ class DeviceInfo:
     kind: str
     available: bool
     reason: str
+    simulated: bool = False
 
     def matches(self, device: str) -> bool:
         """Whether `device` ("auto", a kind, or this device's name in any case) covers this device.

@@ -374,7 +374,7 @@ def configuration(kind: str, threads: int | None, precision: str) -> dict[str, A
     elif kind == "cpu" or (kind == "gpu" and precision == "fp32"):
         config["INFERENCE_PRECISION_HINT"] = "f32"
     if kind == "cpu":
-        # By default activations in front of INT8 weights are quantised as well.
+        # By default activations in front of INT8 weights are quantized as well.
         config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     if kind == "cpu" and threads is not None:
         config[_THREADS] = threads

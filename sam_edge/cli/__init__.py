@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(arguments)
 
 
-def build_parser(commands: Iterable[str] | None = None) -> argparse.ArgumentParser:
+def build_parser(commands: Iterable[str] | None = None) -> _Parser:
     """Build the parser of the command line, for documentation and tests.
 
     Args:
@@ -88,10 +88,16 @@ def build_parser(commands: Iterable[str] | None = None) -> argparse.ArgumentPars
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports errors in one line, like every other error of sam-edge."""
+    """Reports errors in one line, like every other error of sam-edge.
+
+    Attributes:
+        command: what is run, where that is known: the root parser reports its unrecognized arguments.
+    """
+
+    command = ""
 
     def error(self, message: str) -> NoReturn:
-        raise SamEdgeError(f"{message}; see {self.prog} --help")
+        raise SamEdgeError(f"{message}; see {self.prog}{self.command and ' '}{self.command} --help")
 
 
 def _main(arguments: list[str]) -> int:
@@ -117,6 +123,7 @@ def _run(arguments: list[str]) -> int:
     command = next((a for a in arguments if not a.startswith("-")), "")
     try:
         parser = build_parser([command])
+        parser.command = command if command in _COMMANDS else ""
         try:
             args = parser.parse_args(_join_negative_values(arguments))
         except SystemExit as stop:

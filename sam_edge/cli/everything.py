@@ -29,37 +29,50 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_image(parser)
     parser.add_argument("--out", type=Path, required=True, help=f"the folder for {ANNOTATIONS} and {OVERLAY}")
     parser.add_argument(
-        "--points-per-side", type=int, default=32, help="points per side of the grid (default: 32)"
+        "--points-per-side",
+        type=int,
+        default=32,
+        metavar="N",
+        help="points per side of the grid (default: 32)",
     )
     parser.add_argument(
-        "--points-per-batch", type=int, default=64, help="points decoded at the same time (default: 64)"
+        "--points-per-batch",
+        type=int,
+        default=64,
+        metavar="N",
+        help="points decoded at the same time (default: 64)",
     )
     parser.add_argument(
         "--pred-iou-thresh",
         type=float,
+        metavar="IOU",
         help="drop masks whose predicted IoU is lower (default: the model's)",
     )
     parser.add_argument(
         "--stability-score-thresh",
         type=float,
+        metavar="IOU",
         help="drop masks whose stability score is lower: the IoU of the masks at two shifted thresholds "
         "(default: the model's)",
     )
     parser.add_argument(
         "--box-nms-thresh",
         type=float,
+        metavar="IOU",
         default=0.7,
         help="box IoU above which the lower-scored mask is dropped as a duplicate (default: 0.7)",
     )
     parser.add_argument(
         "--crop-n-layers",
         type=int,
+        metavar="N",
         default=0,
         help="also run on crops: layer i has 2**i crops per side (default: 0)",
     )
     parser.add_argument(
         "--crop-n-points-downscale-factor",
         type=int,
+        metavar="N",
         default=1,
         help="points per side are divided by this to the power of the layer (default: 1)",
     )

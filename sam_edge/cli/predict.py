@@ -96,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
         from .text import run_text
 
         return run_text(args)
+    if not (args.point or args.box or args.mask):
+        raise PromptError("no prompt was given; give --point, --box, --mask or --text")
     points, boxes = _parse_prompts(args)
     check_png(args.out, args.overlay)
     manifest = open_bundle(args.bundle).manifest
@@ -127,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
     else:
         _print_table(rows, backend, device)
+        for path in [*outputs, *filter(None, [args.overlay])]:
+            print(path)
     return 0
 
 

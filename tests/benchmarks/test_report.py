@@ -234,7 +234,7 @@ def test_a_slower_machine_is_not_a_slower_variant():
     a, b = sample_report(seed=1), sample_report(seed=2, machine=2.0)
     found = compare(a, b, fail_slower=0.1)
     assert found["passed"]
-    assert found["machine"]["slower_by_calibration"] == pytest.approx(2, rel=0.2)
+    assert found["machine"]["slower_in_matmuls"] == pytest.approx(2, rel=0.2)
     assert any("every row alike" in text for text in found["warnings"])
 
 

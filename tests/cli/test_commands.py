@@ -222,6 +222,11 @@ def test_a_partly_matching_checkpoint_names_the_keys(tmp_path, capsys):
         (["--format", "tflite"], "unknown format"),
         (["--precision", "int3"], "unknown precision"),
         (["--target", "hexagon,web", "--precision", "bf16,int8"], "--precision bf16 is supported by none of"),
+        (["--format", "openvino", "--ios", "17"], "--ios needs --format coreml"),
+        (
+            ["--format", "coreml", "--dynamic", "--bogus"],
+            "unrecognized arguments: --bogus; see sam-edge export --help",
+        ),
         (["--out", "/proc/nowhere/b"], "cannot be written"),
         (["--out", "/dev/null"], "is a file"),
         (["--out", "/usr"], "is not a bundle"),

@@ -176,7 +176,11 @@ def test_predict_writes_masks_and_overlay(capsys, toy_bundle, toy_photo, out, sa
     assert main([str(a) for a in arguments] + ["--multimask"]) == 0
     names = {"mask.png", "mask-0.png", "mask-1.png", "mask-2.png", "overlay.png"}
     assert {path.name for path in out.iterdir()} == names
-    assert "score" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "score" in printed
+    assert printed.splitlines()[-4:] == [str(out / f"mask-{n}.png") for n in range(3)] + [
+        str(out / "overlay.png")
+    ]
 
 
 def test_a_mask_prompt_from_a_picture_or_logits(capsys, toy_bundle, toy_photo):

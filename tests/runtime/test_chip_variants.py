@@ -3,6 +3,7 @@
 import json
 import subprocess
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,22 @@ def test_the_benchmark_has_rows_for_what_is_meant_only(both, devices):
         ("npu", "onnx-int8-hexagon"),
         ("npu", "onnx-fp16-hexagon"),
     }
+
+
+def test_a_simulator_is_measured_only_where_it_is_asked_for(both, devices, monkeypatch):
+    from sam_edge.benchmarks.measure.rows import find_rows
+
+    devices("QNNExecutionProvider")
+    simulated = [replace(one, simulated=one.kind == "npu") for one in BACKEND.devices()]
+    monkeypatch.setattr(BACKEND, "devices", lambda: simulated)
+    bundle = open_bundle(both)
+    rows = find_rows(bundle, "onnxruntime", ["cpu", "npu"], [], simulators=False)
+    assert [row.id for row in rows if not row.absent] == ["onnx-fp32"]
+    assert {row.absent for row in rows if row.asked == "npu"} == {
+        "a simulator, which takes minutes; add --device npu to measure it"
+    }
+    rows = find_rows(bundle, "onnxruntime", ["cpu", "npu"], [])
+    assert len([row.id for row in rows if not row.absent]) == 3
 
 
 # A fixed number of points

@@ -1,6 +1,6 @@
-"""Makes the hostile twin of a model: the same function in FP32, as hard to quantise as real SAM checkpoints.
+"""Makes the hostile twin of a model: the same function in FP32, as hard to quantize as real SAM checkpoints.
 
-Small models do not have the distributions that break quantisation, so they are added, exactly, after the
+Small models do not have the distributions that break quantization, so they are added, exactly, after the
 literature: channels of LayerNorm outputs that are many times larger than the others (SmoothQuant, Xiao et al.
 2023; PQ-SAM, Liu et al. 2024, which also finds them far from zero), keys with two modes far from zero
 (PTQ4SAM, Lv et al. 2024), uneven channels in the projections of attention (AHCPTQ, Zhang et al. 2025) and in

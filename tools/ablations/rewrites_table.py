@@ -2,10 +2,10 @@
 
     python -m tools.ablations.rewrites_table [--twin] [--json]
 
-Each row is a quantised encoder of the embedded model (or of its hostile twin) with the same FP32 decoder,
+Each row is a quantized encoder of the embedded model (or of its hostile twin) with the same FP32 decoder,
 compared with the reference on the golden data. There are three recipes: `plain` is the default of
 `onnxruntime.quantization.quantize_static` (QDQ, MinMax, one scale per activation tensor) with per-channel
-weights; `onnx` and `openvino` are the package's own, without nodes excluded from quantisation.
+weights; `onnx` and `openvino` are the package's own, without nodes excluded from quantization.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Images = Sequence[NDArray[np.float32]]
 
 
 def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
-    """Quantise by the defaults of ONNX Runtime: static QDQ, MinMax, per-channel weights."""
+    """Quantize by the defaults of ONNX Runtime: static QDQ, MinMax, per-channel weights."""
     with suppress_output():
         quantize_static(
             source,
@@ -60,16 +60,16 @@ def quantize_plainly(source: Path, target: Path, calibration: Images) -> None:
 
 
 def quantize_for_onnx_runtime(source: Path, target: Path, calibration: Images) -> None:
-    """Quantise by the package's recipe for ONNX."""
+    """Quantize by the package's recipe for ONNX."""
     quantize_encoder(source, target, encoder_stats(source, calibration))
 
 
 def quantize_for_openvino(source: Path, target: Path, calibration: Images) -> None:
-    """Quantise by the package's recipe for OpenVINO, to `target` (.xml)."""
+    """Quantize by the package's recipe for OpenVINO, to `target` (.xml)."""
     write_encoder_int8(source, target, {}, encoder_stats(source, calibration))
 
 
-# By recipe: what quantises, the suffix of its file, and the backend that runs it.
+# By recipe: what quantizes, the suffix of its file, and the backend that runs it.
 RECIPES: dict[str, tuple[Callable[[Path, Path, Images], None], str, str]] = {
     "plain": (quantize_plainly, ".onnx", "onnxruntime"),
     "onnx": (quantize_for_onnx_runtime, ".onnx", "onnxruntime"),
@@ -99,7 +99,7 @@ def measure(
 
     Args:
         exported: an ONNX FP32 bundle of the embedded model, whose decoder and golden data are used.
-        twin: quantise the encoder of the hostile twin instead.
+        twin: quantize the encoder of the hostile twin instead.
         rows: labels, and the rewrites to apply.
         recipes: keys of `RECIPES`.
         progress: told of each row.
@@ -128,9 +128,9 @@ def measure(
             write_encoder(rewritten, loaded.model, encoder)
             row: dict[str, Any] = {"rewrites": label}
             for recipe in recipes:
-                quantise, suffix, backend = RECIPES[recipe]
+                quantize, suffix, backend = RECIPES[recipe]
                 int8 = Path(folder) / f"int8{suffix}"
-                quantise(encoder, int8, calibration)
+                quantize(encoder, int8, calibration)
                 session = get_backend(backend).open(int8, "cpu", None)
                 sessions = {"encoder": session, "decoder": decoder}
                 opened = OpenedGraphs(bundle, variant, backend, sessions)

@@ -112,10 +112,10 @@ def run(args: argparse.Namespace) -> int:
             path = args.keep / f"{report['model']['name']}.json"
             write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
 
-    def say(what: str) -> None:
+    def show_step(what: str) -> None:
         print(what, file=sys.stderr)
 
-    found = measure(args.measure, args.checkpoint, keep, say=say, **settings)
+    found = measure(args.measure, args.checkpoint, keep, report_step=show_step, **settings)
     print(markdown([*reports, *found]))
     return 0
 

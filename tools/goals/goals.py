@@ -13,7 +13,7 @@ from sam_edge.benchmarks.measure.interleave import ratio
 
 Row = dict[str, Any]
 # Rows of `tools.peers`.
-PYTORCH, PLAIN, QUANTISED = "segment_anything", "samexporter", "samexporter-quantized"
+PYTORCH, PLAIN, QUANTIZED = "segment_anything", "samexporter", "samexporter-quantized"
 # Rows of `tools.goals.measure`.
 PUBLISHED, PEAK = "published ONNX", "matrix products"
 
@@ -78,8 +78,8 @@ GOALS = (
     Goal("vit_b", "FP32, peak memory, share of samexporter's", "fp32", PLAIN, MEMORY, 0.25, True),
     Goal("vit_b", "FP32, encoder, share of matrix products' rate", "fp32", PEAK, OF_PEAK, 0.9),
     Goal("vit_b", "INT8, image to embedding, speedup over our FP32", "int8", None, ENCODE, 1.4),
-    Goal("vit_b", "INT8, image to embedding, speedup over samexporter's", "int8", QUANTISED, ENCODE, 1.15),
-    Goal("vit_b", "INT8, mean IoU above samexporter's", "int8", QUANTISED, closer, 0.0),
+    Goal("vit_b", "INT8, image to embedding, speedup over samexporter's", "int8", QUANTIZED, ENCODE, 1.15),
+    Goal("vit_b", "INT8, mean IoU above samexporter's", "int8", QUANTIZED, closer, 0.0),
     Goal("mobile_sam", "FP32, image to embedding, speedup over PyTorch", "fp32", PYTORCH, ENCODE, 2.8),
     Goal("mobile_sam", "FP32, image to embedding, speedup over samexporter", "fp32", PLAIN, ENCODE, 1.25),
     Goal("mobile_sam", "FP32, peak memory, share of samexporter's", "fp32", PLAIN, MEMORY, 0.5, True),

@@ -1,1 +1,1 @@
-"""The runtime's formats, one module each; its attribute `FORMAT` is registered."""
+"""The runtime's formats, one module each, registered as `FORMAT`."""

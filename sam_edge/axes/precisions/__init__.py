@@ -1,1 +1,1 @@
-"""The precisions and their gates, one module each; its attribute `PRECISION` is registered."""
+"""The precisions and their gates, one module each, registered as `PRECISION`."""

@@ -1,1 +1,1 @@
-"""The runtime's targets, one module each; its attribute `TARGET` is registered."""
+"""The runtime's targets, one module each, registered as `TARGET`."""

@@ -1,4 +1,4 @@
-"""CPUs that add products of bytes in 32 bits (VNNI and AMX of x86, all of Arm): weights have all 8 bits.
+"""CPUs that add products of bytes in 32 bits (x86 VNNI and AMX, Arm's dot product): weights have all 8 bits.
 
 Without VNNI, x86 adds pairs of products of an unsigned and a signed byte in 16 bits, where they saturate: the
 masks get worse, and nothing is reported.

@@ -167,14 +167,15 @@ def _plugin_provider(name: str, index: int, devices: list[Any]) -> Provider:
     if name == "QNNExecutionProvider" and "onnxruntime_qnn" in sys.modules:
         qnn = sys.modules["onnxruntime_qnn"]
         options["backend_path"] = str(qnn.get_qnn_htp_path())
-        # For the parts of a graph that are not quantised: the NPU has no FP32.
+        # For the parts of a graph that are not quantized: the NPU has no FP32.
         options["enable_htp_fp16_precision"] = "1"
         if hardware == "cpu":
             # On x86-64 the package simulates the NPU bit for bit.
             kind, runs_on = "npu", NPU_SIMULATED
             options |= SIMULATED_QNN
     label = name if len(devices) == 1 else f"{name}.{index}"
-    return Provider(DeviceInfo(NAME, label, kind, True, ""), name, runs_on, device, options)
+    info = DeviceInfo(NAME, label, kind, True, "", runs_on == NPU_SIMULATED)
+    return Provider(info, name, runs_on, device, options)
 
 
 def _register_plugins(ort: ModuleType) -> dict[str, str]:

@@ -114,18 +114,18 @@ def megabytes(folder):
 
 
 def kinds(path):
-    """Operators by type, and the types of those that take quantised activations."""
+    """Operators by type, and the types of those that take quantized activations."""
     model = ov.Core().read_model(path)
-    counts, quantised = {}, {}
+    counts, quantized = {}, {}
     for op in model.get_ops():
         kind = op.get_type_name()
         counts[kind] = counts.get(kind, 0) + 1
         if kind == "FakeQuantize":
             for target in op.output(0).get_target_inputs():
-                quantised.setdefault(target.get_node().get_type_name(), []).append(
+                quantized.setdefault(target.get_node().get_type_name(), []).append(
                     target.get_node().get_friendly_name()
                 )
-    return counts, quantised
+    return counts, quantized
 
 
 LIMITS = pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-3), ("fp16", 2e-2)])
@@ -262,15 +262,15 @@ def test_sizes(int8):
     assert megabytes(root / "int8") <= 0.32 * whole
 
 
-def test_products_are_quantised_and_attention_is_not(int8):
+def test_products_are_quantized_and_attention_is_not(int8):
     root, kept = int8
     assert {"node_conv2d", "node_conv2d_1"} <= set(kept)
-    counts, quantised = kinds(root / "int8/encoder.xml")
-    convolutions = quantised["Convolution"] + quantised["GroupConvolution"]
+    counts, quantized = kinds(root / "int8/encoder.xml")
+    convolutions = quantized["Convolution"] + quantized["GroupConvolution"]
     assert len(convolutions) >= counts["Convolution"] + counts["GroupConvolution"] - 6
     assert not {"node_conv2d/WithoutBiases", "node_conv2d_1/WithoutBiases"} & set(convolutions)
-    assert len(quantised["MatMul"]) == counts["MatMul"]
-    assert not {"ScaledDotProductAttention", "Softmax", "MVN", "Gelu"} & quantised.keys()
+    assert len(quantized["MatMul"]) == counts["MatMul"]
+    assert not {"ScaledDotProductAttention", "Softmax", "MVN", "Gelu"} & quantized.keys()
     constants = ov.Core().read_model(root / "int8/encoder.xml").get_ops()
     assert (
         sum(op.get_element_type() == ov.Type.i8 for op in constants if op.get_type_name() == "Constant") > 40
@@ -313,13 +313,13 @@ def test_relative_positions_stay_in_float(vit, tmp_path):
     out = tmp_path / "int8.xml"
     observed = encoder_stats(source / "encoder.onnx", pictures(VIT, 2))
     openvino_int8.write_encoder_int8(source / "encoder.onnx", out, FACTS, observed, full_range=True)
-    _, quantised = kinds(out)
+    _, quantized = kinds(out)
     # qkv, proj and the MLP's two, for each of the two blocks.
-    assert len(quantised["MatMul"]) == 8
-    assert not {"ScaledDotProductAttention", "Softmax", "MVN", "Gelu"} & quantised.keys()
+    assert len(quantized["MatMul"]) == 8
+    assert not {"ScaledDotProductAttention", "Softmax", "MVN", "Gelu"} & quantized.keys()
 
 
-def test_what_cannot_be_quantised_is_said(tiny, tmp_path):
+def test_what_cannot_be_quantized_is_said(tiny, tmp_path):
     model, _, source = tiny
     encoder, out = source / "encoder.onnx", tmp_path / "encoder.xml"
     with pytest.raises(ExportError, match="calibration images"):

@@ -107,7 +107,7 @@ def test_each_rewrite_is_exact(models, name, only):
     rewritten, applied = rewrite(sam, pictures(sam, seed=0), only)
     assert applied == (only or list(REWRITES))
     assert_same_function(rewritten, sam)
-    absent = {"equalise_trunk"} if "vit" in name else set()
+    absent = {"equalize_trunk"} if "vit" in name else set()
     assert bool(changed(rewritten, sam)) != (set(applied) <= absent)
     assert all(torch.equal(value, before[key]) for key, value in sam.state_dict().items())
 

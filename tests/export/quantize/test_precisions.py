@@ -48,7 +48,7 @@ def casts(graph, kind):
     return [n for n in graph.node if n.op_type == "Cast" and onnx.helper.get_node_attr_value(n, "to") == kind]
 
 
-def test_fp16_keeps_float32_at_its_ends_and_in_its_islands(encoder, images, tmp_path):
+def test_fp16_keeps_fp32_at_its_ends_and_where_it_would_overflow(encoder, images, tmp_path):
     kept = fp16.convert(encoder, tmp_path / "half.onnx", [{"images": image} for image in images])
     graph = onnx.load(tmp_path / "half.onnx").graph
     for value in (*graph.input, *graph.output):
@@ -116,7 +116,7 @@ def optimised(path, folder):
     return onnx.load(folder / "optimised.onnx").graph
 
 
-def test_int8_quantises_every_product_but_those_kept(encoder, images, observed, tmp_path):
+def test_int8_quantizes_every_product_but_those_kept(encoder, images, observed, tmp_path):
     names = int8.quantizable_names(encoder)
     kept = names[:2]
     safe, full = tmp_path / "7_bits.onnx", tmp_path / "8_bits.onnx"

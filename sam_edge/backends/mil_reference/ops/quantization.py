@@ -1,4 +1,4 @@
-"""Quantise, dequantise, and constant weights stored in 4 or 8 bits."""
+"""Quantize, dequantize, and constant weights stored in 4 or 8 bits."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def _broadcastable(parameter: Any, axis: int | None, rank: int) -> Array:
 
 
 def constexpr_affine_dequantize(quantized_data: Array, zero_point: Any, scale: Any, axis: int) -> Array:
-    """Dequantise an 8-bit weight; used before iOS 18."""
+    """Dequantize an 8-bit weight; used before iOS 18."""
     return dequantize(quantized_data, scale, zero_point, int(axis))
 
 
 def constexpr_blockwise_shift_scale(data: Array, scale: Array, offset: Array | None = None) -> Array:
-    """Dequantise a 4- or 8-bit weight with one scale per block; used from iOS 18 on."""
+    """Dequantize a 4- or 8-bit weight with one scale per block; used from iOS 18 on."""
     values = data.astype(np.float32)
     if offset is not None:
         values -= _blocks(offset, values.shape).astype(np.float32)

@@ -12,11 +12,13 @@ import numpy as np
 
 SMALLEST_FP16 = 2.0**-24
 _NORM = "norm: the squares of values beyond 255 overflow FP16"
-_ATTENTION = "linear attention: sums over all tokens overflow FP16, which has no such divisor's lower bound"
+_ATTENTION = (
+    "linear attention: sums over all tokens overflow FP16, and the lower bound of the divisor underflows"
+)
 _ANGLE = "Fourier positions: coordinates and angles in FP16 move a point by a fraction of a pixel"
 
 
-class Islands:
+class Fp32Ops:
     """The MIL operations that stay in FP32, noted while coremltools asks about each."""
 
     def __init__(self) -> None:
@@ -24,7 +26,7 @@ class Islands:
 
     def allows_fp16(self, op: Any) -> bool:
         """Whether a MIL operation may run in FP16; one that may not is noted."""
-        reason = _island(op)
+        reason = _reason(op)
         if reason is not None:
             self._kept[op.name] = (op.op_type, reason)
         return reason is None
@@ -39,7 +41,7 @@ class Islands:
         return lines
 
 
-def _island(op: Any) -> str | None:
+def _reason(op: Any) -> str | None:
     """Why this MIL operation stays in FP32; None if FP16 does."""
     if op.op_type == "layer_norm":
         return _NORM
