@@ -96,7 +96,14 @@ def test_the_command_line_takes_its_name(site, toy_bundle, tmp_path):
     done = python(site, run.format(["devices", "--json"]))
     rows = [row for row in json.loads(done.stdout)["devices"] if row["backend"] == "onnx-reference"]
     assert rows == [
-        {"backend": "onnx-reference", "name": "CPU", "kind": "cpu", "available": True, "reason": ""}
+        {
+            "backend": "onnx-reference",
+            "name": "CPU",
+            "kind": "cpu",
+            "available": True,
+            "reason": "",
+            "simulated": False,
+        }
     ]
     done = python(site, run.format([*arguments, "--backend", "abacus"]))
     assert done.returncode == 2 and "onnx-reference" in done.stderr and done.stderr.count("\n") == 1

@@ -130,7 +130,10 @@ def test_the_command_line(machine, wide, capsys, tmp_path):
     assert main(["devices", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer.keys() == {"devices"}
-    assert all(row.keys() == {"backend", "name", "kind", "available", "reason"} for row in answer["devices"])
+    assert all(
+        row.keys() == {"backend", "name", "kind", "available", "reason", "simulated"}
+        for row in answer["devices"]
+    )
     Image.fromarray(toy.picture()).save(tmp_path / "photo.png")
     command = ["predict", str(wide), str(tmp_path / "photo.png"), "--point", "9,9", "--json", "--explain"]
     assert main(command) == 0
