@@ -29,11 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_image(parser)
     parser.add_argument("--out", type=Path, required=True, help=f"the folder for {ANNOTATIONS} and {OVERLAY}")
     parser.add_argument(
-        "--points-per-side",
-        type=int,
-        default=32,
-        metavar="N",
-        help="points per side of the grid (default: 32)",
+        "--points-per-side", type=int, default=32, metavar="N", help="points a side of the grid (default: 32)"
     )
     parser.add_argument(
         "--points-per-batch",
