@@ -145,9 +145,10 @@ def _plan(args: argparse.Namespace, bundle: Bundle) -> Plan:
         raise SamEdgeError(
             "--images needs masks to compare with; add --reference CHECKPOINT or --ground-truth COCO"
         )
-    devices = list(dict.fromkeys(filter(None, args.device.split(","))))
+    asked = list(dict.fromkeys(filter(None, args.device.split(","))))
+    devices = asked or list(KINDS)
     precisions = list(filter(None, args.precision.split(",")))
-    rows = find_rows(bundle, args.backend, devices or list(KINDS), precisions, simulators=bool(devices))
+    rows = find_rows(bundle, args.backend, devices, precisions, simulators=bool(asked))
     for row in rows:
         if not row.absent:
             bundle.check_files(bundle.variant(row.id))

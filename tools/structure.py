@@ -32,6 +32,8 @@ DATA_TABLES = ("sam_edge.models.catalogue",)
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_POSITIONAL = 6
+# Interfaces of other packages, which are as they were published.
+PUBLISHED = {"sam_edge.compat.automatic_mask_generator.__init__: 14"}
 
 Graph = dict[str, set[str]]
 
@@ -199,7 +201,7 @@ def large_parts(modules: Mapping[str, Module]) -> dict[str, list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the drawing and the counts; 1 where an import is wrong."""
+    """Print the drawing and the counts; 1 where an import is wrong or a part too large."""
     description = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tools.structure", description=description)
     parser.add_argument("--quiet", action="store_true", help="print the counts only")
@@ -208,12 +210,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = read_modules(args.root)
     if not args.quiet:
         print(draw(folder_graph(modules, import_graph(modules))), end="\n\n")
-    wrong = wrong_imports(modules)
-    for what, found in (wrong | large_parts(modules)).items():
+    counted = wrong_imports(modules) | large_parts(modules)
+    for what, found in counted.items():
         print(f"{len(found)} {what}")
         for line in found:
             print(f"    {line}")
-    return 1 if any(wrong.values()) else 0
+    return 1 if {line for found in counted.values() for line in found} - PUBLISHED else 0
 
 
 if __name__ == "__main__":

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from importlib.metadata import PackageNotFoundError, distribution
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
-
 
 def install_command(extra: str) -> str:
     """Return the pip command that adds an extra to this installation of sam-edge.
@@ -14,6 +9,12 @@ def install_command(extra: str) -> str:
     It names the checkout or the wheel that sam-edge was installed from, as pip recorded it (PEP 610):
     "pip install -e '/home/me/sam-edge[openvino]'". Installed from an index, the name alone will do.
     """
+    # Only messages need these; urllib.request alone imports http and ssl.
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     try:
         record = json.loads(distribution("sam-edge").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

@@ -1,5 +1,6 @@
 """`sam-edge benchmark`: rows, rounds in fresh processes, failures, and the report's schema."""
 
+import argparse
 import importlib.resources
 import json
 import sys
@@ -16,6 +17,7 @@ from pycocotools import mask as coco_mask
 from torch.nn import functional
 
 from sam_edge import load
+from sam_edge.benchmarks.cli import _plan, configure
 from sam_edge.benchmarks.measure import machine
 from sam_edge.benchmarks.measure.ground_truth import evaluate, innermost_pixel
 from sam_edge.benchmarks.measure.pytorch import PyTorch, variant_of
@@ -307,6 +309,15 @@ def test_an_empty_folder_of_pictures(capsys, exported, tmp_path):
 
 
 # Against the reference, and against ground truth
+
+
+def test_without_devices_the_reference_is_measured_too(exported):
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    args = parser.parse_args([str(exported), "--reference", str(EMBEDDED)])
+    rows = [row for row in _plan(args, open_bundle(exported)).rows if row.backend == "pytorch"]
+    assert {row.id for row in rows} == {"pytorch-fp32", "pytorch-bf16", "pytorch-fp32-compile"}
+    assert {row.device for row in rows} == {"cpu", "gpu"}
 
 
 def coco(folder, masks, name="photo.png"):

@@ -30,6 +30,12 @@ print(sorted(top for top in tops if not top.startswith(("_", "__editable__"))))
     assert done.stdout.strip() == "[]"
 
 
+def test_what_only_messages_need_is_not_imported():
+    code = "import sys, sam_edge.cli; print({'urllib.request', 'importlib.metadata'} & set(sys.modules))"
+    done = python(code, [])
+    assert done.stdout == "set()\n", done.stderr
+
+
 def test_predicting_needs_numpy_and_one_backend_only(toy_bundle):
     code = f"""
 import numpy, sam_edge

@@ -65,7 +65,7 @@ def test_the_package_may_not_import_the_tools(tmp_path):
     assert wrong["imports of tools from the package"] == ["sam_edge.a -> tools.t"]
 
 
-def test_large_parts_are_listed(tmp_path):
+def test_large_parts_are_listed(tmp_path, capsys):
     long_function = "def f(a, b, c, /, d, e, f, g, *, h):\n" + "    pass\n" * 60
     modules = write(
         tmp_path, a=long_function, b="x = 1\n" * 401, c="class C:\n    def f(self, a, b, c, d, e, f): ...\n"
@@ -75,10 +75,13 @@ def test_large_parts_are_listed(tmp_path):
         ["sam_edge.a.f: 61"],
         ["sam_edge.a.f: 7"],
     ]
+    assert main(["--quiet", "--root", str(tmp_path)]) == 1
+    assert "1 functions over 60 lines\n    sam_edge.a.f: 61\n" in capsys.readouterr().out
 
 
-def test_the_repository_has_no_circle():
+def test_the_repository_has_no_circle_and_no_large_part():
     modules = read_modules()
     assert {"sam_edge.runtime.sam", "sam_edge.export.cli", "tools.structure"} <= modules.keys()
     wrong = wrong_imports(modules)
     assert wrong == {what: [] for what in wrong}
+    assert main(["--quiet"]) == 0
